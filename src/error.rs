@@ -1,0 +1,33 @@
+//! The one error that reaches a user: number, SQLSTATE, what happened, to what, what to do next.
+
+use crate::hsb::codes::Code;
+
+/// An error as a client, an operator or the message log sees it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServerError {
+    /// Number of errors.md; none for plain SQL errors.
+    pub code: Option<Code>,
+    /// Five characters, as SQL clients expect them.
+    pub sqlstate: &'static str,
+    /// One or two sentences; with a number, it stands in front.
+    pub message: String,
+}
+
+impl ServerError {
+    /// An error of the code table with its own text.
+    pub fn new(code: Code) -> ServerError {
+        ServerError { code: Some(code), sqlstate: code.sqlstate(), message: format!("{}: {}", code.number(), code.text()) }
+    }
+
+    /// An error of the code table with a text that says more about this case.
+    pub fn with(code: Code, detail: impl std::fmt::Display) -> ServerError {
+        let message = format!("{}: {} {detail}", code.number(), code.text());
+        ServerError { code: Some(code), sqlstate: code.sqlstate(), message }
+    }
+
+    /// A plain SQL error.
+    pub fn sql(sqlstate: &'static str, message: impl Into<String>) -> ServerError {
+        ServerError { code: None, sqlstate, message: message.into() }
+    }
+}

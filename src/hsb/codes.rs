@@ -1,0 +1,129 @@
+//! The code table: number, SQLSTATE and text of everything the product answers (guide, appendix B).
+//!
+//! Each text says what is wrong and what to do about it; details of the case are appended where it is raised.
+
+/// A number of the code table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Code(u32);
+
+macro_rules! codes {
+    ($($name:ident = $number:literal, $sqlstate:literal, $text:literal;)*) => {
+        impl Code {
+            $(#[doc = $text] pub const $name: Code = Code($number);)*
+        }
+        /// Every code: number, name, SQLSTATE (empty where it never reaches an SQL client as an error), text.
+        pub const TABLE: &[(u32, &str, &str, &str)] = &[$(($number, stringify!($name), $sqlstate, $text)),*];
+    };
+}
+
+impl Code {
+    /// The number itself.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// What is wrong and what to do.
+    pub fn text(self) -> &'static str {
+        row(self.0).map_or("unknown code", |row| row.3)
+    }
+
+    /// SQLSTATE on SQL connections.
+    pub fn sqlstate(self) -> &'static str {
+        row(self.0).map(|row| row.2).filter(|state| !state.is_empty()).unwrap_or("XX000")
+    }
+
+    /// The code with this number, if there is one.
+    pub fn find(number: u32) -> Option<Code> {
+        row(number).map(|row| Code(row.0))
+    }
+
+    /// True for answers that are no refusal: success and "still running".
+    pub fn is_success(self) -> bool {
+        matches!(self.0, 0 | 14003 | 14007..=14010)
+    }
+}
+
+fn row(number: u32) -> Option<&'static (u32, &'static str, &'static str, &'static str)> {
+    Code::TABLE.iter().find(|row| row.0 == number)
+}
+
+codes! {
+    SUCCESS = 0, "00000", "Success.";
+    ACTIVE = 14003, "", "ACTIVE";
+    CONNECTING = 14007, "", "CONNECTING";
+    CATCHUP = 14008, "", "CATCHUP";
+    NO_SWITCH_BEFORE = 14009, "", "NO SERVER SWITCH OCCURRED BEFORE";
+    DISCONNECTING = 14010, "", "DISCONNECTING";
+    OPERATION_FAILED = 14501, "58000", "The operation failed.";
+    CONNECT_STRING_INVALID = 14502, "22023", "The connect string is invalid; it reads 'tcp host port'.";
+    COMMUNICATION_ERROR = 14503, "08006", "The other server cannot be reached or the connection to it was lost; check that it runs and that HotStandby.Connect is right.";
+    SERVER_CLOSED = 14506, "57P03", "The server is closed: its database is being replaced by a copy; try again when the copy has ended.";
+    CONNECTION_BROKEN = 14518, "08006", "The connection is broken.";
+    THROWN_OUT = 14519, "57P01", "The user was thrown out by an administrator; connect again.";
+    SECONDARY_NO_CONNECTIONS = 14520, "57P03", "The server is a secondary that takes no connections now; connect to the primary.";
+    COPY_DIRECTORY_MISSING = 14522, "22023", "No copy directory is given: name one in the command or set HotStandby.CopyDirectory.";
+    SWITCH_ACTIVE = 14523, "55000", "A switch is already running; wait until 'hsb status switch' says that it has ended.";
+    DIFFERENT_DATABASE = 14524, "55000", "The two servers hold different databases (their ids differ); copy one to the other with 'hsb netcopy'.";
+    NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized.";
+    INVALID_ARGUMENT = 14526, "22023", "The command or its argument is not valid; 'help' lists the commands.";
+    NOT_HOTSTANDBY = 14527, "55000", "This is not a HotStandby server; set HotStandby.HSBEnabled=yes in solid.ini and start again.";
+    BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep and copy it to the other with 'hsb netcopy'.";
+    TIMED_OUT = 14529, "57014", "The operation timed out.";
+    ALREADY_PRIMARY = 14535, "55000", "The server is already a primary.";
+    ALREADY_SECONDARY = 14536, "55000", "The server is already a secondary.";
+    LINK_BROKEN = 14537, "08006", "The HotStandby connection is broken or not there; 'hsb connect' starts it.";
+    NOT_PRIMARY = 14538, "55000", "The server is not a primary; give the command at the primary.";
+    REFUSED_IN_STATE = 14539, "55000", "The operation is not allowed in the server's present state; 'hsb state' shows it.";
+    ALREADY_STANDALONE = 14540, "55000", "The server is already standalone.";
+    INI_CONFLICTS = 14541, "55000", "solid.ini conflicts with 'set standalone'.";
+    BACKUPSERVER_MODE = 14542, "57P03", "The server waits for a netcopy and does nothing else; run 'hsb netcopy' at the primary.";
+    NO_HOTSTANDBY_SECTION = 14543, "F0000", "The database belongs to a HotStandby pair but solid.ini has no [HotStandby] section.";
+    DISKLESS = 14544, "0A000", "Not possible on a diskless server.";
+    ALONE_ONLY_WHEN_BROKEN = 14545, "55000", "PRIMARY ALONE can be set only when the connection is broken.";
+    CATCHUP_FIRST = 14546, "55000", "The other server is behind: connect and let it catch up before switching.";
+    READ_TIMEOUT_INVALID = 14547, "22023", "The read timeout (-r) is not valid.";
+    SWITCH_FROM_STANDALONE = 14548, "55000", "A STANDALONE server cannot switch; use 'hsb set secondary alone' or 'hsb set primary alone'.";
+    TRANSACTION_ACTIVE = 14549, "55000", "A HotStandby transaction is active: set the server alone or switch before shutting down.";
+    CONNECT_WHILE_CONNECTED = 14550, "55000", "HotStandby.Connect can be changed only while the servers are not connected.";
+    BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server waits for a netcopy and takes no connections.";
+    BOTH_PRIMARY = 14700, "55000", "Rejected: both servers are primaries; set one of them secondary first.";
+    BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; compare 'hsb logpos' and set one of them primary first.";
+    CATCHUP_ACTIVE = 14702, "55000", "Rejected while servers are connecting or catchup is running; wait until 'hsb status connect' says CONNECTED.";
+    COPY_ACTIVE = 14703, "55000", "Rejected while a copy is running; wait until 'hsb status copy' says that it has ended.";
+    COPY_ONLY_ALONE = 14704, "55000", "Copy and netcopy are possible only in PRIMARY ALONE; use 'hsb set primary alone' first.";
+    STANDALONE_NOT_ALLOWED = 14705, "55000", "The server cannot be set standalone in its present state.";
+    NOT_IN_STANDALONE = 14707, "55000", "Not possible in STANDALONE; use 'hsb set primary alone' first.";
+    LOG_TOO_SHORT = 14708, "55000", "The primary's log does not reach back to the secondary's position; copy the database with 'hsb netcopy'.";
+    NO_CONNECT_STRING = 14709, "55000", "HotStandby.Connect is not set; name the other server in solid.ini.";
+    PEER_COMMAND_CONFLICT = 14710, "55000", "The command conflicts with one that arrived from the other server at the same time; try again.";
+    SHUTTING_DOWN = 14711, "57P03", "The server is shutting down.";
+    SERVER_IS_SECONDARY = 14712, "25006", "The server is a secondary; use the primary.";
+    FAILED_UNEXPECTEDLY = 10002, "XX000", "The operation failed unexpectedly.";
+    TRANSACTION_READ_ONLY = 10013, "25006", "The transaction is read only: the server does not accept writes now; look for the primary.";
+    COPY_ALREADY_ACTIVE = 10019, "55006", "A backup or copy is already active.";
+    COPY_DIRECTORY_ILLEGAL = 10024, "22023", "The copy directory is not usable.";
+    COPY_DIRECTORY_ABSENT = 10030, "58P01", "The copy directory does not exist.";
+    DATABASE_READ_ONLY = 10041, "25006", "The database is read only.";
+    NOT_ON_SECONDARY = 10045, "25006", "Not possible on a HotStandby secondary; connect to the primary to write.";
+    DICTIONARY_ACTIVE = 10046, "55006", "A data dictionary operation is active.";
+    REPLICATED_ABORTED = 10047, "40001", "The transaction was aborted because the server is no longer the primary (switch or failover); repeat it at the new primary.";
+    REMOTE_NOT_SECONDARY = 10049, "55000", "The remote server is not a secondary.";
+    APPLY_FAILED = 10080, "XX001", "The secondary cannot execute an operation that it received.";
+    DATABASE_CORRUPT = 10081, "XX001", "The database file is incomplete or corrupt.";
+    BACKUP_ABORTED = 10082, "57014", "The backup was aborted.";
+    COMMIT_SENT = 10083, "55000", "The transaction cannot be aborted: its commit was already sent to the secondary.";
+    UNCERTAIN = 10089, "57P03", "The server is in PRIMARY UNCERTAIN and takes no writes until an operator or watchdog decides ('hsb set primary alone' or 'hsb connect').";
+    DISK_FULL = 11002, "53100", "The disk is full.";
+    SHUTDOWN = 13068, "57P01", "The server is being shut down.";
+    PROTOCOL_UNSUPPORTED = 21300, "08001", "The protocol of the connect string is not supported; use 'tcp'.";
+    SERVER_NOT_FOUND = 21306, "08001", "The server was not found or the connection failed.";
+    CONNECT_INFO_INVALID = 21307, "08001", "The connect info is invalid.";
+    CONNECTION_IS_BROKEN = 21308, "08S01", "The connection is broken.";
+    CONNECTION_SWITCH = 25216, "HY000", "The connection was switched; some session context may be lost.";
+    CONNECTION_NOT_ESTABLISHED = 25217, "08001", "The client could not establish a connection.";
+    CONNECTED_ALONE = 25218, "01000", "Connected to a STANDALONE or PRIMARY ALONE server.";
+    LOG_BAD_RECORD = 30787, "58030", "The replication log holds a record of a bad type or position.";
+    LOG_WRITE_FAILED = 30788, "58030", "Writing the replication log failed.";
+    LOG_OPEN_FAILED = 30789, "58030", "Opening the replication log failed.";
+    LOG_NO_MEMORY = 30790, "58030", "Out of memory for the replication log.";
+}
