@@ -121,13 +121,8 @@ pub enum Decision {
 /// Who may write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
-    /// Writers are let in; the history goes on from here in this epoch.
-    Open {
-        /// Where the history stands.
-        position: Position,
-        /// The epoch of what is written next.
-        epoch: u64,
-    },
+    /// Writers are let in.
+    Open,
     /// Writers wait as for a lock; those whose time is over get the code.
     Wait(Code),
     /// Writers get the code at once.
@@ -218,8 +213,10 @@ pub enum Event {
         /// On which connection.
         link: LinkId,
     },
-    /// Everything received is applied and, as far as `durable` was asked, on disk.
+    /// Everything received is applied and on disk.
     Drained {
+        /// Which [`Effect::Drain`] this answers.
+        ticket: u64,
         /// The applied position.
         position: Position,
     },
@@ -285,6 +282,13 @@ pub enum Effect {
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(String),
+    /// This node is the primary from here on: the history goes on at the position, in the epoch.
+    BeginHistory {
+        /// Where the history stands.
+        position: Position,
+        /// The epoch of what is written next.
+        epoch: u64,
+    },
     /// Let writers in or keep them out.
     Admit(Admission),
     /// Give the batch just reported to the log, synced or not.
@@ -334,9 +338,12 @@ pub enum Effect {
         pair: PairSettings,
     },
     /// Apply all that was received and sync the log, then report [`Event::Drained`].
-    Drain,
-    /// The same, and the pending batch counts as decided: apply it first.
-    DrainWithPending,
+    Drain {
+        /// Comes back with the report.
+        ticket: u64,
+        /// The pending batch, if any, counts as decided: apply it too.
+        with_pending: bool,
+    },
     /// The pending batch turned out not to exist: cut it off the log.
     DropPending,
     /// Keep the batch that was abandoned as pending.
