@@ -1,0 +1,159 @@
+//! The SQLite database file: creating, opening, connections, the position inside it.
+//!
+//! The database is in WAL mode; its own log is not what makes commits durable (our log is), so commits do not sync.
+//! Checkpoints are ours too ([`crate::storage::checkpoint`]). Invariant: the position in `_hsb_meta` changes only in
+//! the SQLite transaction that carries the batch leading there.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::files;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::position::{Chain, Position};
+
+/// How long a connection waits for SQLite's own write lock; only role changes ever contend for it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+const READER_CACHE_KIB: i64 = 4096;
+
+/// Where a database is and what all its connections share.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    writer_cache_kib: i64,
+    schema_generation: AtomicU64,
+}
+
+impl Database {
+    /// The database in this file, which need not be there yet.
+    pub fn at(path: PathBuf, cache_bytes: u64) -> Database {
+        let writer_cache_kib = i64::try_from(cache_bytes / 1024).unwrap_or(65536).max(1024);
+        Database { path, writer_cache_kib, schema_generation: AtomicU64::new(0) }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is there.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Creates an empty database with an identity of its own; `set_up` adds the first user. Appears complete or not at all.
+    pub fn create(&self, page_size: u32, set_up: impl FnOnce(&Connection) -> Result<(), ServerError>) -> Result<(), ServerError> {
+        let building = self.beside("creating");
+        let failed = |error: std::io::Error| cannot_open(&self.path, &error);
+        files::remove_if_there(&building).map_err(failed)?;
+        let connection = Connection::open(&building)?;
+        connection.pragma_update(None, "page_size", page_size)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.execute_batch(
+            "CREATE TABLE _hsb_meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+             CREATE TABLE _hsb_users (name TEXT PRIMARY KEY, role TEXT NOT NULL, salt BLOB NOT NULL,
+               iterations INTEGER NOT NULL, stored_key BLOB NOT NULL, server_key BLOB NOT NULL);",
+        )?;
+        let mut identity = [0u8; 16];
+        getrandom::fill(&mut identity).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+        connection.execute("INSERT INTO _hsb_meta VALUES ('database_id', ?)", params![&identity[..]])?;
+        connection.execute("INSERT INTO _hsb_meta VALUES ('position', ?)", params![&encode(Position::ORIGIN)[..]])?;
+        set_up(&connection)?;
+        connection.close().map_err(|(_, error)| ServerError::from(error))?;
+        files::rename_durably(&building, &self.path).map_err(failed)
+    }
+
+    /// The path of a companion file, `solid.db.<suffix>`.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".");
+        name.push(suffix);
+        name.into()
+    }
+
+    /// A connection for reading, one a session.
+    pub fn open_reader(&self) -> Result<Connection, ServerError> {
+        let connection = self.open(READER_CACHE_KIB)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    /// The connection for writing; there is one.
+    pub fn open_writer(&self) -> Result<Connection, ServerError> {
+        let connection = self.open(self.writer_cache_kib)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        Ok(connection)
+    }
+
+    /// The connection that applies what the primary sends; there is one.
+    pub fn open_for_apply(&self) -> Result<Connection, ServerError> {
+        self.open(self.writer_cache_kib)
+    }
+
+    fn open(&self, cache_kib: i64) -> Result<Connection, ServerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)
+            .map_err(|error| cannot_open(&self.path, &error))?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| cannot_open(&self.path, &error))?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.set_prepared_statement_cache_capacity(512);
+        Ok(connection)
+    }
+
+    /// Grows whenever the schema changed; prepared descriptions made before are stale.
+    pub fn schema_generation(&self) -> u64 {
+        self.schema_generation.load(Ordering::Acquire)
+    }
+
+    /// To be called after a schema change was committed or applied.
+    pub fn schema_changed(&self) {
+        self.schema_generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Identity and position as they stand in the database.
+pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), ServerError> {
+    let incomplete = |what: &str| ServerError::with(Code::DATABASE_CORRUPT, format!("({what} is missing in it)"));
+    let read = |key: &str| -> Result<Vec<u8>, ServerError> {
+        connection
+            .query_row("SELECT value FROM _hsb_meta WHERE key = ?", [key], |row| row.get(0))
+            .map_err(|_| incomplete(key))
+    };
+    let identity = read("database_id")?.try_into().map_err(|_| incomplete("database_id"))?;
+    let position = decode(&read("position")?).ok_or_else(|| incomplete("position"))?;
+    Ok((identity, position))
+}
+
+/// Writes the position inside the open transaction.
+pub fn write_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE _hsb_meta SET value = ? WHERE key = 'position'")?
+        .execute(params![&encode(position)[..]])
+        .map(|_| ())
+}
+
+fn encode(position: Position) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&position.epoch.to_le_bytes());
+    bytes[8..16].copy_from_slice(&position.sequence.to_le_bytes());
+    bytes[16..].copy_from_slice(&position.chain.0);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Position> {
+    let (epoch, rest) = bytes.split_first_chunk::<8>()?;
+    let (sequence, rest) = rest.split_first_chunk::<8>()?;
+    let chain: [u8; 16] = rest.try_into().ok()?;
+    Some(Position { epoch: u64::from_le_bytes(*epoch), sequence: u64::from_le_bytes(*sequence), chain: Chain(chain) })
+}
+
+fn cannot_open(path: &Path, error: &dyn std::fmt::Display) -> ServerError {
+    ServerError::with(Code::DATABASE_CORRUPT, format!("({}: {error})", path.display()))
+}

@@ -1,0 +1,26 @@
+//! Files that must survive: write, fsync, rename, fsync of the directory.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Makes creations, renames and deletions in `directory` survive a power cut.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory)?.sync_all()
+}
+
+/// Renames a complete, synced file into place.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    fs::rename(from, to)?;
+    sync_directory(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Deletes a file that may be absent.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,186 @@
+//! The writer's connection and the batch that is being made on it. Locked by whoever leads.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, InterruptHandle};
+
+use super::queue::{Job, Waiter};
+use super::transaction::WriteTransaction;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::position::Position;
+use crate::hsb::settings::{Durability, Safeness};
+use crate::storage::batch::{Batch, BatchHeader};
+use crate::storage::capture::Capture;
+use crate::storage::database;
+
+pub(super) struct Core {
+    connection: Connection,
+    capture: Capture,
+    /// Transactions of this batch that changed something.
+    count: u32,
+    schema_changed: bool,
+    after: Position,
+    /// Where the changes of the member that is running begin.
+    member_mark: usize,
+}
+
+/// A batch ready to be submitted.
+pub(super) struct Sealed {
+    pub(super) batch: Batch,
+    pub(super) two_safe: Option<bool>,
+    pub(super) durability: Durability,
+}
+
+impl Core {
+    pub(super) fn new(connection: Connection) -> Result<Core, ServerError> {
+        let capture = Capture::install(&connection)?;
+        Ok(Core { connection, capture, count: 0, schema_changed: false, after: Position::ORIGIN, member_mark: 0 })
+    }
+
+    pub(super) fn interrupt_handle(&self) -> InterruptHandle {
+        self.connection.get_interrupt_handle()
+    }
+
+    pub(super) fn begin_batch(&mut self) -> Result<(), ServerError> {
+        self.run("BEGIN IMMEDIATE")
+    }
+
+    pub(super) fn check_snapshot(&self, snapshot: Option<Position>, now: Position) -> Result<(), ServerError> {
+        if snapshot.is_some_and(|snapshot| snapshot != now || self.count > 0) {
+            let text = "could not serialize access: another transaction has written since this one began; repeat it";
+            return Err(ServerError::sql("40001", text));
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_member(&mut self, job: Job) -> Result<(), ServerError> {
+        self.begin_member()?;
+        let outcome = job(&mut self.transaction()).and_then(|()| self.check_member());
+        match outcome {
+            Ok(()) => self.end_member(),
+            Err(error) => {
+                self.roll_back_member();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn begin_member(&mut self) -> Result<(), ServerError> {
+        self.member_mark = self.capture.mark();
+        self.run("SAVEPOINT _hsb_member")
+    }
+
+    pub(super) fn transaction(&mut self) -> WriteTransaction<'_> {
+        WriteTransaction::new(&self.connection, &self.capture, &mut self.schema_changed)
+    }
+
+    /// What SQLite checks only at COMMIT must be known before the batch is sent.
+    fn check_member(&self) -> Result<(), ServerError> {
+        if let Some(problem) = self.capture.problem() {
+            return Err(problem);
+        }
+        if self.capture.has_deferred_violations(&self.connection)? {
+            return Err(ServerError::sql("23503", "FOREIGN KEY constraint failed (deferred)"));
+        }
+        Ok(())
+    }
+
+    /// The member is complete: its changes become a transaction record.
+    pub(super) fn end_member(&mut self) -> Result<(), ServerError> {
+        let outcome = self.check_member().and_then(|()| {
+            if self.capture.mark() != self.member_mark {
+                self.capture.end_transaction(&self.connection, None)?;
+                self.count += 1;
+            }
+            self.run("RELEASE _hsb_member")
+        });
+        if outcome.is_err() {
+            self.roll_back_member();
+        }
+        outcome
+    }
+
+    fn roll_back_member(&mut self) {
+        self.capture.truncate(self.member_mark);
+        if !self.lost_batch() {
+            let rolled_back = self.run("ROLLBACK TO _hsb_member").and_then(|()| self.run("RELEASE _hsb_member"));
+            if let Err(error) = rolled_back {
+                log::error!("a transaction could not be rolled back: {error}");
+                self.roll_back();
+            }
+        }
+    }
+
+    /// SQLite has ended the transaction by itself.
+    pub(super) fn lost_batch(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+
+    pub(super) fn captured_bytes(&self) -> usize {
+        self.capture.mark()
+    }
+
+    pub(super) fn mark(&self) -> usize {
+        self.capture.mark()
+    }
+
+    pub(super) fn truncate(&self, mark: usize) {
+        self.capture.truncate(mark);
+    }
+
+    /// Makes the batch's bytes; `None` if nothing was changed.
+    pub(super) fn seal(&mut self, before: Position, epoch: u64, members: &[Arc<Waiter>]) -> Result<Option<Sealed>, ServerError> {
+        if self.count == 0 {
+            return Ok(None);
+        }
+        let mut two_safe = Some(false);
+        let mut durability = Durability::Relaxed;
+        for waiter in members {
+            match waiter.request.safeness {
+                Safeness::TwoSafe => two_safe = Some(true),
+                Safeness::Default if two_safe == Some(false) => two_safe = None,
+                _ => {}
+            }
+            match waiter.request.durability {
+                Durability::Strict => durability = Durability::Strict,
+                Durability::Default if durability == Durability::Relaxed => durability = Durability::Default,
+                _ => {}
+            }
+        }
+        let header = BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
+        let batch = Batch::seal(header, &self.capture.take()).map_err(|_| {
+            ServerError::sql("54000", "the transaction is larger than a batch may be (512 MB of changes); split it")
+        })?;
+        self.after = batch.after;
+        database::write_position(&self.connection, batch.after)?;
+        Ok(Some(Sealed { batch, two_safe, durability }))
+    }
+
+    /// Makes a decided batch visible. It cannot be refused any more: a failure ends the process, and recovery makes
+    /// it true from the log.
+    pub(super) fn commit(&mut self) -> (Position, bool) {
+        if let Err(error) = self.run("COMMIT") {
+            log::error!("{}: a decided batch could not be committed: {error}; stopping, recovery follows at the next start", Code::FAILED_UNEXPECTEDLY.number());
+            std::process::abort();
+        }
+        self.count = 0;
+        (self.after, std::mem::take(&mut self.schema_changed))
+    }
+
+    pub(super) fn roll_back(&mut self) {
+        self.capture.truncate(0);
+        self.count = 0;
+        self.schema_changed = false;
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.run("ROLLBACK")
+        {
+            log::error!("ROLLBACK failed: {error}");
+        }
+    }
+
+    pub(super) fn run(&self, sql: &str) -> Result<(), ServerError> {
+        self.connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,329 @@
+//! The writer: all write transactions of all sessions, one after another, committed in groups.
+//!
+//! The transactions that are ready share one SQLite transaction, the *batch*. A session that wants to write and finds
+//! the writer free becomes its *leader*: it runs its own transaction and, on behalf of the sessions queued behind it,
+//! theirs; then it seals the batch, hands it over to be logged and sent, waits for the decision, commits and answers
+//! all. So an uncontended write costs no hand-over between threads, and a crowd costs one decision.
+//!
+//! Invariants:
+//! * Nothing of a batch is visible to anyone before it is decided: its SQLite transaction is open until then.
+//! * One batch at a time: the next begins after the last is decided.
+//! * A transaction of several statements begins in an empty batch, so nobody's commit waits for a client's next word.
+//!
+//! Not here: what a decision needs. The writer is told by [`Writer::decide`].
+
+mod core;
+mod queue;
+mod transaction;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rusqlite::Connection;
+
+use self::core::{Core, Sealed};
+use self::queue::{Entered, Queue, Waiter};
+pub use self::transaction::{OpenTransaction, WriteTransaction};
+use super::batch::Batch;
+use super::database::Database;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Admission, Decision};
+use crate::hsb::position::Position;
+use crate::hsb::settings::{Durability, Safeness};
+
+/// Transactions that one batch takes at most.
+const BATCH_TRANSACTIONS: usize = 256;
+/// A batch of so many bytes takes no further transactions.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Who wants to write and how.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// The session's number.
+    pub session: u64,
+    /// How long to wait for the writer.
+    pub lock_timeout: Duration,
+    /// 1-safe or 2-safe.
+    pub safeness: Safeness,
+    /// Relaxed or strict.
+    pub durability: Durability,
+    /// The snapshot that the transaction read before (REPEATABLE READ, SERIALIZABLE): it fails with 40001 if the
+    /// database has moved on since.
+    pub snapshot: Option<Position>,
+}
+
+/// A sealed batch on its way to log and peer.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The bytes.
+    pub batch: Batch,
+    /// The strongest safeness asked for in it.
+    pub two_safe: Option<bool>,
+    /// The strongest durability asked for in it.
+    pub durability: Durability,
+}
+
+/// What the writer tells whoever decides.
+#[derive(Debug)]
+pub enum WriterRequest {
+    /// Log it, send it, decide it.
+    Submit(Submission),
+    /// Take it back if nobody has it yet.
+    Withdraw,
+}
+
+/// See the module.
+pub struct Writer {
+    queue: Queue,
+    core: Mutex<Option<Core>>,
+    database: Arc<Database>,
+    submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
+    decisions: (Sender<Decision>, Receiver<Decision>),
+}
+
+impl Writer {
+    /// A writer without a database yet; `submit` must not block.
+    pub fn new(database: Arc<Database>, submit: Box<dyn Fn(WriterRequest) + Send + Sync>) -> Writer {
+        Writer { queue: Queue::new(), core: Mutex::new(None), database, submit, decisions: bounded(1) }
+    }
+
+    /// Takes the connection for writing; `prepare` registers functions and access rules on it.
+    pub fn attach(&self, connection: Connection) -> Result<(), ServerError> {
+        let core = Core::new(connection)?;
+        self.queue.set_interrupt(Some(core.interrupt_handle()));
+        *self.lock_core() = Some(core);
+        Ok(())
+    }
+
+    /// Gives the connection up, before the database is replaced.
+    pub fn detach(&self) {
+        self.queue.set_interrupt(None);
+        *self.lock_core() = None;
+    }
+
+    /// This node is the primary from here on.
+    pub fn begin_history(&self, position: Position, epoch: u64) {
+        self.queue.begin_history(position, epoch);
+    }
+
+    /// Who may write from now on. Never blocks: a transaction that is open is rolled back on a thread of its own.
+    pub fn admit(self: &Arc<Self>, admission: Admission) {
+        if let Some(session) = self.queue.admit(admission) {
+            let writer = Arc::clone(self);
+            let abort = move || writer.abort_open(session, ServerError::new(Code::REPLICATED_ABORTED));
+            if let Err(error) = std::thread::Builder::new().name("abort".into()).spawn(abort) {
+                log::error!("cannot start a thread to end an open transaction: {error}");
+            }
+        }
+    }
+
+    /// How an open transaction may idle while others wait.
+    pub fn set_idle_timeout(&self, timeout: Duration) {
+        self.queue.set_idle_timeout(timeout);
+    }
+
+    /// The outcome of the batch last submitted.
+    pub fn decide(&self, decision: Decision) {
+        if self.decisions.0.try_send(decision).is_err() {
+            log::error!("a decision came without a batch to decide");
+        }
+    }
+
+    /// Interrupts the session's statement if it is executing on the writer now; a sealed batch is past that (10083).
+    pub fn interrupt(&self, session: u64) {
+        self.queue.interrupt(session);
+    }
+
+    /// Runs `job` as a transaction of its own, possibly on another session's thread, and waits for the decision.
+    pub fn autocommit<R: Send + 'static>(
+        self: &Arc<Self>,
+        request: WriteRequest,
+        job: impl FnOnce(&mut WriteTransaction<'_>) -> Result<R, ServerError> + Send + 'static,
+    ) -> Result<R, ServerError> {
+        let slot = Arc::new(Mutex::new(None));
+        let result = Arc::clone(&slot);
+        let run = move |transaction: &mut WriteTransaction<'_>| {
+            let answer = job(transaction)?;
+            *lock(&result) = Some(answer);
+            Ok(())
+        };
+        let waiter = Arc::new(Waiter::with_job(request, Box::new(run)));
+        match self.enter(&waiter)? {
+            Entered::Done => {}
+            Entered::Leader => self.lead(vec![waiter.clone()], true, waiter)?,
+        }
+        lock(&slot).take().ok_or_else(|| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(a transaction without an answer)"))
+    }
+
+    /// Becomes the writer for a transaction of several statements.
+    pub fn begin(self: &Arc<Self>, request: WriteRequest) -> Result<OpenTransaction, ServerError> {
+        let waiter = Arc::new(Waiter::without_job(request));
+        self.enter(&waiter)?;
+        let begun = self.with_core(|core| {
+            core.begin_batch()?;
+            core.check_snapshot(waiter.request.snapshot, self.queue.history().0)?;
+            core.begin_member()
+        });
+        if let Err(error) = begun {
+            self.end_batch();
+            return Err(error);
+        }
+        Ok(OpenTransaction::new(Arc::clone(self), waiter, self.queue.open_transaction()))
+    }
+
+    fn enter(self: &Arc<Self>, waiter: &Arc<Waiter>) -> Result<Entered, ServerError> {
+        loop {
+            match self.queue.enter(waiter)? {
+                queue::Turn::Entered(entered) => return Ok(entered),
+                queue::Turn::IdleOwner(session) => {
+                    let text = "an open transaction was rolled back because it idled while others waited (General.TransactionIdleTimeOut)";
+                    self.abort_open(session, ServerError::sql("25P03", text));
+                }
+            }
+        }
+    }
+
+    /// Rolls back the open transaction of `session`, unless it is committing or gone.
+    fn abort_open(&self, session: u64, reason: ServerError) {
+        let mut core = self.lock_core();
+        if self.queue.abort_open(session, reason) {
+            if let Some(core) = core.as_mut() {
+                core.roll_back();
+            }
+            drop(core);
+            self.queue.pass_on();
+        }
+    }
+
+    /// Completes a batch as its leader: runs `members`' jobs (`run`) and those queued behind, seals, waits, commits.
+    fn lead(&self, members: Vec<Arc<Waiter>>, run: bool, own: Arc<Waiter>) -> Result<(), ServerError> {
+        let mut guard = self.lock_core();
+        let outcome = match guard.as_mut() {
+            None => Err(ServerError::new(Code::SERVER_CLOSED)),
+            Some(core) => self.lead_with(core, members, run),
+        };
+        drop(guard);
+        self.queue.pass_on();
+        outcome.and_then(|()| own.take_outcome())
+    }
+
+    fn lead_with(&self, core: &mut Core, first: Vec<Arc<Waiter>>, run: bool) -> Result<(), ServerError> {
+        let mut members = Vec::new();
+        if run {
+            core.begin_batch()?;
+            for waiter in first {
+                self.run_job(core, waiter, &mut members);
+            }
+        } else {
+            members = first;
+        }
+        while members.len() < BATCH_TRANSACTIONS && core.captured_bytes() < BATCH_BYTES {
+            let Some(next) = self.queue.next_job() else { break };
+            self.run_job(core, next, &mut members);
+        }
+        let outcome = self.complete(core, &members);
+        for waiter in members {
+            waiter.finish(outcome.clone());
+        }
+        Ok(())
+    }
+
+    fn run_job(&self, core: &mut Core, waiter: Arc<Waiter>, members: &mut Vec<Arc<Waiter>>) {
+        let Some(job) = waiter.take_job() else { return };
+        self.queue.executing(Some(waiter.request.session));
+        let outcome = core
+            .check_snapshot(waiter.request.snapshot, self.queue.history().0)
+            .and_then(|()| core.run_member(job));
+        self.queue.executing(None);
+        match outcome {
+            Ok(()) => members.push(waiter),
+            Err(error) => {
+                if core.lost_batch() {
+                    // SQLite rolled everything back (disk full, ON CONFLICT ROLLBACK, an interrupt): nothing was
+                    // sent yet, so the others can be told to repeat.
+                    let text = "rolled back together with another transaction of the same group; repeat it";
+                    for member in members.drain(..) {
+                        member.finish(Err(ServerError::sql("40001", text)));
+                    }
+                    core.roll_back();
+                    if let Err(error) = core.begin_batch() {
+                        log::error!("cannot begin a transaction: {error}");
+                    }
+                }
+                waiter.finish(Err(error));
+            }
+        }
+    }
+
+    /// Seals, submits, waits, and makes the decision true in the database.
+    fn complete(&self, core: &mut Core, members: &[Arc<Waiter>]) -> Result<(), ServerError> {
+        let (position, epoch) = self.queue.history();
+        let sealed = match core.seal(position, epoch, members) {
+            Ok(Some(sealed)) => sealed,
+            Ok(None) => {
+                core.roll_back();
+                return Ok(());
+            }
+            Err(error) => {
+                core.roll_back();
+                return Err(error);
+            }
+        };
+        match self.submit_and_wait(sealed, members) {
+            Decision::Commit => {
+                let (after, schema_changed) = core.commit();
+                self.queue.advance(after);
+                if schema_changed {
+                    self.database.schema_changed();
+                }
+                Ok(())
+            }
+            Decision::Reject(code) => {
+                core.roll_back();
+                Err(ServerError::new(code))
+            }
+            Decision::Abandon => {
+                core.roll_back();
+                Err(ServerError { sqlstate: "08007", ..ServerError::with(Code::REPLICATED_ABORTED, "Its outcome is not known here: ask the new primary.") })
+            }
+        }
+    }
+
+    fn submit_and_wait(&self, sealed: Sealed, members: &[Arc<Waiter>]) -> Decision {
+        let patience = members.iter().map(|waiter| waiter.request.lock_timeout).min().unwrap_or_default();
+        let submission = Submission { batch: sealed.batch, two_safe: sealed.two_safe, durability: sealed.durability };
+        (self.submit)(WriterRequest::Submit(submission));
+        if let Ok(decision) = self.decisions.1.recv_timeout(patience) {
+            return decision;
+        }
+        (self.submit)(WriterRequest::Withdraw);
+        // The sender lives in this very struct, so the channel cannot be disconnected.
+        self.decisions.1.recv().unwrap_or(Decision::Abandon)
+    }
+
+    /// Gives the writer up with nothing to commit.
+    fn end_batch(&self) {
+        if let Some(core) = self.lock_core().as_mut() {
+            core.roll_back();
+        }
+        self.queue.pass_on();
+    }
+
+    fn with_core<R>(&self, job: impl FnOnce(&mut Core) -> Result<R, ServerError>) -> Result<R, ServerError> {
+        match self.lock_core().as_mut() {
+            Some(core) => job(core),
+            None => Err(ServerError::new(Code::SERVER_CLOSED)),
+        }
+    }
+
+    fn lock_core(&self) -> MutexGuard<'_, Option<Core>> {
+        lock(&self.core)
+    }
+}
+
+/// A panic aborts the process, so a poisoned lock cannot be seen.
+pub(self) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

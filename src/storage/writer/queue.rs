@@ -1,0 +1,345 @@
+//! Who writes next: admission, order of arrival, leadership, the idle owner.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rusqlite::InterruptHandle;
+
+use super::{WriteRequest, WriteTransaction, lock};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::Admission;
+use crate::hsb::position::Position;
+
+/// A transaction's statements.
+pub(super) type Job = Box<dyn FnOnce(&mut WriteTransaction<'_>) -> Result<(), ServerError> + Send>;
+
+/// One transaction that waits or is being run.
+pub(super) struct Waiter {
+    pub(super) request: WriteRequest,
+    /// Taken by whoever runs it. A transaction of several statements has none and must lead.
+    job: Mutex<Option<Job>>,
+    has_job: bool,
+    standing: Mutex<Standing>,
+    changed: Condvar,
+}
+
+enum Standing {
+    Waiting,
+    Leader,
+    Done(Result<(), ServerError>),
+}
+
+/// What becomes of a waiter.
+pub(super) enum Entered {
+    /// It leads.
+    Leader,
+    /// A leader ran it and its batch is decided.
+    Done,
+}
+
+/// What a wait came to.
+pub(super) enum Turn {
+    Entered(Entered),
+    /// The owner of an open transaction idles: end it and wait on.
+    IdleOwner(u64),
+}
+
+struct Owner {
+    session: u64,
+    /// Set while the client is the one to move.
+    idle_since: Option<Instant>,
+}
+
+struct Inner {
+    admission: Admission,
+    led: bool,
+    /// The open transaction of several statements, while it is not committing.
+    owner: Option<Owner>,
+    /// Why the last open transaction of a session was ended over its head.
+    aborted: Option<(u64, ServerError)>,
+    waiting: VecDeque<Arc<Waiter>>,
+    executing: Option<u64>,
+    interrupt: Option<InterruptHandle>,
+    position: Position,
+    epoch: u64,
+    idle_timeout: Duration,
+}
+
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+}
+
+impl Waiter {
+    pub(super) fn with_job(request: WriteRequest, job: Job) -> Waiter {
+        Waiter { job: Mutex::new(Some(job)), has_job: true, ..Waiter::without_job(request) }
+    }
+
+    pub(super) fn without_job(request: WriteRequest) -> Waiter {
+        Waiter {
+            request,
+            job: Mutex::new(None),
+            has_job: false,
+            standing: Mutex::new(Standing::Waiting),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn take_job(&self) -> Option<Job> {
+        lock(&self.job).take()
+    }
+
+    pub(super) fn finish(&self, outcome: Result<(), ServerError>) {
+        self.set(Standing::Done(outcome));
+    }
+
+    pub(super) fn take_outcome(&self) -> Result<(), ServerError> {
+        match std::mem::replace(&mut *lock(&self.standing), Standing::Waiting) {
+            Standing::Done(outcome) => outcome,
+            _ => Ok(()),
+        }
+    }
+
+    fn set(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it leads or is done; `None` when `until` has passed.
+    fn wait(&self, until: Instant) -> Option<Result<Entered, ServerError>> {
+        let mut standing = lock(&self.standing);
+        loop {
+            match &*standing {
+                Standing::Waiting => {}
+                Standing::Leader => return Some(Ok(Entered::Leader)),
+                Standing::Done(outcome) => return Some(outcome.clone().map(|()| Entered::Done)),
+            }
+            let now = Instant::now();
+            if now >= until {
+                return None;
+            }
+            standing = match self.changed.wait_timeout(standing, until - now) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new() -> Queue {
+        Queue {
+            inner: Mutex::new(Inner {
+                admission: Admission::Refuse(Code::SERVER_CLOSED),
+                led: false,
+                owner: None,
+                aborted: None,
+                waiting: VecDeque::new(),
+                executing: None,
+                interrupt: None,
+                position: Position::ORIGIN,
+                epoch: 0,
+                idle_timeout: Duration::from_secs(5),
+            }),
+        }
+    }
+
+    pub(super) fn begin_history(&self, position: Position, epoch: u64) {
+        let mut inner = lock(&self.inner);
+        inner.position = position;
+        inner.epoch = epoch;
+    }
+
+    pub(super) fn history(&self) -> (Position, u64) {
+        let inner = lock(&self.inner);
+        (inner.position, inner.epoch)
+    }
+
+    pub(super) fn advance(&self, position: Position) {
+        lock(&self.inner).position = position;
+    }
+
+    pub(super) fn set_idle_timeout(&self, timeout: Duration) {
+        lock(&self.inner).idle_timeout = timeout;
+    }
+
+    pub(super) fn set_interrupt(&self, handle: Option<InterruptHandle>) {
+        lock(&self.inner).interrupt = handle;
+    }
+
+    /// Sets the rule; tells the session whose open transaction has to end because of it.
+    pub(super) fn admit(&self, admission: Admission) -> Option<u64> {
+        let mut inner = lock(&self.inner);
+        inner.admission = admission;
+        match admission {
+            Admission::Open => {
+                if !inner.led {
+                    Queue::promote_next(&mut inner);
+                }
+                None
+            }
+            Admission::Wait(_) => None,
+            Admission::Refuse(code) => {
+                for waiter in inner.waiting.drain(..) {
+                    waiter.finish(Err(ServerError::new(code)));
+                }
+                let session = inner.owner.as_ref().map(|owner| owner.session);
+                if session.is_some() && inner.executing == session {
+                    if let Some(handle) = &inner.interrupt {
+                        handle.interrupt();
+                    }
+                }
+                session
+            }
+        }
+    }
+
+    /// One wait for the writer. After [`Turn::IdleOwner`] the waiter is still queued: enter again.
+    pub(super) fn enter(&self, waiter: &Arc<Waiter>) -> Result<Turn, ServerError> {
+        let deadline = Instant::now() + waiter.request.lock_timeout;
+        {
+            let mut inner = lock(&self.inner);
+            if let Admission::Refuse(code) = inner.admission {
+                return Err(ServerError::new(code));
+            }
+            let queued = inner.waiting.iter().any(|other| Arc::ptr_eq(other, waiter));
+            if !inner.led && inner.admission == Admission::Open && inner.waiting.is_empty() {
+                inner.led = true;
+                return Ok(Turn::Entered(Entered::Leader));
+            }
+            if !queued {
+                inner.waiting.push_back(Arc::clone(waiter));
+            }
+        }
+        loop {
+            let idle_end = self.idle_end();
+            let until = idle_end.map_or(deadline, |(end, _)| end.min(deadline));
+            // Wake up now and then: the owner may have become idle meanwhile.
+            let until = until.min(Instant::now() + Duration::from_millis(200));
+            if let Some(outcome) = waiter.wait(until) {
+                return outcome.map(Turn::Entered);
+            }
+            let now = Instant::now();
+            if let Some((end, session)) = idle_end.filter(|(end, _)| *end <= now) {
+                log::info!("session {session} idles in a transaction since {:?} and others wait: rolled back", now - end);
+                return Ok(Turn::IdleOwner(session));
+            }
+            if now >= deadline && self.withdraw(waiter) {
+                return Err(self.lock_timeout_error());
+            }
+        }
+    }
+
+    fn lock_timeout_error(&self) -> ServerError {
+        match lock(&self.inner).admission {
+            Admission::Wait(code) | Admission::Refuse(code) => ServerError::new(code),
+            Admission::Open => ServerError::sql("55P03", "waited too long for other write transactions (General.LockWaitTimeOut, SET LOCK TIMEOUT); repeat the statement"),
+        }
+    }
+
+    fn idle_end(&self) -> Option<(Instant, u64)> {
+        let inner = lock(&self.inner);
+        let owner = inner.owner.as_ref()?;
+        Some((owner.idle_since? + inner.idle_timeout, owner.session))
+    }
+
+    /// Leaves the queue; false if a leader has taken it up already.
+    fn withdraw(&self, waiter: &Arc<Waiter>) -> bool {
+        let mut inner = lock(&self.inner);
+        let before = inner.waiting.len();
+        inner.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
+        inner.waiting.len() < before
+    }
+
+    /// The next transaction that the leader can run in its batch. An open one ends the batch: order of arrival holds.
+    pub(super) fn next_job(&self) -> Option<Arc<Waiter>> {
+        let mut inner = lock(&self.inner);
+        if inner.admission != Admission::Open || !inner.waiting.front()?.has_job {
+            return None;
+        }
+        inner.waiting.pop_front()
+    }
+
+    /// The leader is through: the next in the queue leads.
+    pub(super) fn pass_on(&self) {
+        let mut inner = lock(&self.inner);
+        inner.led = false;
+        inner.owner = None;
+        if inner.admission == Admission::Open {
+            Queue::promote_next(&mut inner);
+        }
+    }
+
+    fn promote_next(inner: &mut Inner) {
+        if let Some(next) = inner.waiting.pop_front() {
+            inner.led = true;
+            next.set(Standing::Leader);
+        }
+    }
+
+    // ---- the open transaction ----
+
+    pub(super) fn own(&self, session: u64) {
+        let mut inner = lock(&self.inner);
+        inner.owner = Some(Owner { session, idle_since: None });
+        inner.aborted = None;
+    }
+
+    /// The owner moves (`false`) or its client is to move (`true`). An error if the transaction was ended meanwhile.
+    pub(super) fn idle(&self, session: u64, idle: bool) -> Result<(), ServerError> {
+        let mut inner = lock(&self.inner);
+        match &mut inner.owner {
+            Some(owner) if owner.session == session => {
+                owner.idle_since = idle.then(Instant::now);
+                inner.executing = (!idle).then_some(session);
+                Ok(())
+            }
+            _ => Err(Queue::why_aborted(&inner, session)),
+        }
+    }
+
+    fn why_aborted(inner: &Inner, session: u64) -> ServerError {
+        match &inner.aborted {
+            Some((aborted, reason)) if *aborted == session => reason.clone(),
+            _ => ServerError::new(Code::REPLICATED_ABORTED),
+        }
+    }
+
+    /// The owner commits: nobody can end it from here on.
+    pub(super) fn committing(&self, session: u64) -> Result<(), ServerError> {
+        let mut inner = lock(&self.inner);
+        match inner.owner.take_if(|owner| owner.session == session) {
+            Some(_) => {
+                inner.executing = None;
+                Ok(())
+            }
+            None => Err(Queue::why_aborted(&inner, session)),
+        }
+    }
+
+    pub(super) fn abort_open(&self, session: u64, reason: ServerError) -> bool {
+        let mut inner = lock(&self.inner);
+        let gone = inner.owner.take_if(|owner| owner.session == session).is_some();
+        if gone {
+            inner.executing = None;
+            inner.aborted = Some((session, reason));
+        }
+        gone
+    }
+
+    // ---- interrupts ----
+
+    pub(super) fn executing(&self, session: Option<u64>) {
+        lock(&self.inner).executing = session;
+    }
+
+    pub(super) fn interrupt(&self, session: u64) {
+        let inner = lock(&self.inner);
+        if inner.executing == Some(session)
+            && let Some(handle) = &inner.interrupt
+        {
+            handle.interrupt();
+        }
+    }
+}
