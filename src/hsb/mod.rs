@@ -3,4 +3,13 @@
 //! No actors, files, sockets, clocks or threads in here; `tests/tidy.rs` enforces it.
 
 pub mod codes;
+mod commands;
+mod commit;
+mod connect;
+pub mod event;
+pub mod heart;
 pub mod position;
+pub mod settings;
+pub mod state;
+mod switch;
+pub mod table;

@@ -1,0 +1,176 @@
+//! Heart, part commands: what operators and watchdogs ask (guide, chapter 4 and appendix C).
+
+use super::codes::Code;
+use super::event::{Command, ConnectStatus, Effect, PeerMessage, Purpose, RequestId};
+use super::heart::{AfterDrain, CopyStatus, DialPurpose, Heart, Phase, SwitchStatus};
+use super::state::State;
+use super::table::Trigger;
+
+impl Heart {
+    pub(super) fn command(&mut self, request: RequestId, command: Command) {
+        let refusal = match self.state {
+            State::Plain => Some(Code::NOT_HOTSTANDBY),
+            State::Offline => Some(Code::BACKUPSERVER_MODE),
+            _ if self.shutting_down => Some(Code::SHUTTING_DOWN),
+            _ => self.busy(),
+        };
+        if let Some(code) = refusal {
+            return self.refuse(request, code);
+        }
+        match command {
+            Command::Connect => self.command_connect(request),
+            Command::Disconnect => self.command_disconnect(request),
+            Command::SetPrimaryAlone => self.command_set_primary_alone(request),
+            Command::SetSecondaryAlone => self.command_set_secondary_alone(request),
+            Command::SetStandalone => self.command_set_standalone(request),
+            Command::SwitchPrimary => self.command_switch_primary(request),
+            Command::SwitchSecondary => self.command_switch_secondary(request),
+            Command::Netcopy => self.command_netcopy(request),
+        }
+    }
+
+    /// R9: while something is under way, what would change the state is refused.
+    pub(super) fn busy(&self) -> Option<Code> {
+        match self.phase {
+            Phase::Idle => None,
+            Phase::CopyingOut | Phase::CopyingIn => Some(Code::COPY_ACTIVE),
+            Phase::Dialling { purpose: DialPurpose::Connect, .. }
+            | Phase::Meeting { .. }
+            | Phase::CatchingUp { .. }
+            | Phase::Draining(AfterDrain::Dial { .. } | AfterDrain::Answer { .. } | AfterDrain::GoActive { .. }) => {
+                Some(Code::CATCHUP_ACTIVE)
+            }
+            Phase::Dialling { .. }
+            | Phase::HandingOver { .. }
+            | Phase::TakingOver
+            | Phase::Draining(AfterDrain::TakeOver { .. }) => Some(Code::SWITCH_ACTIVE),
+            Phase::Leaving { .. } | Phase::Demoting { .. } | Phase::Draining(AfterDrain::Promote { .. }) => {
+                Some(Code::PEER_COMMAND_CONFLICT)
+            }
+        }
+    }
+
+    fn command_connect(&mut self, request: RequestId) {
+        match self.state {
+            State::PrimaryActive | State::SecondaryActive => {
+                return self.reply(request, Code::REFUSED_IN_STATE, "The connection is already active.");
+            }
+            State::Standalone => return self.refuse(request, Code::NOT_IN_STANDALONE),
+            _ if !self.settings.has_connect_string => return self.refuse(request, Code::NO_CONNECT_STRING),
+            _ => {}
+        }
+        self.connect_status(ConnectStatus::Connecting);
+        if self.state == State::SecondaryAlone {
+            self.drain(AfterDrain::Dial { request });
+        } else {
+            self.phase = Phase::Dialling { request, purpose: DialPurpose::Connect };
+            self.effects.push(Effect::Dial(Purpose::Connect));
+        }
+    }
+
+    fn command_disconnect(&mut self, request: RequestId) {
+        if !self.state.is_active() {
+            return self.refuse(request, Code::LINK_BROKEN);
+        }
+        self.reply(request, Code::SUCCESS, "Started the process of disconnecting the servers.");
+        self.leave(Trigger::Disconnect, None);
+    }
+
+    fn command_set_primary_alone(&mut self, request: RequestId) {
+        let trigger = Trigger::SetPrimaryAlone;
+        match self.state {
+            State::PrimaryAlone => self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE."),
+            State::PrimaryActive => self.leave(trigger, Some(request)),
+            State::SecondaryActive => {
+                // Fast failover: the peer gets one last word and is not waited for.
+                self.close(Some(PeerMessage::Promoted));
+                self.drain(AfterDrain::Promote { request, trigger });
+            }
+            State::SecondaryAlone => self.drain(AfterDrain::Promote { request, trigger }),
+            _ => self.go_and_reply(request, trigger),
+        }
+    }
+
+    fn command_set_standalone(&mut self, request: RequestId) {
+        let trigger = Trigger::SetStandalone;
+        match self.state {
+            State::Standalone => self.refuse(request, Code::ALREADY_STANDALONE),
+            State::SecondaryActive => self.refuse(request, Code::STANDALONE_NOT_ALLOWED),
+            State::PrimaryActive => self.leave(trigger, Some(request)),
+            State::SecondaryAlone => self.drain(AfterDrain::Promote { request, trigger }),
+            _ => self.go_and_reply(request, trigger),
+        }
+    }
+
+    fn command_set_secondary_alone(&mut self, request: RequestId) {
+        match self.state {
+            State::PrimaryAlone | State::PrimaryUncertain | State::Standalone => {
+                self.demote(request, Trigger::SetSecondaryAlone);
+            }
+            _ => self.refuse(request, Code::REFUSED_IN_STATE),
+        }
+    }
+
+    fn command_switch_primary(&mut self, request: RequestId) {
+        match self.state {
+            State::SecondaryActive => {
+                self.reply(request, Code::SUCCESS, "Started the process of switching the role to primary.");
+                self.begin_switch(Phase::TakingOver);
+                self.tell(PeerMessage::AskSwitch);
+            }
+            // R4: ask the peer first; that is what makes it safer and slower than 'set primary alone'.
+            State::SecondaryAlone => self.probe_for_switch(request, DialPurpose::SwitchPrimary),
+            _ => self.refuse(request, Code::ALREADY_PRIMARY),
+        }
+    }
+
+    fn command_switch_secondary(&mut self, request: RequestId) {
+        match self.state {
+            State::PrimaryActive => {
+                self.reply(request, Code::SUCCESS, "Started the process of switching the role to secondary.");
+                self.begin_hand_over();
+            }
+            // R2
+            State::PrimaryAlone | State::PrimaryUncertain => {
+                self.probe_for_switch(request, DialPurpose::SwitchSecondary);
+            }
+            State::Standalone => self.refuse(request, Code::SWITCH_FROM_STANDALONE),
+            _ => self.refuse(request, Code::ALREADY_SECONDARY),
+        }
+    }
+
+    fn probe_for_switch(&mut self, request: RequestId, purpose: DialPurpose) {
+        self.switch_status = SwitchStatus::Active;
+        self.phase = Phase::Dialling { request, purpose };
+        if self.settings.has_connect_string {
+            self.effects.push(Effect::Dial(Purpose::Probe));
+        } else {
+            self.dial_failed(Code::COMMUNICATION_ERROR, String::new());
+        }
+    }
+
+    fn command_netcopy(&mut self, request: RequestId) {
+        match self.state {
+            State::PrimaryAlone if !self.settings.has_connect_string => self.refuse(request, Code::NO_CONNECT_STRING),
+            State::PrimaryAlone => {
+                self.phase = Phase::CopyingOut;
+                self.copy_status = CopyStatus::Active;
+                self.effects.push(Effect::SendCopy);
+                self.reply(request, Code::SUCCESS, "Copy started.");
+            }
+            state if state.is_primary() => self.refuse(request, Code::COPY_ONLY_ALONE),
+            _ => self.refuse(request, Code::NOT_PRIMARY),
+        }
+    }
+
+    /// Follows the table at once and says so.
+    pub(super) fn go_and_reply(&mut self, request: RequestId, trigger: Trigger) {
+        self.go(trigger);
+        self.reply_state(request);
+    }
+
+    pub(super) fn reply_state(&mut self, request: RequestId) {
+        let text = format!("The server is set to {}.", self.state);
+        self.reply(request, Code::SUCCESS, text);
+    }
+}

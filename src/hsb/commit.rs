@@ -1,0 +1,135 @@
+//! Heart, part commit: when a batch may be logged, sent, decided.
+//!
+//! The rules (replication.md, "Commit at the primary"): nothing is decided before the log has it, before the
+//! secondary has acknowledged it where that was promised, and before it is on disk where that was promised. Batch
+//! n+1 is not logged before batch n is decided; the writer keeps to that by sealing one batch at a time.
+
+use super::codes::Code;
+use super::event::{BatchInfo, Decision, Effect};
+use super::heart::{Heart, InFlight, Phase};
+use super::position::Position;
+use super::settings::Durability;
+use super::state::State;
+
+/// Transactions that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
+const ONE_SAFE_BACKLOG_TRANSACTIONS: u64 = 8192;
+
+impl Heart {
+    pub(super) fn batch_ready(&mut self, info: BatchInfo) {
+        if !self.takes_batches() {
+            self.effects.push(Effect::Decide(Decision::Reject(self.rejection())));
+        } else if self.holds_batches() {
+            self.held = true;
+            self.effects.push(Effect::Hold);
+        } else {
+            self.log_end = info.after;
+            self.in_flight = Some(InFlight { info, logged: false, durable: false, acknowledged: false });
+            self.effects.push(Effect::Log { sync: info.strict });
+            if self.state == State::PrimaryActive {
+                self.effects.push(Effect::Send);
+            }
+        }
+    }
+
+    fn takes_batches(&self) -> bool {
+        let primary = self.state == State::Plain || self.state.is_primary();
+        primary && !matches!(self.phase, Phase::HandingOver { .. }) && self.in_flight_allows_more()
+    }
+
+    /// In PRIMARY UNCERTAIN the pending batch blocks the writer, so nothing can come behind it.
+    fn in_flight_allows_more(&self) -> bool {
+        self.in_flight.is_none()
+    }
+
+    fn rejection(&self) -> Code {
+        if self.shutting_down { Code::SHUTDOWN } else { Code::REPLICATED_ABORTED }
+    }
+
+    fn holds_batches(&self) -> bool {
+        let backlog = self.log_end.sequence.saturating_sub(self.acknowledged.sequence);
+        self.state == State::PrimaryUncertain
+            || matches!(self.phase, Phase::CatchingUp { closing: true, .. } | Phase::Leaving { .. } | Phase::Demoting { .. })
+            || (self.state == State::PrimaryActive && backlog > ONE_SAFE_BACKLOG_TRANSACTIONS)
+    }
+
+    /// The writer's patience is over. Only a batch that nobody else has can be taken back (10083 otherwise).
+    pub(super) fn withdraw(&mut self) {
+        if self.held {
+            self.held = false;
+            let code = if self.state == State::PrimaryUncertain { Code::UNCERTAIN } else { Code::TIMED_OUT };
+            self.effects.push(Effect::Decide(Decision::Reject(code)));
+        }
+    }
+
+    pub(super) fn logged(&mut self, position: Position, durable: bool) {
+        if let Some(batch) = &mut self.in_flight
+            && position.sequence >= batch.info.after.sequence
+        {
+            batch.logged = true;
+            batch.durable |= durable;
+            self.try_to_decide();
+        }
+    }
+
+    pub(super) fn acknowledged_up_to(&mut self, position: Position) {
+        if position.sequence < self.acknowledged.sequence {
+            return;
+        }
+        self.acknowledged = position;
+        if let Some(batch) = &mut self.in_flight
+            && batch.info.after == position
+        {
+            batch.acknowledged = true;
+            self.try_to_decide();
+        }
+        self.try_to_go_active();
+        self.release();
+    }
+
+    pub(super) fn try_to_decide(&mut self) {
+        let Some(batch) = self.in_flight else { return };
+        let safe = batch.acknowledged || !batch.info.needs_acknowledgement;
+        // During catchup the pending batch of an uncertain primary is acknowledged before both are level; it is
+        // decided when the nodes are connected, not before.
+        let settled = self.state != State::PrimaryUncertain || !batch.info.needs_acknowledgement;
+        if batch.logged && safe && settled && (batch.durable || !batch.info.strict) {
+            self.in_flight = None;
+            self.decided = batch.info.after;
+            self.effects.push(Effect::Decide(Decision::Commit));
+            self.nothing_in_flight();
+        }
+    }
+
+    /// The node is alone now: what is in flight waits for no acknowledgement any more, but for the disk.
+    pub(super) fn decide_alone(&mut self) {
+        let strict = self.settings.is_strict(Durability::Default, false);
+        if let Some(batch) = &mut self.in_flight {
+            batch.info.needs_acknowledgement = false;
+            if strict && !batch.info.strict {
+                batch.info.strict = true;
+                self.effects.push(Effect::Flush);
+            }
+        }
+        self.try_to_decide();
+        self.release();
+    }
+
+    /// Lets the held batch go on if nothing holds it any more.
+    pub(super) fn release(&mut self) {
+        if self.held && !self.holds_batches() && self.in_flight.is_none() {
+            self.held = false;
+            self.effects.push(Effect::Release);
+        }
+    }
+
+    /// Procedures that wait until no batch is in flight go on here.
+    fn nothing_in_flight(&mut self) {
+        match self.phase {
+            Phase::CatchingUp { .. } => self.try_to_go_active(),
+            Phase::Leaving { .. } => self.try_to_leave(),
+            Phase::HandingOver { .. } => self.try_to_hand_over(),
+            Phase::Demoting { .. } => self.try_to_demote(),
+            _ => {}
+        }
+    }
+}

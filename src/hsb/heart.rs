@@ -1,0 +1,394 @@
+//! The heart of a node: it hears events, decides, and answers with effects.
+//!
+//! Pure: no I/O, no clock, no runtime. One event in, a list of effects out, to be carried out in order. The files
+//! beside this one continue the `impl`: `commit` (batches), `commands` (operators), `connect` (meeting the peer,
+//! catchup), `switch` (switchover, leaving, promotion, copies).
+//!
+//! Invariants:
+//! * The state changes in [`Heart::go`] alone, along a row of the transition table.
+//! * At most one batch is in flight, and at most one more is held (nobody else has it).
+//! * `decided` never passes `log_end`; they differ while a batch is in flight or pending.
+
+use super::codes::Code;
+use super::event::{Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId};
+use super::position::Position;
+use super::settings::{Durability, Safeness, Settings};
+use super::state::State;
+use super::table::{self, Trigger};
+
+/// Longest wait for the peer's part of an orderly disconnect or a switch.
+pub(super) const PEER_ANSWER_TIMEOUT_MS: u64 = 10_000;
+
+/// A batch that the log and perhaps the peer have, and that is not decided.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) info: BatchInfo,
+    pub(super) logged: bool,
+    pub(super) durable: bool,
+    pub(super) acknowledged: bool,
+}
+
+/// What a drain of the applier is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum AfterDrain {
+    /// Become a primary without asking the peer.
+    Promote { request: RequestId, trigger: Trigger },
+    /// Reach the peer.
+    Dial { request: RequestId },
+    /// Answer a peer that dialled.
+    Answer { link: LinkId, hello: Hello },
+    /// Confirm that catchup is complete.
+    GoActive { position: Position },
+    /// Take the primary role over in a switch.
+    TakeOver { position: Position },
+}
+
+/// Why the peer is being dialled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum DialPurpose {
+    Connect,
+    SwitchPrimary,
+    SwitchSecondary,
+}
+
+/// What is under way. Not a state: `hsb state` does not show it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Phase {
+    Idle,
+    Draining(AfterDrain),
+    Dialling { request: RequestId, purpose: DialPurpose },
+    /// Both know each other; the primary looks the secondary's position up.
+    Meeting { request: Option<RequestId>, peer: Hello },
+    /// `closing`: new batches are held until both are level; `told`: GoActive is on its way.
+    CatchingUp { closing: bool, told: bool },
+    /// Orderly end of the connection, then the transition for `trigger`.
+    Leaving { trigger: Trigger, request: Option<RequestId> },
+    /// Switch, at the primary; `told`: the secondary has the last position.
+    HandingOver { told: bool },
+    /// Switch, at the secondary, from asking or being asked until the role is there.
+    TakingOver,
+    /// Waits for the local batch before `set secondary alone`.
+    Demoting { request: RequestId, trigger: Trigger },
+    CopyingOut,
+    CopyingIn,
+}
+
+/// The outcome of the last switch, for `hsb status switch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchStatus {
+    /// There was none.
+    Never,
+    /// Under way.
+    Active,
+    /// It went through.
+    Success,
+    /// It did not.
+    Failed(Code),
+}
+
+/// The outcome of the last copy or netcopy, for `hsb status copy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyStatus {
+    /// There was none.
+    Never,
+    /// Under way.
+    Active,
+    /// It went through.
+    Success,
+    /// It did not.
+    Failed(Code, String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Heart {
+    pub(super) state: State,
+    pub(super) phase: Phase,
+    pub(super) link: Option<LinkId>,
+    pub(super) settings: Settings,
+    pub(super) database_id: [u8; 16],
+    pub(super) decided: Position,
+    pub(super) log_end: Position,
+    pub(super) in_flight: Option<InFlight>,
+    /// A batch waits in the supervisor; neither log nor peer has it.
+    pub(super) held: bool,
+    /// The log ends with a batch whose outcome is open, kept since it was abandoned or since a restart (R3, R7).
+    pub(super) pending: bool,
+    /// How far the secondary is, as far as this primary knows.
+    pub(super) acknowledged: Position,
+    pub(super) connect_status: ConnectStatus,
+    pub(super) switch_status: SwitchStatus,
+    pub(super) copy_status: CopyStatus,
+    pub(super) shutting_down: bool,
+    next_number: u64,
+    /// The timer and the drain ticket in force; older ones are ignored.
+    timer: u64,
+    ticket: u64,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Heart {
+    /// A node as it starts: its state by the start-up rules, its positions from recovery.
+    pub fn new(state: State, settings: Settings, database_id: [u8; 16], decided: Position, log_end: Position) -> Heart {
+        Heart {
+            state,
+            phase: Phase::Idle,
+            link: None,
+            settings,
+            database_id,
+            decided,
+            log_end,
+            in_flight: None,
+            held: false,
+            pending: decided != log_end,
+            acknowledged: Position::ORIGIN,
+            connect_status: ConnectStatus::Broken,
+            switch_status: SwitchStatus::Never,
+            copy_status: CopyStatus::Never,
+            shutting_down: false,
+            next_number: 0,
+            timer: 0,
+            ticket: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What a node does first: lets writers in or not.
+    pub fn start(&mut self) -> Vec<Effect> {
+        if self.state == State::Plain {
+            self.begin_history();
+        }
+        self.admit();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Hears one event.
+    pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Command { request, command } => self.command(request, command),
+            Event::BatchReady(info) => self.batch_ready(info),
+            Event::Withdraw => self.withdraw(),
+            Event::Logged { position, durable } => self.logged(position, durable),
+            Event::Acknowledged { position } => self.acknowledged_up_to(position),
+            Event::LinkLost { link, why } => self.link_lost(link, &why),
+            Event::Dialled { link, hello } => self.dialled(link, hello),
+            Event::DialFailed { code, detail } => self.dial_failed(code, detail),
+            Event::PeerArrived { link, hello } => self.peer_arrived(link, hello),
+            Event::PeerSays { link, message } => {
+                if self.link == Some(link) {
+                    self.peer_says(message);
+                }
+            }
+            Event::HistoryChecked { link, result } => {
+                if self.link == Some(link) {
+                    self.history_checked(result);
+                }
+            }
+            Event::CatchupNearEnd { link } => {
+                if self.link == Some(link) {
+                    self.catchup_near_end();
+                }
+            }
+            Event::Drained { ticket, position } => {
+                if ticket == self.ticket {
+                    self.drained(position);
+                }
+            }
+            Event::Applied { position } => self.applied(position),
+            Event::ApplyFailed { detail } => self.apply_failed(detail),
+            Event::CopySent { result } => self.copy_sent(result),
+            Event::CopyArrives { hello } => self.copy_arrives(hello),
+            Event::CopyReceived { opened } => self.copy_received(opened),
+            Event::TimedOut { timer } => {
+                if timer == self.timer {
+                    self.timed_out();
+                }
+            }
+            Event::ShuttingDown { request } => self.shut_down(request),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn peer_says(&mut self, message: PeerMessage) {
+        match message {
+            PeerMessage::Ping | PeerMessage::Acknowledge { .. } => {}
+            PeerMessage::Accept { pair } => self.accepted(pair),
+            PeerMessage::Refused { code, detail } => self.refused_by_peer(code, detail),
+            PeerMessage::GoActive { position } => self.told_to_go_active(position),
+            PeerMessage::Active => self.peer_is_active(),
+            PeerMessage::AskDisconnect => self.asked_to_disconnect(),
+            PeerMessage::Disconnected => self.peer_disconnected(),
+            PeerMessage::AskSwitch => self.asked_to_switch(),
+            PeerMessage::HandOver { position } => self.handed_position(position),
+            PeerMessage::TakeOver => self.peer_takes_over(),
+            PeerMessage::HandedOver => self.handed_over(),
+            PeerMessage::Promoted => self.peer_promoted(),
+        }
+    }
+
+    /// Follows the transition table. The only place where the state changes.
+    pub(super) fn go(&mut self, trigger: Trigger) {
+        let Some(row) = table::transition(self.state, trigger) else {
+            self.note(format!("{trigger:?} has no place in {}: ignored", self.state));
+            return;
+        };
+        self.state = row.to;
+        self.effects.push(Effect::Entered { from: row.from, to: row.to, reason: row.reason });
+        match (row.from.is_primary(), row.to.is_primary()) {
+            (true, false) => self.stop_being_primary(),
+            (false, true) => self.begin_history(),
+            _ => {}
+        }
+        self.admit();
+        if row.from == State::PrimaryActive && row.to.is_primary() {
+            // What was answered in the old state may be on no disk yet; see "adaptive" in replication.md.
+            self.effects.push(Effect::Flush);
+        }
+        if matches!(row.to, State::PrimaryAlone | State::Standalone) {
+            self.decide_alone();
+        }
+    }
+
+    /// Writers as the state has it.
+    pub(super) fn admit(&mut self) {
+        let admission = match self.state {
+            _ if self.shutting_down => Admission::Refuse(Code::SHUTDOWN),
+            State::Offline => Admission::Refuse(Code::BACKUPSERVER_NO_CONNECTIONS),
+            State::SecondaryActive | State::SecondaryAlone => Admission::Refuse(Code::NOT_ON_SECONDARY),
+            State::PrimaryUncertain => Admission::Wait(Code::UNCERTAIN),
+            State::Plain | State::Standalone | State::PrimaryAlone | State::PrimaryActive => Admission::Open,
+        };
+        self.effects.push(Effect::Admit(admission));
+    }
+
+    /// A node that takes over writes in an epoch of its own, so that histories that part can be told apart.
+    fn begin_history(&mut self) {
+        let epoch = if self.state == State::Plain { self.decided.epoch } else { self.decided.epoch + 1 };
+        self.effects.push(Effect::BeginHistory { position: self.decided, epoch });
+    }
+
+    fn stop_being_primary(&mut self) {
+        if self.held {
+            self.held = false;
+            self.effects.push(Effect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
+        }
+        if self.in_flight.take().is_some() {
+            self.pending = true;
+            self.effects.push(Effect::KeepPending);
+            self.effects.push(Effect::Decide(Decision::Abandon));
+        }
+    }
+
+    /// Ends the connection and everything that lives on it.
+    pub(super) fn close(&mut self, farewell: Option<PeerMessage>) {
+        if self.link.take().is_some() {
+            self.effects.push(Effect::StopPings);
+            self.effects.push(Effect::Close { farewell });
+        }
+        self.connect_status(ConnectStatus::Broken);
+    }
+
+    pub(super) fn connect_status(&mut self, status: ConnectStatus) {
+        if self.connect_status != status {
+            self.connect_status = status;
+            self.effects.push(Effect::ConnectStatus(status));
+        }
+    }
+
+    pub(super) fn reply(&mut self, request: RequestId, code: Code, text: impl Into<String>) {
+        self.effects.push(Effect::Reply { request, code, text: text.into() });
+    }
+
+    /// Refuses with the code's own sentence.
+    pub(super) fn refuse(&mut self, request: RequestId, code: Code) {
+        self.reply(request, code, code.text());
+    }
+
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        self.effects.push(Effect::Note(text.into()));
+    }
+
+    pub(super) fn tell(&mut self, message: PeerMessage) {
+        self.effects.push(Effect::Tell(message));
+    }
+
+    pub(super) fn start_timer(&mut self) {
+        self.next_number += 1;
+        self.timer = self.next_number;
+        self.effects.push(Effect::StartTimer { timer: self.timer, after_ms: PEER_ANSWER_TIMEOUT_MS });
+    }
+
+    pub(super) fn drain(&mut self, after: AfterDrain) {
+        self.next_number += 1;
+        self.ticket = self.next_number;
+        let with_pending = matches!(after, AfterDrain::Promote { .. });
+        self.phase = Phase::Draining(after);
+        self.effects.push(Effect::Drain { ticket: self.ticket, with_pending });
+    }
+
+    /// The present state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The decided position.
+    pub fn decided(&self) -> Position {
+        self.decided
+    }
+
+    /// The end of the log, a pending batch included.
+    pub fn log_end(&self) -> Position {
+        self.log_end
+    }
+
+    /// How far the secondary is known to be.
+    pub fn acknowledged(&self) -> Position {
+        self.acknowledged
+    }
+
+    /// For `hsb status connect`.
+    pub fn connect_status_now(&self) -> ConnectStatus {
+        self.connect_status
+    }
+
+    /// For `hsb status switch`.
+    pub fn switch_status(&self) -> SwitchStatus {
+        self.switch_status
+    }
+
+    /// For `hsb status copy`.
+    pub fn copy_status(&self) -> &CopyStatus {
+        &self.copy_status
+    }
+
+    /// Whether catchup runs, for `hsb status catchup`.
+    pub fn is_catching_up(&self) -> bool {
+        matches!(self.phase, Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }))
+    }
+
+    /// What this node says of itself to the peer.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            database_id: self.database_id,
+            state: self.state,
+            position: self.decided,
+            log_end: self.log_end,
+            pair: self.settings.pair,
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// New settings from the operator.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Whether a batch of such transactions has to wait for the secondary as things stand.
+    pub fn needs_acknowledgement(&self, safeness: Safeness, durability: Durability) -> bool {
+        self.state == State::PrimaryActive && self.settings.is_two_safe(safeness, durability)
+    }
+}

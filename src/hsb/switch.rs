@@ -1,0 +1,282 @@
+//! Heart, part switch: switchover, orderly disconnect, promotion, demotion, copies, shutdown.
+
+use super::codes::Code;
+use super::event::{Admission, ConnectStatus, Decision, Effect, Hello, PeerMessage, RequestId};
+use super::heart::{AfterDrain, CopyStatus, DialPurpose, Heart, Phase, SwitchStatus};
+use super::position::Position;
+use super::state::State;
+use super::table::Trigger;
+
+impl Heart {
+    // ---- switchover: HandOver, TakeOver, HandedOver. Broken off anywhere: both SECONDARY ALONE. ----
+
+    pub(super) fn begin_switch(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.switch_status = SwitchStatus::Active;
+        self.start_timer();
+    }
+
+    pub(super) fn begin_hand_over(&mut self) {
+        self.begin_switch(Phase::HandingOver { told: false });
+        self.effects.push(Effect::Admit(Admission::Refuse(Code::TRANSACTION_READ_ONLY)));
+        if self.held {
+            self.held = false;
+            self.effects.push(Effect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
+        }
+        self.try_to_hand_over();
+    }
+
+    pub(super) fn asked_to_switch(&mut self) {
+        if self.state == State::PrimaryActive && self.phase == Phase::Idle {
+            self.begin_hand_over();
+        }
+    }
+
+    pub(super) fn try_to_hand_over(&mut self) {
+        if self.phase == (Phase::HandingOver { told: false }) && self.in_flight.is_none() {
+            self.phase = Phase::HandingOver { told: true };
+            self.tell(PeerMessage::HandOver { position: self.log_end });
+        }
+    }
+
+    /// At the secondary.
+    pub(super) fn handed_position(&mut self, position: Position) {
+        if self.state != State::SecondaryActive || !matches!(self.phase, Phase::Idle | Phase::TakingOver) {
+            return;
+        }
+        self.begin_switch(Phase::TakingOver);
+        self.drain(AfterDrain::TakeOver { position });
+    }
+
+    pub(super) fn ready_to_take_over(&mut self, level: bool) {
+        if level {
+            self.phase = Phase::TakingOver;
+            self.tell(PeerMessage::TakeOver);
+        } else if let Some(link) = self.link {
+            self.phase = Phase::TakingOver;
+            self.close_and_lose(link, "the positions differ in the middle of a switch");
+        }
+    }
+
+    /// At the old primary: it stops being one before it says so.
+    pub(super) fn peer_takes_over(&mut self) {
+        if self.phase != (Phase::HandingOver { told: true }) {
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.switch_status = SwitchStatus::Success;
+        self.go(Trigger::Switch);
+        self.effects.push(Effect::Follow { pair: self.settings.pair });
+        self.tell(PeerMessage::HandedOver);
+        self.note("30505: the role was switched to secondary");
+    }
+
+    /// At the new primary.
+    pub(super) fn handed_over(&mut self) {
+        if self.phase != Phase::TakingOver {
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.switch_status = SwitchStatus::Success;
+        self.acknowledged = self.decided;
+        self.go(Trigger::Switch);
+        self.note("30504: the role was switched to primary");
+    }
+
+    /// The other server's answer to a probe before a switch without a connection (R2, R4).
+    pub(super) fn probed(&mut self, request: RequestId, purpose: DialPurpose, hello: Hello) {
+        self.phase = Phase::Idle;
+        let same_database = hello.database_id == self.database_id;
+        let refusal = if purpose == DialPurpose::SwitchPrimary {
+            let ahead = hello.log_end.progress() > self.log_end.progress();
+            match (same_database, hello.state.is_primary()) {
+                (false, _) => None,
+                (true, _) if ahead => Some(Code::NOT_SYNCHRONIZED),
+                (true, true) => Some(Code::BOTH_PRIMARY),
+                (true, false) => None,
+            }
+        } else {
+            let behind = hello.position.progress() < self.log_end.progress();
+            (same_database && hello.state.is_secondary() && behind).then_some(Code::CATCHUP_FIRST)
+        };
+        match refusal {
+            Some(code) => {
+                self.switch_status = SwitchStatus::Failed(code);
+                let detail = format!("The other server is {} at {}, this one is at {}.", hello.state, hello.log_end, self.log_end);
+                self.reply(request, code, format!("{} {detail}", code.text()));
+            }
+            None => self.switch_alone(request, purpose),
+        }
+    }
+
+    pub(super) fn probe_failed(&mut self, request: RequestId, purpose: DialPurpose, code: Code, detail: String) {
+        if code == Code::COMMUNICATION_ERROR {
+            self.switch_alone(request, purpose);
+        } else {
+            self.switch_status = SwitchStatus::Failed(code);
+            self.reply(request, code, format!("{} {detail}", code.text()));
+        }
+    }
+
+    fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose) {
+        self.switch_status = SwitchStatus::Success;
+        if purpose == DialPurpose::SwitchPrimary {
+            self.drain(AfterDrain::Promote { request, trigger: Trigger::Switch });
+        } else {
+            self.demote(request, Trigger::SetSecondaryAlone);
+        }
+    }
+
+    // ---- orderly disconnect ----
+
+    /// Begins the orderly end of the connection; at the primary no batch may be in flight when it ends.
+    pub(super) fn leave(&mut self, trigger: Trigger, request: Option<RequestId>) {
+        self.phase = Phase::Leaving { trigger, request };
+        self.connect_status(ConnectStatus::Disconnecting);
+        self.start_timer();
+        if self.state == State::PrimaryActive {
+            self.try_to_leave();
+        } else {
+            self.tell(PeerMessage::AskDisconnect);
+        }
+    }
+
+    pub(super) fn asked_to_disconnect(&mut self) {
+        if self.state == State::PrimaryActive && self.phase == Phase::Idle {
+            self.leave(Trigger::Disconnect, None);
+        }
+    }
+
+    pub(super) fn try_to_leave(&mut self) {
+        if let Phase::Leaving { trigger, request } = self.phase
+            && self.state == State::PrimaryActive
+            && self.in_flight.is_none()
+        {
+            self.close(Some(PeerMessage::Disconnected));
+            self.left(trigger, request);
+        }
+    }
+
+    pub(super) fn peer_disconnected(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.close(None);
+        match phase {
+            Phase::Leaving { trigger, request } => self.left(trigger, request),
+            _ if self.state == State::SecondaryActive => self.go(Trigger::Disconnect),
+            _ => {}
+        }
+    }
+
+    /// The connection is gone, in order or not: do what it was ended for.
+    pub(super) fn left(&mut self, trigger: Trigger, request: Option<RequestId>) {
+        self.phase = Phase::Idle;
+        self.go(trigger);
+        if let Some(request) = request {
+            self.reply_state(request);
+        }
+        self.release();
+    }
+
+    // ---- one node alone ----
+
+    pub(super) fn promote(&mut self, request: RequestId, trigger: Trigger, position: Position) {
+        self.pending = false;
+        self.decided = position;
+        self.log_end = position;
+        self.go(trigger);
+        self.reply_state(request);
+    }
+
+    /// Ends being a primary; a batch that waits for this node's own disk only is waited for.
+    pub(super) fn demote(&mut self, request: RequestId, trigger: Trigger) {
+        self.phase = Phase::Demoting { request, trigger };
+        self.try_to_demote();
+    }
+
+    pub(super) fn try_to_demote(&mut self) {
+        let Phase::Demoting { request, trigger } = self.phase else { return };
+        let local_batch = self.in_flight.is_some_and(|batch| !batch.info.needs_acknowledgement);
+        if !local_batch {
+            self.phase = Phase::Idle;
+            self.go_and_reply(request, trigger);
+        }
+    }
+
+    // ---- copies ----
+
+    pub(super) fn copy_sent(&mut self, result: Result<(), (Code, String)>) {
+        if self.phase == Phase::CopyingOut {
+            self.phase = Phase::Idle;
+            match result {
+                Ok(()) => {
+                    self.copy_status = CopyStatus::Success;
+                    self.note("30571: netcopy has ended");
+                }
+                Err((code, detail)) => {
+                    self.note(format!("30572: netcopy has failed: {}: {} {detail}", code.number(), code.text()));
+                    self.copy_status = CopyStatus::Failed(code, detail);
+                }
+            }
+        }
+    }
+
+    pub(super) fn copy_arrives(&mut self, hello: Hello) {
+        let same_database = hello.database_id == self.database_id;
+        let refusal = match self.state {
+            _ if self.busy().is_some() => self.busy(),
+            _ if hello.state != State::PrimaryAlone => Some(Code::COPY_ONLY_ALONE),
+            State::Offline => None,
+            // A copy in the wrong direction would destroy what only this node has.
+            State::SecondaryAlone if same_database && self.decided.progress() > hello.position.progress() => {
+                Some(Code::NOT_SYNCHRONIZED)
+            }
+            State::SecondaryAlone => None,
+            _ => Some(Code::REMOTE_NOT_SECONDARY),
+        };
+        match refusal {
+            Some(code) => {
+                let detail = format!("The target is {} at {}, the source at {}.", self.state, self.decided, hello.position);
+                self.effects.push(Effect::RefuseCopy { code, detail });
+            }
+            None => {
+                self.phase = Phase::CopyingIn;
+                self.note("30570: a netcopy arrives from the primary");
+                self.effects.push(Effect::AdmitCopy);
+            }
+        }
+    }
+
+    pub(super) fn copy_received(&mut self, opened: Option<([u8; 16], Position)>) {
+        if self.phase != Phase::CopyingIn {
+            return;
+        }
+        self.phase = Phase::Idle;
+        if let Some((database_id, position)) = opened {
+            self.database_id = database_id;
+            self.decided = position;
+            self.log_end = position;
+            self.pending = false;
+            self.go(Trigger::CopyArrived);
+        } else {
+            self.note("30573: the netcopy has failed; this node is as it was before");
+        }
+    }
+
+    // ---- time and end ----
+
+    pub(super) fn timed_out(&mut self) {
+        if let (Phase::Leaving { .. } | Phase::HandingOver { .. } | Phase::TakingOver, Some(link)) = (self.phase, self.link) {
+            self.close_and_lose(link, "no answer in time");
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, request: RequestId) {
+        self.shutting_down = true;
+        self.admit();
+        if self.state.is_active() && self.phase == Phase::Idle {
+            self.leave(Trigger::Disconnect, Some(request));
+        } else {
+            self.reply_state(request);
+        }
+    }
+}
