@@ -104,11 +104,15 @@ impl From<LogReadError> for ServerError {
 /// Damage: error 30787 with the place.
 fn damaged(path: &Path, offset: usize, what: impl std::fmt::Display) -> ServerError {
     let advice = "Copy the database from the other server with 'hsb netcopy'";
-    ServerError::with(Code::LOG_BAD_RECORD, format!("File {}, offset {offset}: {what}. {advice}.", path.display()))
+    ServerError::with(
+        Code::LOG_BAD_RECORD,
+        format!("File {}, offset {offset}: {what}. {advice}.", path.display()),
+    )
 }
 
 /// A file or directory that cannot be opened or changed.
 fn unusable(path: &Path, error: &std::io::Error) -> ServerError {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::LOG_OPEN_FAILED };
+    let code =
+        if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::LOG_OPEN_FAILED };
     ServerError::with(code, format!("{}: {error}.", path.display()))
 }

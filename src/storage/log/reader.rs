@@ -106,7 +106,10 @@ impl LogReader {
 
     fn move_to(&mut self, segment: Segment) -> Result<(), LogReadError> {
         if segment.head.start != self.position {
-            let what = format!("the segment starts at {}, the one before ends at {}", segment.head.start, self.position);
+            let what = format!(
+                "the segment starts at {}, the one before ends at {}",
+                segment.head.start, self.position
+            );
             return Err(segment.damaged_at(0, what).into());
         }
         self.offset = segment.first_offset;

@@ -37,7 +37,9 @@ impl SegmentNames {
         let template = &configuration.template;
         let digit = configuration.digit;
         let wrong = || {
-            let detail = format!("The file name template '{template}' must hold one run of '{digit}' and no directory.");
+            let detail = format!(
+                "The file name template '{template}' must hold one run of '{digit}' and no directory."
+            );
             ServerError::with(Code::LOG_OPEN_FAILED, detail)
         };
         let begin = template.find(digit).ok_or_else(wrong)?;
@@ -83,7 +85,9 @@ impl SegmentNames {
         let failed = |error: io::Error| unusable(&self.directory, &error);
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.directory).map_err(failed)? {
-            if let Some(number) = entry.map_err(failed)?.file_name().to_str().and_then(|name| self.number(name)) {
+            if let Some(number) =
+                entry.map_err(failed)?.file_name().to_str().and_then(|name| self.number(name))
+            {
                 numbers.push(number);
             }
         }
@@ -170,7 +174,9 @@ impl Segment {
         }
         match Batch::parse(rest.slice(..length)) {
             Ok(batch) if batch.header.before == *position => Found::Batch(batch),
-            Ok(batch) => Found::Bad(format!("the batch follows {}, the log is at {position}", batch.header.before)),
+            Ok(batch) => {
+                Found::Bad(format!("the batch follows {}, the log is at {position}", batch.header.before))
+            }
             Err(error) => Found::Bad(error.to_string()),
         }
     }

@@ -63,7 +63,8 @@ impl LogWriter {
         }
         let reader = LogReader::open(&writer.configuration, database).map_err(|error| match error {
             LogReadError::Diverged { parted_at } => {
-                let detail = format!("The database is at {database}, which the log left at {parted_at} or before.");
+                let detail =
+                    format!("The database is at {database}, which the log left at {parted_at} or before.");
                 ServerError::with(Code::LOG_BAD_RECORD, detail)
             }
             error => error.into(),
@@ -103,7 +104,9 @@ impl LogWriter {
         }
         // A copied log may have lost its zeros; it must not grow once it is being read.
         if (segment.bytes.len() as u64) < configuration.segment_size_bytes {
-            preallocate(&file, configuration.segment_size_bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+            preallocate(&file, configuration.segment_size_bytes)
+                .and_then(|()| file.sync_all())
+                .map_err(failed)?;
         }
         if let Some(last) = segments.last_mut() {
             last.file_bytes = last.file_bytes.max(configuration.segment_size_bytes);
@@ -121,11 +124,7 @@ impl LogWriter {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let length = batch.bytes.len() as u64;
-        let current = &self.segments[self.segments.len() - 1];
-        let is_empty = current.start == self.end;
-        let room = current.file_bytes.min(self.configuration.segment_size_bytes.max(self.offset));
-        let fits = self.offset + length <= room;
-        if !fits && !(is_empty && self.offset + length <= current.file_bytes) {
+        if self.offset + length > self.segments[self.segments.len() - 1].file_bytes {
             self.roll_over(length)?;
         }
         self.file.write_all_at(&batch.bytes, self.offset)?;
@@ -186,7 +185,9 @@ impl LogWriter {
         self.check_usable().map_err(|error| unusable(self.names.directory(), &error))?;
         // Before anything is deleted: the position must be there.
         LogReader::open(&self.configuration, position)?;
-        while self.segments.len() > 1 && self.segments[self.segments.len() - 1].start.sequence >= position.sequence {
+        while self.segments.len() > 1
+            && self.segments[self.segments.len() - 1].start.sequence >= position.sequence
+        {
             self.drop_last_segment()?;
         }
         let number = self.segments[self.segments.len() - 1].number;
@@ -230,18 +231,23 @@ impl LogWriter {
         let segment = Segment::open(&self.configuration, &self.names, number)?.ok_or_else(gone)?;
         let (offset, end) = find_end(&segment)?;
         if end != self.end {
-            return Err(segment.damaged_at(offset, format!("the segment ends at {end}, the next starts at {}", self.end)));
+            return Err(segment
+                .damaged_at(offset, format!("the segment ends at {end}, the next starts at {}", self.end)));
         }
         self.offset = offset as u64;
         self.unsynced = false;
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn offset_for_tests(&self) -> u64 {
+        self.offset
+    }
+
     /// Deletes all segments and begins anew at `position`: after a netcopy, or if the database is ahead of the log.
     pub fn restart_at(&mut self, position: Position) -> Result<(), ServerError> {
         let old: Vec<u64> = self.segments.iter().map(|segment| segment.number).collect();
-        // The oldest first: a crash in between leaves a whole, merely shorter, log. The newest goes last, when the
-        // new one is there, so that numbers are never used twice.
+        // The oldest first: a crash in between leaves a whole, merely shorter, log.
         let number = old[old.len() - 1] + 1;
         let remove = |number: &u64| {
             let path = self.names.path(*number);
@@ -300,7 +306,9 @@ fn find_end(segment: &Segment) -> Result<(usize, Position), ServerError> {
         return Err(segment.damaged_at(offset, what));
     }
     match segment.later_batch(offset, &position) {
-        Some(later) => Err(segment.damaged_at(offset, format!("{what}, but a whole batch follows at {later}"))),
+        Some(later) => {
+            Err(segment.damaged_at(offset, format!("{what}, but a whole batch follows at {later}")))
+        }
         None => Ok((offset, position)),
     }
 }
@@ -342,9 +350,11 @@ fn create_segment(
 /// Makes the file so long, with real room behind it where the file system can do that.
 fn preallocate(file: &File, length_bytes: u64) -> io::Result<()> {
     match fs4::FileExt::allocate(file, length_bytes) {
-        Err(error) if is_unsupported(&error) => file.set_len(length_bytes),
-        other => other,
+        Err(error) if !is_unsupported(&error) => return Err(error),
+        _ => {}
     }
+    // Allocating may leave the length as it was.
+    if file.metadata()?.len() < length_bytes { file.set_len(length_bytes) } else { Ok(()) }
 }
 
 fn is_unsupported(error: &io::Error) -> bool {
@@ -352,7 +362,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 fn wipe(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while length > 0 {
         let part = length.min(ZEROS.len() as u64);
         file.write_all_at(&ZEROS[..part as usize], offset)?;
