@@ -17,7 +17,11 @@ pub struct ServerError {
 impl ServerError {
     /// An error of the code table with its own text.
     pub fn new(code: Code) -> ServerError {
-        ServerError { code: Some(code), sqlstate: code.sqlstate(), message: format!("{}: {}", code.number(), code.text()) }
+        ServerError {
+            code: Some(code),
+            sqlstate: code.sqlstate(),
+            message: format!("{}: {}", code.number(), code.text()),
+        }
     }
 
     /// An error of the code table with a text that says more about this case.

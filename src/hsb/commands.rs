@@ -37,9 +37,9 @@ impl Heart {
             Phase::Dialling { purpose: DialPurpose::Connect, .. }
             | Phase::Meeting { .. }
             | Phase::CatchingUp { .. }
-            | Phase::Draining(AfterDrain::Dial { .. } | AfterDrain::Answer { .. } | AfterDrain::GoActive { .. }) => {
-                Some(Code::CATCHUP_ACTIVE)
-            }
+            | Phase::Draining(
+                AfterDrain::Dial { .. } | AfterDrain::Answer { .. } | AfterDrain::GoActive { .. },
+            ) => Some(Code::CATCHUP_ACTIVE),
             Phase::Dialling { .. }
             | Phase::HandingOver { .. }
             | Phase::TakingOver
@@ -151,7 +151,9 @@ impl Heart {
 
     fn command_netcopy(&mut self, request: RequestId) {
         match self.state {
-            State::PrimaryAlone if !self.settings.has_connect_string => self.refuse(request, Code::NO_CONNECT_STRING),
+            State::PrimaryAlone if !self.settings.has_connect_string => {
+                self.refuse(request, Code::NO_CONNECT_STRING)
+            }
             State::PrimaryAlone => {
                 self.phase = Phase::CopyingOut;
                 self.copy_status = CopyStatus::Active;

@@ -48,7 +48,10 @@ impl Heart {
     fn holds_batches(&self) -> bool {
         let backlog = self.log_end.sequence.saturating_sub(self.acknowledged.sequence);
         self.state == State::PrimaryUncertain
-            || matches!(self.phase, Phase::CatchingUp { closing: true, .. } | Phase::Leaving { .. } | Phase::Demoting { .. })
+            || matches!(
+                self.phase,
+                Phase::CatchingUp { closing: true, .. } | Phase::Leaving { .. } | Phase::Demoting { .. }
+            )
             || (self.state == State::PrimaryActive && backlog > ONE_SAFE_BACKLOG_TRANSACTIONS)
     }
 

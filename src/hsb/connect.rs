@@ -21,7 +21,9 @@ impl Heart {
                 }
             }
             (DialPurpose::Connect, None) => self.dial_failed(Code::COMMUNICATION_ERROR, String::new()),
-            (DialPurpose::SwitchPrimary | DialPurpose::SwitchSecondary, _) => self.probed(request, purpose, hello),
+            (DialPurpose::SwitchPrimary | DialPurpose::SwitchSecondary, _) => {
+                self.probed(request, purpose, hello)
+            }
         }
     }
 
@@ -69,7 +71,9 @@ impl Heart {
         match (self.state.is_primary(), hello.state.is_primary()) {
             (true, true) => refusal(Code::BOTH_PRIMARY),
             (false, false) => refusal(Code::BOTH_SECONDARY),
-            _ if self.state == State::Standalone || hello.state == State::Standalone => refusal(Code::NOT_IN_STANDALONE),
+            _ if self.state == State::Standalone || hello.state == State::Standalone => {
+                refusal(Code::NOT_IN_STANDALONE)
+            }
             _ => Ok(()),
         }
     }
@@ -140,7 +144,10 @@ impl Heart {
             }
             self.close(None);
         } else {
-            self.close_and_lose(link, &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()));
+            self.close_and_lose(
+                link,
+                &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()),
+            );
         }
     }
 
@@ -259,7 +266,11 @@ impl Heart {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         match phase {
             Phase::Meeting { request: Some(request), .. } => {
-                self.reply(request, Code::COMMUNICATION_ERROR, format!("{} {why}", Code::COMMUNICATION_ERROR.text()));
+                self.reply(
+                    request,
+                    Code::COMMUNICATION_ERROR,
+                    format!("{} {why}", Code::COMMUNICATION_ERROR.text()),
+                );
             }
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
                 self.note("30532: catchup has failed");

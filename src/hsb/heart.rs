@@ -10,7 +10,9 @@
 //! * `decided` never passes `log_end`; they differ while a batch is in flight or pending.
 
 use super::codes::Code;
-use super::event::{Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId};
+use super::event::{
+    Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId,
+};
 use super::position::Position;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
@@ -56,19 +58,36 @@ pub(super) enum DialPurpose {
 pub(super) enum Phase {
     Idle,
     Draining(AfterDrain),
-    Dialling { request: RequestId, purpose: DialPurpose },
+    Dialling {
+        request: RequestId,
+        purpose: DialPurpose,
+    },
     /// Both know each other; the primary looks the secondary's position up.
-    Meeting { request: Option<RequestId>, peer: Hello },
+    Meeting {
+        request: Option<RequestId>,
+        peer: Hello,
+    },
     /// `closing`: new batches are held until both are level; `told`: GoActive is on its way.
-    CatchingUp { closing: bool, told: bool },
+    CatchingUp {
+        closing: bool,
+        told: bool,
+    },
     /// Orderly end of the connection, then the transition for `trigger`.
-    Leaving { trigger: Trigger, request: Option<RequestId> },
+    Leaving {
+        trigger: Trigger,
+        request: Option<RequestId>,
+    },
     /// Switch, at the primary; `told`: the secondary has the last position.
-    HandingOver { told: bool },
+    HandingOver {
+        told: bool,
+    },
     /// Switch, at the secondary, from asking or being asked until the role is there.
     TakingOver,
     /// Waits for the local batch before `set secondary alone`.
-    Demoting { request: RequestId, trigger: Trigger },
+    Demoting {
+        request: RequestId,
+        trigger: Trigger,
+    },
     CopyingOut,
     CopyingIn,
 }
@@ -129,7 +148,13 @@ pub struct Heart {
 
 impl Heart {
     /// A node as it starts: its state by the start-up rules, its positions from recovery.
-    pub fn new(state: State, settings: Settings, database_id: [u8; 16], decided: Position, log_end: Position) -> Heart {
+    pub fn new(
+        state: State,
+        settings: Settings,
+        database_id: [u8; 16],
+        decided: Position,
+        log_end: Position,
+    ) -> Heart {
         Heart {
             state,
             phase: Phase::Idle,

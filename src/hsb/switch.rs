@@ -102,14 +102,23 @@ impl Heart {
         match refusal {
             Some(code) => {
                 self.switch_status = SwitchStatus::Failed(code);
-                let detail = format!("The other server is {} at {}, this one is at {}.", hello.state, hello.log_end, self.log_end);
+                let detail = format!(
+                    "The other server is {} at {}, this one is at {}.",
+                    hello.state, hello.log_end, self.log_end
+                );
                 self.reply(request, code, format!("{} {detail}", code.text()));
             }
             None => self.switch_alone(request, purpose),
         }
     }
 
-    pub(super) fn probe_failed(&mut self, request: RequestId, purpose: DialPurpose, code: Code, detail: String) {
+    pub(super) fn probe_failed(
+        &mut self,
+        request: RequestId,
+        purpose: DialPurpose,
+        code: Code,
+        detail: String,
+    ) {
         if code == Code::COMMUNICATION_ERROR {
             self.switch_alone(request, purpose);
         } else {
@@ -213,7 +222,11 @@ impl Heart {
                     self.note("30571: netcopy has ended");
                 }
                 Err((code, detail)) => {
-                    self.note(format!("30572: netcopy has failed: {}: {} {detail}", code.number(), code.text()));
+                    self.note(format!(
+                        "30572: netcopy has failed: {}: {} {detail}",
+                        code.number(),
+                        code.text()
+                    ));
                     self.copy_status = CopyStatus::Failed(code, detail);
                 }
             }
@@ -235,7 +248,10 @@ impl Heart {
         };
         match refusal {
             Some(code) => {
-                let detail = format!("The target is {} at {}, the source at {}.", self.state, self.decided, hello.position);
+                let detail = format!(
+                    "The target is {} at {}, the source at {}.",
+                    self.state, self.decided, hello.position
+                );
                 self.effects.push(Effect::RefuseCopy { code, detail });
             }
             None => {
@@ -265,7 +281,9 @@ impl Heart {
     // ---- time and end ----
 
     pub(super) fn timed_out(&mut self) {
-        if let (Phase::Leaving { .. } | Phase::HandingOver { .. } | Phase::TakingOver, Some(link)) = (self.phase, self.link) {
+        if let (Phase::Leaving { .. } | Phase::HandingOver { .. } | Phase::TakingOver, Some(link)) =
+            (self.phase, self.link)
+        {
             self.close_and_lose(link, "no answer in time");
         }
     }

@@ -56,9 +56,24 @@ pub const TABLE: &[Transition] = {
     &[
         row(Offline, CopyArrived, SecondaryAlone, "the primary's database arrived by netcopy"),
         row(SecondaryAlone, CopyArrived, SecondaryAlone, "the database was replaced by netcopy"),
-        row(PrimaryActive, LinkLostAutoAlone, PrimaryAlone, "the secondary is gone; AutoPrimaryAlone=yes: going on alone"),
-        row(PrimaryActive, LinkLost, PrimaryUncertain, "the secondary is gone; AutoPrimaryAlone=no: waiting for a decision"),
-        row(PrimaryActive, PeerPromoted, PrimaryUncertain, "the peer was set PRIMARY ALONE: this node is no longer sure to be the primary"),
+        row(
+            PrimaryActive,
+            LinkLostAutoAlone,
+            PrimaryAlone,
+            "the secondary is gone; AutoPrimaryAlone=yes: going on alone",
+        ),
+        row(
+            PrimaryActive,
+            LinkLost,
+            PrimaryUncertain,
+            "the secondary is gone; AutoPrimaryAlone=no: waiting for a decision",
+        ),
+        row(
+            PrimaryActive,
+            PeerPromoted,
+            PrimaryUncertain,
+            "the peer was set PRIMARY ALONE: this node is no longer sure to be the primary",
+        ),
         // R1: allowed, after an orderly disconnect.
         row(PrimaryActive, SetStandalone, Standalone, "set standalone: disconnected first"),
         row(PrimaryActive, SetPrimaryAlone, PrimaryAlone, "set primary alone: disconnected first"),
@@ -68,11 +83,21 @@ pub const TABLE: &[Transition] = {
         row(PrimaryAlone, Connected, PrimaryActive, "the secondary has caught up"),
         row(PrimaryAlone, SetStandalone, Standalone, "set standalone: keeping no log for the peer"),
         row(PrimaryAlone, SetSecondaryAlone, SecondaryAlone, "set secondary alone"),
-        row(PrimaryUncertain, SetPrimaryAlone, PrimaryAlone, "set primary alone: pending transactions commit"),
+        row(
+            PrimaryUncertain,
+            SetPrimaryAlone,
+            PrimaryAlone,
+            "set primary alone: pending transactions commit",
+        ),
         row(PrimaryUncertain, Connected, PrimaryActive, "the secondary is back and has caught up"),
         row(PrimaryUncertain, SetStandalone, Standalone, "set standalone: pending transactions commit"),
         // R3: pending transactions stay pending.
-        row(PrimaryUncertain, SetSecondaryAlone, SecondaryAlone, "set secondary alone: pending transactions stay pending"),
+        row(
+            PrimaryUncertain,
+            SetSecondaryAlone,
+            SecondaryAlone,
+            "set secondary alone: pending transactions stay pending",
+        ),
         row(SecondaryActive, LinkLost, SecondaryAlone, "the primary is gone"),
         row(SecondaryActive, LinkLostAutoAlone, SecondaryAlone, "the primary is gone"),
         row(SecondaryActive, Switch, PrimaryActive, "switched roles with the peer"),
@@ -84,8 +109,18 @@ pub const TABLE: &[Transition] = {
         row(SecondaryAlone, SetStandalone, Standalone, "set standalone"),
         row(SecondaryAlone, SetPrimaryAlone, PrimaryAlone, "set primary alone"),
         // R4: only after the peer was found to be no primary, or could not be reached.
-        row(SecondaryAlone, Switch, PrimaryAlone, "switch primary: the peer is not a primary or cannot be reached"),
-        row(Standalone, SetPrimaryAlone, PrimaryAlone, "set primary alone: keeping the log for the peer again"),
+        row(
+            SecondaryAlone,
+            Switch,
+            PrimaryAlone,
+            "switch primary: the peer is not a primary or cannot be reached",
+        ),
+        row(
+            Standalone,
+            SetPrimaryAlone,
+            PrimaryAlone,
+            "set primary alone: keeping the log for the peer again",
+        ),
         row(Standalone, SetSecondaryAlone, SecondaryAlone, "set secondary alone"),
     ]
 };

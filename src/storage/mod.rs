@@ -2,3 +2,4 @@
 //! as roles.
 
 pub mod batch;
+pub mod log;

@@ -1,0 +1,118 @@
+//! The transaction log: what a database needs to be rolled forward, and what a peer needs to catch up.
+//!
+//! # Byte format
+//!
+//! One log is a run of *segment* files in one directory, named by a template such as `sol#####.log` in which the run
+//! of digit characters stands for the segment's number (at least that many digits; the number only grows). Files with
+//! other names are ignored.
+//!
+//! ```text
+//! segment := head batch* zeros
+//! head    := frame of kind Segment, body = SegmentHead in the product's encoding (see `codec`):
+//!            database_id [u8; 16], number u64, start { epoch u64, sequence u64, chain [u8; 16] }
+//! batch   := frame of kind Batch, byte for byte as it was sealed (see `batch`)
+//! zeros   := zero bytes to the end of the preallocated file; a zero frame header is the end of the segment
+//! ```
+//!
+//! * The first batch of a segment follows `start`; each later one follows the batch before it; the next segment's
+//!   `start` is where this one ends. Every one of these transitions is checked whenever the log is read.
+//! * A batch never spans segments. A batch larger than a segment gets a segment of its own, as large as it needs.
+//! * A file never shrinks and, once it has its name, never grows: readers map it.
+//!
+//! # Order of writes
+//!
+//! A segment is written under a temporary name, synced, renamed, and its directory synced; before that the segment
+//! before it is synced. So every segment has a whole head and only the last one can have a torn tail. Dropping
+//! batches ([`LogWriter::truncate_after`]) goes from the newest to the oldest with a sync after each, so a crash in
+//! between leaves a whole, merely longer, log.
+//!
+//! # Recovery
+//!
+//! What is not a whole batch at the end of the last segment is a *torn tail* and is overwritten with zeros if no
+//! plausible later batch comes after it. A bad frame with one after it, a bad frame in an older segment, a missing
+//! segment or a batch that does not chain are damage in the *middle*: error 30787 with file and offset, never a skip.
+//!
+//! # Assumptions about the medium
+//!
+//! * After fdatasync has returned, the bytes are there and stay as they are; rename within a directory is atomic and
+//!   durable once the directory is synced. A failed sync may have lost anything: the writer refuses to go on.
+//! * Bytes that were not synced may after a crash be there wholly, partly or not at all, in any order. When several
+//!   batches were written without a sync (relaxed durability), a power failure that keeps a later one and loses an
+//!   earlier one looks like damage in the middle, and is reported as such: the safe side.
+//! * Bit rot is found by the frame's CRC32C and the chain (XXH3, 128 bit). Neither protects against forgery.
+//! * Reads go through a shared mapping, which sees what `write` wrote. A read error of the medium ends the process.
+//!
+//! Not here: when to sync, what is decided, what may be deleted. The owner of [`LogWriter`] knows.
+
+mod reader;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::position::Position;
+
+pub use reader::LogReader;
+pub use writer::{LogWriter, Recovered};
+
+/// Where a log is and how its files look.
+#[derive(Clone, Debug)]
+pub struct LogConfiguration {
+    /// Directory of the segment files; made if absent.
+    pub directory: PathBuf,
+    /// File name with one run of the digit character, as in `sol#####.log`.
+    pub template: String,
+    /// The character that stands for a digit in the template.
+    pub digit: char,
+    /// A segment that would grow beyond this is closed and the next one begun.
+    pub segment_size_bytes: u64,
+    /// A segment of another database is refused.
+    pub database_id: [u8; 16],
+}
+
+/// Why a batch cannot be read from the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogReadError {
+    /// The log does not reach back that far (or no longer does).
+    #[error("the log does not reach back to the position")]
+    NotThere,
+    /// The position is not on this log's history: another batch is there, or the log is shorter.
+    #[error("the position is not on this log's history, which it left at {parted_at} or before")]
+    Diverged {
+        /// The last position of this log that can be common to both histories.
+        parted_at: Position,
+    },
+    /// Damage in the middle, or a file that cannot be read.
+    #[error("{0}")]
+    Failed(ServerError),
+}
+
+impl From<LogReadError> for ServerError {
+    fn from(error: LogReadError) -> ServerError {
+        match error {
+            LogReadError::NotThere => ServerError::new(Code::LOG_TOO_SHORT),
+            LogReadError::Diverged { .. } => ServerError::with(Code::NOT_SYNCHRONIZED, error),
+            LogReadError::Failed(error) => error,
+        }
+    }
+}
+
+/// Damage: error 30787 with the place.
+fn damaged(path: &Path, offset: usize, what: impl std::fmt::Display) -> ServerError {
+    let advice = "Copy the database from the other server with 'hsb netcopy'";
+    ServerError::with(
+        Code::LOG_BAD_RECORD,
+        format!("File {}, offset {offset}: {what}. {advice}.", path.display()),
+    )
+}
+
+/// A file or directory that cannot be opened or changed.
+fn unusable(path: &Path, error: &std::io::Error) -> ServerError {
+    let code =
+        if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::LOG_OPEN_FAILED };
+    ServerError::with(code, format!("{}: {error}.", path.display()))
+}
