@@ -4,7 +4,7 @@
 //! offset 0  magic    "HSBF"
 //!        4  version  u8, 1
 //!        5  kind     u8, see [`FrameKind`]
-//!        6  reserved u16, 0
+//!        6  flags    u16, see [`FLAG_NEEDS_ACKNOWLEDGEMENT`]
 //!        8  length   u32, bytes of the body
 //!       12  crc32c   u32, over bytes 4..12 and the body
 //!       16  body
@@ -23,6 +23,9 @@ pub const MAX_BODY_BYTES: usize = 512 << 20;
 /// First bytes of every frame; also how the listener recognises a peer.
 pub const MAGIC: [u8; 4] = *b"HSBF";
 const VERSION: u8 = 1;
+/// On a batch: it must not be decided before the secondary has acknowledged it. In the header, not in the body, so
+/// that the mark is no part of the history: the same batch may be logged with it here and without it there.
+pub const FLAG_NEEDS_ACKNOWLEDGEMENT: u16 = 1;
 
 /// What a frame carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +76,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The flags in the header.
+    pub fn flags(&self) -> u16 {
+        u16::from_le_bytes([self.bytes[6], self.bytes[7]])
+    }
+
     /// The part after the header.
     pub fn body(&self) -> &[u8] {
         &self.bytes[FRAME_HEADER_BYTES..]
@@ -86,7 +94,7 @@ pub fn begin_frame(buffer: &mut Vec<u8>) {
 }
 
 /// Fills in the header of a frame begun with [`begin_frame`].
-pub fn finish_frame(buffer: &mut [u8], kind: FrameKind) -> Result<(), FrameError> {
+pub fn finish_frame(buffer: &mut [u8], kind: FrameKind, flags: u16) -> Result<(), FrameError> {
     let length = buffer.len() - FRAME_HEADER_BYTES;
     if length > MAX_BODY_BYTES {
         return Err(FrameError::TooLong(length));
@@ -94,6 +102,7 @@ pub fn finish_frame(buffer: &mut [u8], kind: FrameKind) -> Result<(), FrameError
     buffer[0..4].copy_from_slice(&MAGIC);
     buffer[4] = VERSION;
     buffer[5] = kind as u8;
+    buffer[6..8].copy_from_slice(&flags.to_le_bytes());
     buffer[8..12].copy_from_slice(&(length as u32).to_le_bytes());
     let checksum = checksum_of(buffer);
     buffer[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -154,7 +163,7 @@ pub fn encode_message<T: Serialize>(kind: FrameKind, message: &T) -> Result<Byte
     let mut buffer = Vec::with_capacity(256);
     begin_frame(&mut buffer);
     append_value(&mut buffer, message)?;
-    finish_frame(&mut buffer, kind)?;
+    finish_frame(&mut buffer, kind, 0)?;
     Ok(buffer.into())
 }
 

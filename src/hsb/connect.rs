@@ -144,7 +144,7 @@ impl Heart {
             }
             self.close(None);
         } else {
-            self.close_and_lose(
+            self.link_lost(
                 link,
                 &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()),
             );
@@ -244,12 +244,6 @@ impl Heart {
         }
     }
 
-    /// We end the connection because it is of no use; what follows is as if it had been lost.
-    pub(super) fn close_and_lose(&mut self, link: LinkId, why: &str) {
-        self.effects.push(Effect::Close { farewell: None });
-        self.link_lost(link, why);
-    }
-
     pub(super) fn link_lost(&mut self, link: LinkId, why: &str) {
         if let Phase::Draining(AfterDrain::Answer { link: arrived, .. }) = self.phase
             && arrived == link
@@ -262,6 +256,7 @@ impl Heart {
         }
         self.link = None;
         self.effects.push(Effect::StopPings);
+        self.effects.push(Effect::Close { farewell: None });
         self.note(format!("30550: connection to the other server broken: {why}"));
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         match phase {

@@ -407,6 +407,23 @@ impl Heart {
         self.settings
     }
 
+    /// The connection to the peer, if there is one.
+    pub fn link(&self) -> Option<LinkId> {
+        self.link
+    }
+
+    /// Whether a batch is held back that neither log nor peer has.
+    pub fn is_holding(&self) -> bool {
+        self.held
+    }
+
+    /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
+    /// keeps the log for its peer needs it from where the peer is known to be.
+    pub fn needed_from(&self, checkpoint: Position) -> Position {
+        let for_peer = matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
+        if for_peer && self.acknowledged.sequence < checkpoint.sequence { self.acknowledged } else { checkpoint }
+    }
+
     /// New settings from the operator.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;

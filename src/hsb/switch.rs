@@ -54,7 +54,7 @@ impl Heart {
             self.tell(PeerMessage::TakeOver);
         } else if let Some(link) = self.link {
             self.phase = Phase::TakingOver;
-            self.close_and_lose(link, "the positions differ in the middle of a switch");
+            self.link_lost(link, "the positions differ in the middle of a switch");
         }
     }
 
@@ -284,7 +284,7 @@ impl Heart {
         if let (Phase::Leaving { .. } | Phase::HandingOver { .. } | Phase::TakingOver, Some(link)) =
             (self.phase, self.link)
         {
-            self.close_and_lose(link, "no answer in time");
+            self.link_lost(link, "no answer in time");
         }
     }
 

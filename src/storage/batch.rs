@@ -20,7 +20,8 @@ pub struct BatchHeader {
     /// Transactions in it; at least one.
     pub count: u32,
     /// The primary must not decide it before the secondary has acknowledged it. After a crash such a batch at the
-    /// end of the log is pending; without the mark a whole one is decided.
+    /// end of the log is pending; without the mark a whole one is decided. Stands in the frame's header.
+    #[serde(skip)]
     pub needs_acknowledgement: bool,
 }
 
@@ -44,7 +45,7 @@ impl Batch {
         codec::append_value(&mut buffer, &header)?;
         let changes_at = buffer.len();
         buffer.extend_from_slice(changes);
-        codec::finish_frame(&mut buffer, FrameKind::Batch)?;
+        codec::finish_frame(&mut buffer, FrameKind::Batch, flags(header.needs_acknowledgement))?;
         let after = position_after(&header, &buffer[FRAME_HEADER_BYTES..]);
         Ok(Batch { bytes: buffer.into(), header, after, changes_at })
     }
@@ -55,7 +56,8 @@ impl Batch {
         if frame.kind != FrameKind::Batch {
             return Err(FrameError::Body("not a batch".into()));
         }
-        let (header, used) = codec::borrow_value::<BatchHeader>(frame.body())?;
+        let (mut header, used) = codec::borrow_value::<BatchHeader>(frame.body())?;
+        header.needs_acknowledgement = frame.flags() & codec::FLAG_NEEDS_ACKNOWLEDGEMENT != 0;
         if header.count == 0 {
             return Err(FrameError::Body("a batch of no transactions".into()));
         }
@@ -63,10 +65,25 @@ impl Batch {
         Ok(Batch { bytes: frame.bytes, header, after, changes_at: FRAME_HEADER_BYTES + used })
     }
 
+    /// The same batch, at the same position, with or without the mark.
+    pub fn marked(&self, needs_acknowledgement: bool) -> Result<Batch, FrameError> {
+        if self.header.needs_acknowledgement == needs_acknowledgement {
+            return Ok(self.clone());
+        }
+        let mut bytes = self.bytes.to_vec();
+        codec::finish_frame(&mut bytes, FrameKind::Batch, flags(needs_acknowledgement))?;
+        let header = BatchHeader { needs_acknowledgement, ..self.header };
+        Ok(Batch { bytes: bytes.into(), header, ..*self })
+    }
+
     /// The encoded changes.
     pub fn changes(&self) -> &[u8] {
         &self.bytes[self.changes_at..]
     }
+}
+
+fn flags(needs_acknowledgement: bool) -> u16 {
+    if needs_acknowledgement { codec::FLAG_NEEDS_ACKNOWLEDGEMENT } else { 0 }
 }
 
 fn position_after(header: &BatchHeader, body: &[u8]) -> Position {

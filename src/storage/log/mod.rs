@@ -44,6 +44,7 @@
 //!
 //! Not here: when to sync, what is decided, what may be deleted. The owner of [`LogWriter`] knows.
 
+mod mark;
 mod reader;
 mod segment;
 #[cfg(test)]
@@ -56,6 +57,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 
+pub use mark::LogMark;
 pub use reader::LogReader;
 pub use writer::{LogWriter, Recovered};
 

@@ -170,7 +170,8 @@ impl Writer {
             self.end_batch();
             return Err(error);
         }
-        Ok(OpenTransaction::new(Arc::clone(self), waiter, self.queue.open_transaction()))
+        self.queue.own(waiter.request.session);
+        Ok(OpenTransaction::new(Arc::clone(self), waiter))
     }
 
     fn enter(self: &Arc<Self>, waiter: &Arc<Waiter>) -> Result<Entered, ServerError> {
@@ -324,6 +325,6 @@ impl Writer {
 }
 
 /// A panic aborts the process, so a poisoned lock cannot be seen.
-pub(self) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -214,9 +214,11 @@ impl Queue {
         }
         loop {
             let idle_end = self.idle_end();
-            let until = idle_end.map_or(deadline, |(end, _)| end.min(deadline));
-            // Wake up now and then: the owner may have become idle meanwhile.
-            let until = until.min(Instant::now() + Duration::from_millis(200));
+            // Wake up now and then: the owner may have become idle meanwhile, or a leader may have taken us up.
+            let now = Instant::now();
+            let latest = now + Duration::from_millis(200);
+            let until = [Some(deadline), idle_end.map(|(end, _)| end)].into_iter().flatten().filter(|end| *end > now);
+            let until = until.min().map_or(latest, |end| end.min(latest));
             if let Some(outcome) = waiter.wait(until) {
                 return outcome.map(Turn::Entered);
             }
@@ -282,7 +284,7 @@ impl Queue {
 
     pub(super) fn own(&self, session: u64) {
         let mut inner = lock(&self.inner);
-        inner.owner = Some(Owner { session, idle_since: None });
+        inner.owner = Some(Owner { session, idle_since: Some(Instant::now()) });
         inner.aborted = None;
     }
 

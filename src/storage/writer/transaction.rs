@@ -105,7 +105,7 @@ impl OpenTransaction {
 
     /// Seals, waits for the decision, commits.
     pub fn commit(mut self) -> Result<(), ServerError> {
-        self.with_core(Core::end_member_of_open)?;
+        self.with_core(Core::end_member)?;
         self.writer.queue.committing(self.session())?;
         self.ended = true;
         self.writer.lead(vec![Arc::clone(&self.waiter)], false, Arc::clone(&self.waiter))

@@ -1,0 +1,136 @@
+//! One connection to the peer: a task that reads frames and hands them to the actors, and one that writes.
+//!
+//! Not an actor: it holds no state but its bytes. A malformed frame ends the connection; the node lives on.
+
+use std::io;
+
+use actix::prelude::*;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::ping_monitor::Heard;
+use super::replication_sender::{LinkClosed, PeerAcknowledges};
+use super::secondary_applier::BatchArrived;
+use super::supervisor::PeerSays;
+use crate::codec::{self, FRAME_HEADER_BYTES, FrameError, FrameKind};
+use crate::hsb::event::{LinkId, PeerMessage};
+
+/// Control messages are small; only batches may be as long as the frame format allows.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// Who hears what arrives.
+#[derive(Clone)]
+pub struct LinkRecipients {
+    /// Batches, at the secondary.
+    pub batches: Recipient<BatchArrived>,
+    /// Acknowledgements, at the primary.
+    pub acknowledgements: Recipient<PeerAcknowledges>,
+    /// Everything else.
+    pub messages: Recipient<PeerSays>,
+    /// Signs of life.
+    pub heard: Recipient<Heard>,
+    /// The end.
+    pub closed: Recipient<LinkClosed>,
+}
+
+/// The writing end. Dropping it closes the connection once all is written.
+#[derive(Clone)]
+pub struct Outgoing(mpsc::UnboundedSender<Bytes>);
+
+impl Outgoing {
+    /// Queues a frame. A connection that has ended swallows it; its end is reported by the reading task.
+    pub fn send(&self, frame: Bytes) {
+        let _ = self.0.send(frame);
+    }
+
+    /// Queues a message.
+    pub fn tell(&self, message: &PeerMessage) {
+        match codec::encode_message(FrameKind::Peer, message) {
+            Ok(frame) => self.send(frame),
+            Err(error) => log::error!("a message to the peer cannot be encoded: {error}"),
+        }
+    }
+}
+
+/// A started connection.
+pub struct Link {
+    /// Its number.
+    pub id: LinkId,
+    /// Its writing end.
+    pub outgoing: Outgoing,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Starts the two tasks on the present arbiter.
+pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients) -> io::Result<Link> {
+    stream.set_nonblocking(true)?;
+    let (mut read_half, mut write_half) = TcpStream::from_std(stream)?.into_split();
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Bytes>();
+    actix_rt::spawn(async move {
+        while let Some(frame) = receiver.recv().await {
+            if write_half.write_all(&frame).await.is_err() {
+                // The reading task sees the same broken connection and reports it.
+                return;
+            }
+        }
+        let _ = write_half.shutdown().await;
+    });
+    let reader = actix_rt::spawn(async move {
+        let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
+        let why = loop {
+            match read_half.read_buf(&mut buffer).await {
+                Ok(0) => break "closed by the other server".to_string(),
+                Ok(_) => {}
+                Err(error) => break error.to_string(),
+            }
+            recipients.heard.do_send(Heard { link: id });
+            if let Err(error) = dispatch(id, &mut buffer, &recipients) {
+                break error.to_string();
+            }
+        };
+        recipients.closed.do_send(LinkClosed { link: id, why });
+    });
+    Ok(Link { id, outgoing: Outgoing(sender), reader })
+}
+
+/// Hands over every whole frame at the start of `buffer`.
+fn dispatch(link: LinkId, buffer: &mut BytesMut, recipients: &LinkRecipients) -> Result<(), FrameError> {
+    loop {
+        let (kind, length) = match codec::frame_length(buffer) {
+            Ok(known) => known,
+            Err(FrameError::Incomplete { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if kind != FrameKind::Batch && length > MAX_MESSAGE_BYTES {
+            return Err(FrameError::TooLong(length));
+        }
+        if buffer.len() < length {
+            buffer.reserve(length - buffer.len());
+            return Ok(());
+        }
+        let bytes = buffer.split_to(length).freeze();
+        match kind {
+            FrameKind::Batch => recipients.batches.do_send(BatchArrived { link, bytes }),
+            FrameKind::Peer => {
+                codec::check_frame(&bytes)?;
+                match codec::decode_message::<PeerMessage>(&bytes[FRAME_HEADER_BYTES..])? {
+                    PeerMessage::Ping => {}
+                    PeerMessage::Acknowledge { position } => {
+                        recipients.acknowledgements.do_send(PeerAcknowledges { link, position });
+                    }
+                    message => recipients.messages.do_send(PeerSays { link, message }),
+                }
+            }
+            FrameKind::CopyBlock | FrameKind::Segment => return Err(FrameError::NotAFrame),
+        }
+    }
+}

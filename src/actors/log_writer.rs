@@ -1,0 +1,123 @@
+//! The log writer: takes batches for the log and tells those concerned how far the log is.
+
+use actix::prelude::*;
+use crossbeam_channel::Sender;
+
+use super::threads::log::{LogJob, LogReport};
+use crate::hsb::position::Position;
+use crate::storage::batch::Batch;
+
+/// From the supervisor (primary) and the applier (secondary): the next batch. Answered by [`LogProgress`].
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct Append {
+    /// Follows the last one.
+    pub batch: Batch,
+    /// Must be on disk before it counts.
+    pub sync: bool,
+}
+
+/// Put everything on disk. From the supervisor without a ticket, from the applier with one: answered by [`Flushed`].
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Flush {
+    /// Comes back.
+    pub ticket: Option<u64>,
+}
+
+/// From the applier: a pending batch turned out not to exist; cut it off.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct TruncateAfter(pub Position);
+
+/// From the supervisor after a checkpoint: nobody needs what lies before.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct RetainFrom(pub Position);
+
+/// From the log thread by way of the log writer to supervisor and applier: how far the log is.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct LogProgress {
+    /// In the file up to here.
+    pub position: Position,
+    /// And on disk.
+    pub durable: bool,
+}
+
+/// To the applier: the flush with this ticket is done.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Flushed {
+    /// The flush's.
+    pub ticket: u64,
+}
+
+/// A report of the log thread.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct FromLogThread(pub LogReport);
+
+/// See the module.
+pub struct LogWriter {
+    /// The log thread's jobs.
+    pub jobs: Sender<LogJob>,
+    /// Who hears of progress: the supervisor and the applier.
+    pub progress: Vec<Recipient<LogProgress>>,
+    /// Who hears of flushes: the applier.
+    pub flushed: Recipient<Flushed>,
+}
+
+impl LogWriter {
+    fn job(&self, job: LogJob) {
+        if self.jobs.send(job).is_err() {
+            log::error!("the log thread has ended");
+        }
+    }
+}
+
+impl Actor for LogWriter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Append> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, Append { batch, sync }: Append, _: &mut Context<Self>) {
+        self.job(LogJob::Append { batch, sync });
+    }
+}
+
+impl Handler<Flush> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, Flush { ticket }: Flush, _: &mut Context<Self>) {
+        self.job(LogJob::Flush { ticket });
+    }
+}
+
+impl Handler<TruncateAfter> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, TruncateAfter(position): TruncateAfter, _: &mut Context<Self>) {
+        self.job(LogJob::TruncateAfter(position));
+    }
+}
+
+impl Handler<RetainFrom> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, RetainFrom(position): RetainFrom, _: &mut Context<Self>) {
+        self.job(LogJob::RetainFrom(position));
+    }
+}
+
+impl Handler<FromLogThread> for LogWriter {
+    type Result = ();
+    fn handle(&mut self, FromLogThread(report): FromLogThread, _: &mut Context<Self>) {
+        match report {
+            LogReport::Progress { position, durable } => {
+                for recipient in &self.progress {
+                    recipient.do_send(LogProgress { position, durable });
+                }
+            }
+            LogReport::Flushed { ticket } => self.flushed.do_send(Flushed { ticket }),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The actors of a node, and the typed messages between them. Thin: a message becomes an event for the heart or a
+//! job for storage; the heart's effects become messages.
+//!
+//! ```text
+//! sessions ──Submit──▶ Supervisor ──Append──▶ LogWriter ──jobs──▶ log thread
+//!                       ▲  │  ▲  └──SendBatch──▶ ReplicationSender ◀──▶ the peer
+//!   AdminHandler ───────┘  │  └────Acknowledged───────┘        │
+//!   PingMonitor ──LinkLost─┘                       BatchArrived ▼
+//!                          └──Follow, Drain──▶ SecondaryApplier ──jobs──▶ apply thread
+//! ```
+//!
+//! All of them share one arbiter and none of them blocks; files and SQLite are touched on the two threads of
+//! [`threads`]. Each holds only recipients of the messages it sends, so that tests can put a probe in any place.
+//! Invariant: messages between two actors arrive in order; where an order across two paths matters (a control message
+//! after batches), the applier's drain restores it. Placement and wiring: `node`.
+
+pub mod admin_handler;
+mod catchup;
+mod link;
+pub mod log_writer;
+pub mod ping_monitor;
+pub mod replication_sender;
+pub mod secondary_applier;
+pub mod supervisor;
+pub mod threads;

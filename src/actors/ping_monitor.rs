@@ -1,0 +1,112 @@
+//! The ping monitor: signs of life in both directions. Any message of the peer counts as one.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::time::Instant;
+
+use super::replication_sender::Tell;
+use super::supervisor::LinkEnded;
+use crate::hsb::event::{LinkId, PeerMessage};
+use crate::hsb::settings::PairSettings;
+
+/// From the supervisor: watch this connection from now on.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct StartPings {
+    /// Which connection.
+    pub link: LinkId,
+    /// Interval and time-out; the primary's rule.
+    pub pair: PairSettings,
+}
+
+/// From the supervisor: the connection is gone.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct StopPings;
+
+/// From the connection: something came in.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Heard {
+    /// On which connection.
+    pub link: LinkId,
+}
+
+struct Watch {
+    link: LinkId,
+    pair: PairSettings,
+    heard: Instant,
+    interval: SpawnHandle,
+}
+
+/// See the module.
+pub struct PingMonitor {
+    /// Sends the pings.
+    pub sender: Recipient<Tell>,
+    /// Hears of silence: the supervisor.
+    pub silent: Recipient<LinkEnded>,
+    watch: Option<Watch>,
+}
+
+impl PingMonitor {
+    /// A monitor that watches nothing yet.
+    pub fn new(sender: Recipient<Tell>, silent: Recipient<LinkEnded>) -> PingMonitor {
+        PingMonitor { sender, silent, watch: None }
+    }
+
+    fn tick(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let silence_ms = watch.heard.elapsed().as_millis();
+        if u128::from(watch.pair.ping_timeout_ms) <= silence_ms {
+            let why = format!("30555: ping timeout, nothing heard for {silence_ms} ms");
+            self.silent.do_send(LinkEnded { link: watch.link, why });
+        } else {
+            self.sender.do_send(Tell(PeerMessage::Ping));
+        }
+    }
+
+    fn stop(&mut self, context: &mut Context<Self>) -> Option<Watch> {
+        let watch = self.watch.take()?;
+        context.cancel_future(watch.interval);
+        Some(watch)
+    }
+}
+
+impl Actor for PingMonitor {
+    type Context = Context<Self>;
+}
+
+impl Handler<StartPings> for PingMonitor {
+    type Result = ();
+    fn handle(&mut self, StartPings { link, pair }: StartPings, context: &mut Context<Self>) {
+        let before = self.stop(context);
+        if pair.ping_timeout_ms == 0 {
+            return;
+        }
+        let heard = before.filter(|watch| watch.link == link).map_or_else(Instant::now, |watch| watch.heard);
+        // Half the shorter of both, so that a silence is noticed at most half an interval late.
+        let tick_ms = pair.ping_interval_ms.min(pair.ping_timeout_ms).div_ceil(2).max(5);
+        let interval = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| monitor.tick());
+        self.watch = Some(Watch { link, pair, heard, interval });
+        self.sender.do_send(Tell(PeerMessage::Ping));
+    }
+}
+
+impl Handler<StopPings> for PingMonitor {
+    type Result = ();
+    fn handle(&mut self, _: StopPings, context: &mut Context<Self>) {
+        self.stop(context);
+    }
+}
+
+impl Handler<Heard> for PingMonitor {
+    type Result = ();
+    fn handle(&mut self, Heard { link }: Heard, _: &mut Context<Self>) {
+        if let Some(watch) = &mut self.watch
+            && watch.link == link
+        {
+            watch.heard = Instant::now();
+        }
+    }
+}

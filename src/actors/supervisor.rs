@@ -1,0 +1,549 @@
+//! The supervisor: owns the heart, enforces the state transitions, turns its effects into messages.
+//!
+//! Nothing here decides. Every handler makes one event of one message; [`Supervisor::carry_out`] is the reverse.
+
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use crossbeam_channel::Sender;
+
+use super::log_writer::{Append, Flush, LogProgress, RetainFrom};
+use super::ping_monitor::{StartPings, StopPings};
+use super::replication_sender::{AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell};
+use super::secondary_applier::{Drain, DropPending, Follow, KeepPending};
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Admission, Command, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use crate::hsb::heart::Heart;
+use crate::hsb::position::Position;
+use crate::hsb::settings::Settings;
+use crate::hsb::state::State;
+use crate::net::peer::handshake;
+use crate::storage::batch::Batch;
+use crate::storage::writer::{Submission, WriterRequest};
+
+/// From the writer: a batch to log, send and decide, or to take back. Answered through [`Outside::writer`].
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromWriter(pub WriterRequest);
+
+/// From the admin handler: an operator's command; the answer goes into the channel, when there is one.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Operator {
+    /// What is asked; `None`: leave the peer in order, the server goes down.
+    pub command: Option<Command>,
+    /// RC and TEXT.
+    pub reply: Sender<(Code, String)>,
+}
+
+/// From replication sender and ping monitor: a connection has ended or fallen silent.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct LinkEnded {
+    /// Which.
+    pub link: LinkId,
+    /// For the log.
+    pub why: String,
+}
+
+/// From the replication sender: the secondary has everything up to here.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Acknowledged {
+    /// The position.
+    pub position: Position,
+}
+
+/// From the connection: a control message of the peer.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct PeerSays {
+    /// On which connection.
+    pub link: LinkId,
+    /// What.
+    pub message: PeerMessage,
+}
+
+/// From the replication sender: how catchup comes along.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub enum CatchupSays {
+    /// The secondary's position is on our history, or why it is not.
+    Checked {
+        /// On which connection's behalf.
+        link: LinkId,
+        /// The finding.
+        result: Result<(), (Code, String)>,
+    },
+    /// Little is left to send.
+    NearEnd {
+        /// On which connection.
+        link: LinkId,
+    },
+}
+
+/// From the applier.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub enum ApplierSays {
+    /// Committed up to here.
+    Applied {
+        /// The position.
+        position: Position,
+    },
+    /// Everything received is applied and on disk.
+    Drained {
+        /// The drain's.
+        ticket: u64,
+        /// The position.
+        position: Position,
+    },
+    /// A batch did not fit.
+    Failed {
+        /// What and where.
+        detail: String,
+    },
+}
+
+/// From the dialling thread.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct DialEnded {
+    /// What it was for.
+    pub purpose: Purpose,
+    /// The connection and the peer's hello.
+    pub outcome: Result<(TcpStream, Hello), (Code, String)>,
+}
+
+/// From the listener: a peer that has proved itself wants to connect.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct PeerArrived {
+    /// The connection, handshake done up to the introduction.
+    pub stream: TcpStream,
+    /// What it says of itself.
+    pub hello: Hello,
+}
+
+/// From the listener: a primary wants to copy its database here; the answer goes into the channel.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopyArrives {
+    /// What it says of itself.
+    pub hello: Hello,
+    /// Our hello, or the refusal.
+    pub reply: Sender<Result<Hello, (Code, String)>>,
+}
+
+/// From the thread that receives a copy.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopyReceived {
+    /// The new database's id and position; none if the old one is as it was.
+    pub opened: Option<([u8; 16], Position)>,
+}
+
+/// From the thread that sends a copy.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopySent {
+    /// How it ended.
+    pub result: Result<(), (Code, String)>,
+}
+
+/// From the checkpointer: the database file itself is durable up to here.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Checkpointed(pub Position);
+
+/// From the admin handler when a parameter has changed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct NewSettings(pub Settings);
+
+/// The actors that the supervisor tells what to do.
+pub struct Peers {
+    /// The log writer.
+    pub append: Recipient<Append>,
+    /// The log writer.
+    pub flush: Recipient<Flush>,
+    /// The log writer.
+    pub retain: Recipient<RetainFrom>,
+    /// The replication sender.
+    pub attach: Recipient<AttachLink>,
+    /// The replication sender.
+    pub send: Recipient<SendBatch>,
+    /// The replication sender.
+    pub tell: Recipient<Tell>,
+    /// The replication sender.
+    pub close: Recipient<CloseLink>,
+    /// The replication sender.
+    pub check_history: Recipient<CheckHistory>,
+    /// The replication sender.
+    pub start_catchup: Recipient<StartCatchup>,
+    /// The replication sender.
+    pub stop_catchup: Recipient<StopCatchup>,
+    /// The applier.
+    pub follow: Recipient<Follow>,
+    /// The applier.
+    pub drain: Recipient<Drain>,
+    /// The applier.
+    pub keep_pending: Recipient<KeepPending>,
+    /// The applier.
+    pub drop_pending: Recipient<DropPending>,
+    /// The ping monitor.
+    pub start_pings: Recipient<StartPings>,
+    /// The ping monitor.
+    pub stop_pings: Recipient<StopPings>,
+}
+
+/// What the supervisor does to the world besides sending messages. The node implements it; tests write it down.
+pub trait Outside {
+    /// The outcome of the batch in hand.
+    fn decide(&mut self, decision: Decision);
+    /// Who may write.
+    fn admit(&mut self, admission: Admission);
+    /// This node writes history from here on.
+    fn begin_history(&mut self, position: Position, epoch: u64);
+    /// The state changed; called once for each change, in order.
+    fn entered(&mut self, from: State, to: State, reason: &'static str);
+    /// The connect status changed.
+    fn connect_status(&mut self, status: ConnectStatus);
+    /// After every event: what `hsb status` and the like show.
+    fn publish(&mut self, heart: &Heart);
+    /// Reach the peer on a thread of its own and report [`DialEnded`].
+    fn dial(&mut self, purpose: Purpose, hello: Hello);
+    /// Copy the database to the peer on a thread of its own and report [`CopySent`].
+    fn send_copy(&mut self, hello: Hello);
+    /// Close the sessions: the database is about to be replaced.
+    fn close_sessions(&mut self, code: Code);
+}
+
+/// See the module.
+pub struct Supervisor {
+    heart: Heart,
+    peers: Peers,
+    outside: Box<dyn Outside>,
+    /// The batch that was submitted last, for log, peer and "pending".
+    batch: Option<Batch>,
+    /// The batch that the heart holds back.
+    held: Option<Submission>,
+    replies: HashMap<RequestId, Sender<(Code, String)>>,
+    arrivals: HashMap<LinkId, TcpStream>,
+    copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
+    last_number: u64,
+}
+
+impl Supervisor {
+    /// A supervisor for a heart that has not started yet.
+    pub fn new(heart: Heart, peers: Peers, outside: Box<dyn Outside>) -> Supervisor {
+        Supervisor {
+            heart,
+            peers,
+            outside,
+            batch: None,
+            held: None,
+            replies: HashMap::new(),
+            arrivals: HashMap::new(),
+            copy_reply: None,
+            last_number: 0,
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn hear(&mut self, event: Event, context: &mut Context<Self>) {
+        let effects = self.heart.handle(event);
+        self.carry_out_all(effects, context);
+    }
+
+    fn carry_out_all(&mut self, effects: Vec<Effect>, context: &mut Context<Self>) {
+        for effect in effects {
+            self.carry_out(effect, context);
+        }
+        self.outside.publish(&self.heart);
+    }
+
+    fn carry_out(&mut self, effect: Effect, context: &mut Context<Self>) {
+        match effect {
+            Effect::Reply { request, code, text } => self.answer(request, code, text),
+            Effect::Entered { from, to, reason } => self.outside.entered(from, to, reason),
+            Effect::ConnectStatus(status) => self.outside.connect_status(status),
+            Effect::Note(text) => log::info!("{text}"),
+            Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
+            Effect::Admit(admission) => self.outside.admit(admission),
+            Effect::Decide(decision) => self.outside.decide(decision),
+            Effect::Log { sync } => {
+                if let Some(batch) = self.batch.clone() {
+                    self.peers.append.do_send(Append { batch, sync });
+                }
+            }
+            Effect::Send => {
+                if let Some(batch) = self.batch.clone() {
+                    self.peers.send.do_send(SendBatch(batch));
+                }
+            }
+            Effect::Hold => {}
+            Effect::Release => {
+                if let Some(submission) = self.held.take() {
+                    context.notify(FromWriter(WriterRequest::Submit(submission)));
+                }
+            }
+            Effect::Flush => self.peers.flush.do_send(Flush { ticket: None }),
+            Effect::KeepPending => {
+                if let Some(batch) = self.batch.take() {
+                    self.peers.keep_pending.do_send(KeepPending(batch));
+                }
+            }
+            Effect::DropPending => self.peers.drop_pending.do_send(DropPending { position: self.heart.decided() }),
+            Effect::Drain { ticket, with_pending } => self.peers.drain.do_send(Drain { ticket, with_pending }),
+            other => self.carry_out_on_link(other, context),
+        }
+    }
+
+    fn carry_out_on_link(&mut self, effect: Effect, context: &mut Context<Self>) {
+        let link = self.heart.link();
+        match effect {
+            Effect::Dial(purpose) => self.outside.dial(purpose, self.heart.hello()),
+            Effect::Welcome(id) => self.welcome(id),
+            Effect::TurnAway { link, code, detail } => {
+                if let Some(mut stream) = self.arrivals.remove(&link) {
+                    handshake::refuse(&mut stream, code, &detail);
+                }
+            }
+            Effect::Tell(message) => self.peers.tell.do_send(Tell(message)),
+            Effect::Close { farewell } => self.peers.close.do_send(CloseLink { farewell }),
+            Effect::CheckHistory(position) => self.peers.check_history.do_send(CheckHistory(position)),
+            Effect::StartCatchup => self.peers.start_catchup.do_send(StartCatchup),
+            Effect::StopCatchup => self.peers.stop_catchup.do_send(StopCatchup),
+            Effect::Follow { pair } => {
+                if let Some(link) = link {
+                    let (policy, position) = (pair.acknowledge_policy, self.heart.decided());
+                    self.peers.follow.do_send(Follow { link, policy, position });
+                }
+            }
+            Effect::StartPings(pair) => {
+                if let Some(link) = link {
+                    self.peers.start_pings.do_send(StartPings { link, pair });
+                }
+            }
+            Effect::StopPings => self.peers.stop_pings.do_send(StopPings),
+            Effect::StartTimer { timer, after_ms } => {
+                context.run_later(Duration::from_millis(after_ms), move |me, context| {
+                    me.hear(Event::TimedOut { timer }, context);
+                });
+            }
+            Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
+            Effect::AdmitCopy => {
+                self.outside.close_sessions(Code::SERVER_CLOSED);
+                self.answer_copy(Ok(self.heart.hello()));
+            }
+            Effect::RefuseCopy { code, detail } => self.answer_copy(Err((code, detail))),
+            other => log::error!("an effect that nobody carries out: {other:?}"),
+        }
+    }
+
+    fn welcome(&mut self, link: LinkId) {
+        let Some(mut stream) = self.arrivals.remove(&link) else { return };
+        match handshake::welcome(&mut stream, self.heart.hello()) {
+            Ok(()) => self.peers.attach.do_send(AttachLink { link, stream }),
+            // The heart hears of it when the link it now counts on reports its end.
+            Err((_, why)) => {
+                log::warn!("a peer left during the handshake: {why}");
+                self.peers.attach.do_send(AttachLink { link, stream });
+            }
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, code: Code, text: String) {
+        if let Some(reply) = self.replies.remove(&request) {
+            // An operator who has gone away misses the answer, not the effect.
+            let _ = reply.send((code, text));
+        }
+    }
+
+    fn answer_copy(&mut self, answer: Result<Hello, (Code, String)>) {
+        if let Some(reply) = self.copy_reply.take() {
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn submit(&mut self, submission: Submission, context: &mut Context<Self>) {
+        let two_safe = match submission.two_safe {
+            Some(true) => crate::hsb::settings::Safeness::TwoSafe,
+            Some(false) => crate::hsb::settings::Safeness::OneSafe,
+            None => crate::hsb::settings::Safeness::Default,
+        };
+        let durability = submission.durability;
+        let needs_acknowledgement = self.heart.needs_acknowledgement(two_safe, durability);
+        let batch = match submission.batch.marked(needs_acknowledgement) {
+            Ok(batch) => batch,
+            Err(error) => {
+                log::error!("a batch cannot be sealed anew: {error}");
+                return self.outside.decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY));
+            }
+        };
+        let strict = self.heart.settings().is_strict(durability, needs_acknowledgement);
+        let info = crate::hsb::event::BatchInfo { after: batch.after, needs_acknowledgement, strict };
+        let effects = self.heart.handle(Event::BatchReady(info));
+        if effects.contains(&Effect::Hold) {
+            self.held = Some(submission);
+        } else {
+            self.batch = Some(batch);
+        }
+        self.carry_out_all(effects, context);
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        let effects = self.heart.start();
+        self.carry_out_all(effects, context);
+    }
+}
+
+impl Handler<FromWriter> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, FromWriter(request): FromWriter, context: &mut Context<Self>) {
+        match request {
+            WriterRequest::Submit(submission) => self.submit(submission, context),
+            WriterRequest::Withdraw => {
+                self.hear(Event::Withdraw, context);
+                self.held = self.held.take().filter(|_| self.heart.is_holding());
+            }
+        }
+    }
+}
+
+impl Handler<Operator> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Operator { command, reply }: Operator, context: &mut Context<Self>) {
+        let request = self.number();
+        self.replies.insert(request, reply);
+        let event = match command {
+            Some(command) => Event::Command { request, command },
+            None => Event::ShuttingDown { request },
+        };
+        self.hear(event, context);
+    }
+}
+
+impl Handler<LogProgress> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, LogProgress { position, durable }: LogProgress, context: &mut Context<Self>) {
+        self.hear(Event::Logged { position, durable }, context);
+    }
+}
+
+impl Handler<Acknowledged> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Acknowledged { position }: Acknowledged, context: &mut Context<Self>) {
+        self.hear(Event::Acknowledged { position }, context);
+    }
+}
+
+impl Handler<LinkEnded> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, LinkEnded { link, why }: LinkEnded, context: &mut Context<Self>) {
+        self.hear(Event::LinkLost { link, why }, context);
+    }
+}
+
+impl Handler<PeerSays> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, PeerSays { link, message }: PeerSays, context: &mut Context<Self>) {
+        self.hear(Event::PeerSays { link, message }, context);
+    }
+}
+
+impl Handler<CatchupSays> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, message: CatchupSays, context: &mut Context<Self>) {
+        let event = match message {
+            CatchupSays::Checked { link, result } => Event::HistoryChecked { link, result },
+            CatchupSays::NearEnd { link } => Event::CatchupNearEnd { link },
+        };
+        self.hear(event, context);
+    }
+}
+
+impl Handler<ApplierSays> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, message: ApplierSays, context: &mut Context<Self>) {
+        let event = match message {
+            ApplierSays::Applied { position } => Event::Applied { position },
+            ApplierSays::Drained { ticket, position } => Event::Drained { ticket, position },
+            ApplierSays::Failed { detail } => Event::ApplyFailed { detail },
+        };
+        self.hear(event, context);
+    }
+}
+
+impl Handler<DialEnded> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, DialEnded { purpose, outcome }: DialEnded, context: &mut Context<Self>) {
+        let event = match outcome {
+            Ok((stream, hello)) if purpose == Purpose::Connect => {
+                let link = self.number();
+                self.peers.attach.do_send(AttachLink { link, stream });
+                Event::Dialled { link: Some(link), hello }
+            }
+            Ok((_, hello)) => Event::Dialled { link: None, hello },
+            Err((code, detail)) => Event::DialFailed { code, detail },
+        };
+        self.hear(event, context);
+    }
+}
+
+impl Handler<PeerArrived> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, PeerArrived { stream, hello }: PeerArrived, context: &mut Context<Self>) {
+        let link = self.number();
+        self.arrivals.insert(link, stream);
+        self.hear(Event::PeerArrived { link, hello }, context);
+    }
+}
+
+impl Handler<CopyArrives> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, CopyArrives { hello, reply }: CopyArrives, context: &mut Context<Self>) {
+        self.copy_reply = Some(reply);
+        self.hear(Event::CopyArrives { hello }, context);
+    }
+}
+
+impl Handler<CopyReceived> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, CopyReceived { opened }: CopyReceived, context: &mut Context<Self>) {
+        self.hear(Event::CopyReceived { opened }, context);
+    }
+}
+
+impl Handler<CopySent> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, CopySent { result }: CopySent, context: &mut Context<Self>) {
+        self.hear(Event::CopySent { result }, context);
+    }
+}
+
+impl Handler<Checkpointed> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Checkpointed(position): Checkpointed, _: &mut Context<Self>) {
+        self.peers.retain.do_send(RetainFrom(self.heart.needed_from(position)));
+    }
+}
+
+impl Handler<NewSettings> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, NewSettings(settings): NewSettings, _: &mut Context<Self>) {
+        self.heart.set_settings(settings);
+    }
+}

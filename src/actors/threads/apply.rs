@@ -1,0 +1,151 @@
+//! The apply thread: executes at the secondary what the primary sends, in groups, in order.
+//!
+//! Invariant: a batch is committed here only after this node's log has it, so the database is never ahead of the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::error::ServerError;
+use crate::hsb::position::Position;
+use crate::storage::apply::Applier;
+use crate::storage::batch::Batch;
+use crate::storage::database::Database;
+use crate::storage::log::LogMark;
+
+/// Batches that share one SQLite transaction at most.
+const GROUP_BATCHES: usize = 64;
+
+/// What the apply thread can be asked to do; done in order.
+pub enum ApplyJob {
+    /// Apply it; it follows the one before.
+    Apply(Batch),
+    /// A primary is followed from here on: read the position anew, forget an earlier failure.
+    Follow,
+    /// Report [`ApplyReport::Reached`] when all before is done.
+    Barrier {
+        /// Comes back.
+        ticket: u64,
+    },
+    /// Move SQLite's own log into the database file.
+    Checkpoint,
+    /// Close the database, do this, and open what is there then.
+    Replace(Box<dyn FnOnce() -> Option<Applier> + Send>, Sender<()>),
+    /// End.
+    Stop,
+}
+
+/// What the apply thread reports.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApplyReport {
+    /// Committed and visible up to here; so many bytes of batches were done.
+    Applied {
+        /// The position.
+        position: Position,
+        /// Of the batches.
+        bytes: usize,
+    },
+    /// A barrier was reached.
+    Reached {
+        /// Whose.
+        ticket: u64,
+        /// The position here.
+        position: Position,
+    },
+    /// A batch did not fit; nothing more is applied until the next [`ApplyJob::Follow`].
+    Failed(ServerError),
+}
+
+/// The thread's body.
+pub struct ApplyThread {
+    /// The database; none before the first netcopy.
+    pub applier: Option<Applier>,
+    /// For telling that the schema changed.
+    pub database: Arc<Database>,
+    /// How far this node's log is.
+    pub mark: Arc<LogMark>,
+    /// Where reports go.
+    pub report: Box<dyn Fn(ApplyReport) + Send>,
+}
+
+impl ApplyThread {
+    /// Works until [`ApplyJob::Stop`] or until nobody can send jobs any more.
+    pub fn run(mut self, jobs: &Receiver<ApplyJob>) {
+        let mut failed = false;
+        let mut next = jobs.recv().ok();
+        while let Some(job) = next.take() {
+            match job {
+                ApplyJob::Apply(first) => {
+                    let (group, after) = gather(first, jobs);
+                    if !failed && let Err(error) = self.apply(&group) {
+                        failed = true;
+                        (self.report)(ApplyReport::Failed(error));
+                    }
+                    next = after;
+                }
+                ApplyJob::Follow => failed = self.follow().is_err(),
+                ApplyJob::Barrier { ticket } => {
+                    let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
+                    (self.report)(ApplyReport::Reached { ticket, position });
+                }
+                ApplyJob::Checkpoint => {
+                    if let Some(applier) = &mut self.applier {
+                        applier.checkpoint();
+                    }
+                }
+                ApplyJob::Replace(open, done) => {
+                    self.applier = None;
+                    self.applier = open();
+                    // The asker may have given up waiting; nothing depends on it.
+                    let _ = done.send(());
+                }
+                ApplyJob::Stop => return,
+            }
+            if next.is_none() {
+                next = jobs.recv().ok();
+            }
+        }
+    }
+
+    fn apply(&mut self, group: &[Batch]) -> Result<(), ServerError> {
+        let Some(applier) = &mut self.applier else { return Ok(()) };
+        let outcome = applier.begin().and_then(|()| group.iter().try_for_each(|batch| applier.apply(batch)));
+        if let Err(error) = outcome {
+            applier.rollback();
+            return Err(error);
+        }
+        let Some(last) = group.last() else { return Ok(()) };
+        while !self.mark.wait_beyond(last.after.sequence - 1, Duration::from_secs(1)) {
+            ::log::debug!("apply waits for the log to have {}", last.after);
+        }
+        let schema_changed = applier.commit()?;
+        if schema_changed {
+            self.database.schema_changed();
+        }
+        let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
+        (self.report)(ApplyReport::Applied { position: last.after, bytes });
+        Ok(())
+    }
+
+    fn follow(&mut self) -> Result<(), ServerError> {
+        let outcome = self.applier.as_mut().map_or(Ok(()), Applier::reload);
+        if let Err(error) = &outcome {
+            (self.report)(ApplyReport::Failed(error.clone()));
+        }
+        outcome
+    }
+}
+
+/// The batches that are there already, and the job that comes after them.
+fn gather(first: Batch, jobs: &Receiver<ApplyJob>) -> (Vec<Batch>, Option<ApplyJob>) {
+    let mut group = vec![first];
+    while group.len() < GROUP_BATCHES {
+        match jobs.try_recv() {
+            Ok(ApplyJob::Apply(batch)) => group.push(batch),
+            Ok(other) => return (group, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (group, None)
+}

@@ -1,0 +1,177 @@
+//! The log thread: appends, syncs in groups, reports how far it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::stop_process;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::position::Position;
+use crate::storage::batch::Batch;
+use crate::storage::log::{LogMark, LogWriter};
+
+/// What the log thread can be asked to do; done in order.
+pub enum LogJob {
+    /// Append; `sync`: at once.
+    Append {
+        /// What.
+        batch: Batch,
+        /// Whether it has to be on disk soon as possible.
+        sync: bool,
+    },
+    /// Sync, then report [`LogReport::Flushed`] if there is a ticket.
+    Flush {
+        /// Comes back.
+        ticket: Option<u64>,
+    },
+    /// Drop what comes after the position: a pending batch that turned out not to exist.
+    TruncateAfter(Position),
+    /// Delete segments that nobody needs before the position.
+    RetainFrom(Position),
+    /// Another log, after the database was replaced; closes the old one first.
+    Replace(Box<dyn FnOnce() -> Option<LogWriter> + Send>, Sender<()>),
+    /// Sync and end.
+    Stop,
+}
+
+/// What the log thread reports.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LogReport {
+    /// In the file up to here; synced too if `durable`.
+    Progress {
+        /// The position.
+        position: Position,
+        /// Synced.
+        durable: bool,
+    },
+    /// A flush with a ticket is done.
+    Flushed {
+        /// Whose.
+        ticket: u64,
+    },
+}
+
+/// The thread's body.
+pub struct LogThread {
+    /// The log; none before the first netcopy.
+    pub writer: Option<LogWriter>,
+    /// How far it is, for other threads.
+    pub mark: Arc<LogMark>,
+    /// Longest time that an appended batch stays unsynced.
+    pub relaxed_max_delay: Duration,
+    /// Where reports go.
+    pub report: Box<dyn Fn(LogReport) + Send>,
+}
+
+impl LogThread {
+    /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
+    pub fn run(mut self, jobs: &Receiver<LogJob>) {
+        self.publish();
+        let mut sync_by: Option<Instant> = None;
+        loop {
+            let received = match sync_by {
+                Some(at) => jobs.recv_deadline(at),
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let first = match received {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync();
+                    sync_by = None;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            };
+            let mut appended = false;
+            let mut sync = false;
+            for job in std::iter::once(first).chain(jobs.try_iter()) {
+                match job {
+                    LogJob::Append { batch, sync: at_once } => {
+                        self.append(&batch);
+                        appended = true;
+                        sync |= at_once;
+                    }
+                    LogJob::Stop => return self.sync(),
+                    other => {
+                        self.sync();
+                        sync_by = None;
+                        (appended, sync) = (false, false);
+                        self.other(other);
+                    }
+                }
+            }
+            if sync {
+                self.sync();
+                sync_by = None;
+            } else if appended {
+                self.publish();
+                self.progress(false);
+                sync_by = sync_by.or(Some(Instant::now() + self.relaxed_max_delay));
+            }
+        }
+    }
+
+    fn other(&mut self, job: LogJob) {
+        match job {
+            LogJob::Flush { ticket } => {
+                if let Some(ticket) = ticket {
+                    (self.report)(LogReport::Flushed { ticket });
+                }
+            }
+            LogJob::TruncateAfter(position) => {
+                if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.truncate_after(position)) {
+                    stop_process(&error);
+                }
+                self.publish();
+            }
+            LogJob::RetainFrom(position) => {
+                if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.retain_from(position)) {
+                    ::log::warn!("old log files could not be deleted: {error}");
+                }
+            }
+            LogJob::Replace(open, done) => {
+                self.writer = None;
+                self.writer = open();
+                self.publish();
+                // The asker may have given up waiting; nothing depends on it.
+                let _ = done.send(());
+            }
+            LogJob::Append { .. } | LogJob::Stop => {}
+        }
+    }
+
+    fn append(&mut self, batch: &Batch) {
+        let Some(writer) = &mut self.writer else { return };
+        if let Err(error) = writer.append(batch) {
+            stop_process(&failed(&error));
+        }
+    }
+
+    /// A failed sync is never tried again: what it was to save may be gone from memory as well.
+    fn sync(&mut self) {
+        if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
+            stop_process(&failed(&error));
+        }
+        self.publish();
+        self.progress(true);
+    }
+
+    fn publish(&self) {
+        if let Some(writer) = &self.writer {
+            self.mark.publish(writer.end().sequence);
+        }
+    }
+
+    fn progress(&self, durable: bool) {
+        if let Some(writer) = &self.writer {
+            (self.report)(LogReport::Progress { position: writer.end(), durable });
+        }
+    }
+}
+
+fn failed(error: &std::io::Error) -> ServerError {
+    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::LOG_WRITE_FAILED };
+    ServerError::with(code, format!("({error})"))
+}

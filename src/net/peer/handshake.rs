@@ -1,0 +1,199 @@
+//! The handshake of the peer link: both sides prove that they know the shared secret, then say who they are.
+//!
+//! ```text
+//! dialler                         listener
+//!   Open { version, nonce }  ──▶
+//!                            ◀──  Challenge { nonce, proof }   HMAC-SHA-256(secret, "listener" ‖ both nonces)
+//!   Introduce { proof, … }   ──▶                               HMAC-SHA-256(secret, "dialler" ‖ both nonces)
+//!                            ◀──  Welcome { hello } or Refused { code, detail }
+//! ```
+//! Nothing about the node is told before the proofs are checked. Without HotStandby.PeerSecretFile the secret is empty,
+//! which is allowed on loopback only. Blocking, on the thread of whoever dials or listens; every step has a time-out.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Hello, Purpose};
+
+const PROTOCOL_VERSION: u32 = 1;
+/// Before a peer has proved itself it gets no more of our memory than this.
+const MAX_HANDSHAKE_BYTES: usize = 4096;
+/// For each step, where nothing else is configured.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Serialize, Deserialize, Debug)]
+enum Step {
+    Open { version: u32, nonce: [u8; 32] },
+    Challenge { nonce: [u8; 32], proof: [u8; 32] },
+    Introduce { proof: [u8; 32], purpose: Purpose, hello: Hello },
+    Welcome { hello: Hello },
+    Refused { code: u32, detail: String },
+}
+
+/// A refusal or failure, as the heart wants it.
+pub type Failure = (Code, String);
+
+/// Reaches the peer and introduces this node. Returns the connection and what the peer says of itself.
+pub fn dial(
+    address: (&str, u16),
+    timeout: Option<Duration>,
+    secret: &[u8],
+    purpose: Purpose,
+    hello: Hello,
+) -> Result<(TcpStream, Hello), Failure> {
+    let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
+    prepare(&stream, timeout.unwrap_or(STEP_TIMEOUT)).map_err(|error| unreachable(address, &error))?;
+    let ours = nonce()?;
+    write(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
+    let (theirs, proof) = match read(&mut stream)? {
+        Step::Challenge { nonce, proof } => (nonce, proof),
+        Step::Refused { code, detail } => return Err(refused(code, detail)),
+        _ => return Err(unexpected()),
+    };
+    check(secret, b"listener", &ours, &theirs, &proof)?;
+    let proof = prove(secret, b"dialler", &ours, &theirs);
+    write(&mut stream, &Step::Introduce { proof, purpose, hello })?;
+    match read(&mut stream)? {
+        Step::Welcome { hello } => Ok((stream, hello)),
+        Step::Refused { code, detail } => Err(refused(code, detail)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`].
+pub fn listen(stream: &mut TcpStream, secret: &[u8]) -> Result<(Purpose, Hello), Failure> {
+    prepare(stream, STEP_TIMEOUT).map_err(|error| lost(&error))?;
+    let theirs = match read(stream)? {
+        Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
+        Step::Open { version, .. } => {
+            let detail = format!("(peer protocol {version}, this server speaks {PROTOCOL_VERSION})");
+            refuse(stream, Code::OPERATION_FAILED, &detail);
+            return Err((Code::OPERATION_FAILED, detail));
+        }
+        _ => return Err(unexpected()),
+    };
+    let ours = nonce()?;
+    write(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
+    match read(stream)? {
+        Step::Introduce { proof, purpose, hello } => {
+            if let Err(failure) = check(secret, b"dialler", &theirs, &ours, &proof) {
+                refuse(stream, failure.0, &failure.1);
+                return Err(failure);
+            }
+            Ok((purpose, hello))
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// Accepts the introduction.
+pub fn welcome(stream: &mut TcpStream, hello: Hello) -> Result<(), Failure> {
+    write(stream, &Step::Welcome { hello })
+}
+
+/// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
+pub fn refuse(stream: &mut TcpStream, code: Code, detail: &str) {
+    let _ = write(stream, &Step::Refused { code: code.number(), detail: detail.to_string() });
+}
+
+fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::other("the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        let connected = match timeout {
+            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
+            None => TcpStream::connect(address),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Socket options of a peer link; see "Losing each other" in the specification.
+fn prepare(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(10)))?;
+    Ok(())
+}
+
+fn nonce() -> Result<[u8; 32], Failure> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    Ok(nonce)
+}
+
+fn mac(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32]) -> Hmac<Sha256> {
+    // HMAC takes keys of any length, so this cannot fail.
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
+    mac.update(who);
+    mac.update(dialler);
+    mac.update(listener);
+    mac
+}
+
+fn prove(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32]) -> [u8; 32] {
+    mac(secret, who, dialler, listener).finalize().into_bytes().into()
+}
+
+fn check(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32], proof: &[u8; 32]) -> Result<(), Failure> {
+    mac(secret, who, dialler, listener).verify_slice(proof).map_err(|_| {
+        (Code::COMMUNICATION_ERROR, "The peer secrets differ (HotStandby.PeerSecretFile).".to_string())
+    })
+}
+
+fn write(stream: &mut TcpStream, step: &Step) -> Result<(), Failure> {
+    let frame = codec::encode_message(FrameKind::Peer, step).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    stream.write_all(&frame).map_err(|error| lost(&error))
+}
+
+fn read(stream: &mut TcpStream) -> Result<Step, Failure> {
+    let frame = read_frame(stream, MAX_HANDSHAKE_BYTES)?;
+    codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
+}
+
+/// Reads one checked frame of at most `limit` bytes from a blocking stream.
+pub fn read_frame(stream: &mut TcpStream, limit: usize) -> Result<Vec<u8>, Failure> {
+    let malformed = |error: codec::FrameError| (Code::COMMUNICATION_ERROR, error.to_string());
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    stream.read_exact(&mut frame).map_err(|error| lost(&error))?;
+    let (_, length) = codec::frame_length(&frame).map_err(malformed)?;
+    if length > limit {
+        return Err(malformed(codec::FrameError::TooLong(length)));
+    }
+    frame.resize(length, 0);
+    stream.read_exact(&mut frame[FRAME_HEADER_BYTES..]).map_err(|error| lost(&error))?;
+    codec::check_frame(&frame).map_err(malformed)?;
+    Ok(frame)
+}
+
+fn unreachable((host, port): (&str, u16), error: &std::io::Error) -> Failure {
+    (Code::COMMUNICATION_ERROR, format!("({host} {port}: {error})"))
+}
+
+fn lost(error: &std::io::Error) -> Failure {
+    (Code::COMMUNICATION_ERROR, format!("({error})"))
+}
+
+fn unexpected() -> Failure {
+    (Code::COMMUNICATION_ERROR, "(an unexpected message in the handshake)".to_string())
+}
+
+fn refused(code: u32, detail: String) -> Failure {
+    (Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)
+}
