@@ -127,3 +127,37 @@ codes! {
     LOG_OPEN_FAILED = 30789, "58030", "Opening the replication log failed.";
     LOG_NO_MEMORY = 30790, "58030", "Out of memory for the replication log.";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number of the guide's appendix B that this product uses.
+    const NUMBERS: &[u32] = &[
+        0, 14003, 14007, 14008, 14009, 14010, 14501, 14502, 14503, 14506, 14518, 14519, 14520, 14522, 14523,
+        14524, 14525, 14526, 14527, 14528, 14529, 14535, 14536, 14537, 14538, 14539, 14540, 14541, 14542,
+        14543, 14544, 14545, 14546, 14547, 14548, 14549, 14550, 14552, 14700, 14701, 14702, 14703, 14704,
+        14705, 14707, 14708, 14709, 14710, 14711, 14712, 10002, 10013, 10019, 10024, 10030, 10041, 10045,
+        10046, 10047, 10049, 10080, 10081, 10082, 10083, 10089, 11002, 13068, 21300, 21306, 21307, 21308,
+        25216, 25217, 25218, 30787, 30788, 30789, 30790,
+    ];
+
+    #[test]
+    fn every_code_is_there_once() {
+        let table: std::collections::BTreeSet<u32> = TABLE.iter().map(|row| row.0).collect();
+        assert_eq!(table.len(), TABLE.len(), "a number stands twice");
+        assert_eq!(table, NUMBERS.iter().copied().collect());
+        let names: std::collections::BTreeSet<&str> = TABLE.iter().map(|row| row.1).collect();
+        assert_eq!(names.len(), TABLE.len(), "a name stands twice");
+        for (number, name, sqlstate, text) in TABLE {
+            assert_eq!(Code::find(*number).map(Code::number), Some(*number));
+            assert!(!text.is_empty(), "{name}");
+            let well_formed = sqlstate.len() == 5
+                && sqlstate.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+            let only_an_answer = Code::find(*number).is_some_and(Code::is_success) && *number != 0;
+            assert_eq!(well_formed, !only_an_answer, "{name}: {sqlstate:?}");
+            assert_eq!(sqlstate.is_empty(), only_an_answer, "{name}");
+        }
+        assert_eq!(Code::find(1), None);
+    }
+}

@@ -1,39 +1,121 @@
-//! Settings that the heart decides by. Values come from solid.ini; the primary's rule for the pair where the
-//! documents say so.
+//! The settings that decide when a commit is answered, as values: safeness, acknowledgement, durability.
+//!
+//! Not here: where they are configured (`config`) or set per session (`sql`). Invariant: the text form of each value
+//! is the one that solid.ini uses, and parsing it gives the value back.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// HotStandby.SafenessLevel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Whether a commit waits for the other server (HotStandby.SafenessLevel).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum SafenessLevel {
-    /// Answer after the local commit.
+    /// The answer does not wait for the secondary.
     OneSafe,
-    /// Answer after the secondary's acknowledgement.
+    /// The answer waits for the secondary's acknowledgement.
+    #[default]
     TwoSafe,
-    /// Follows the transaction's durability: relaxed is 1-safe, strict is 2-safe.
+    /// Relaxed durability means 1-safe, strict durability 2-safe.
     Auto,
 }
 
-/// HotStandby.2SafeAckPolicy: when the secondary acknowledges.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+impl SafenessLevel {
+    /// The level that solid.ini calls by this name.
+    pub fn parse(text: &str) -> Option<SafenessLevel> {
+        match text.to_ascii_lowercase().as_str() {
+            "1safe" => Some(SafenessLevel::OneSafe),
+            "2safe" => Some(SafenessLevel::TwoSafe),
+            "auto" => Some(SafenessLevel::Auto),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SafenessLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            SafenessLevel::OneSafe => "1safe",
+            SafenessLevel::TwoSafe => "2safe",
+            SafenessLevel::Auto => "auto",
+        })
+    }
+}
+
+/// When the secondary acknowledges a 2-safe commit (HotStandby.2SafeAckPolicy).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum AcknowledgePolicy {
-    /// 1: in the secondary's memory, checked and in order.
+    /// 1: it is in the secondary's memory, checked and in order.
+    #[default]
     Received,
-    /// 2: committed in the secondary's database.
+    /// 2: it is committed in the secondary's database.
     Visible,
-    /// 3: also in the secondary's log on disk.
+    /// 3: it is also on the secondary's disk.
     Durable,
 }
 
-/// Logging.DurabilityLevel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+impl AcknowledgePolicy {
+    /// The policy with this number in solid.ini.
+    pub fn from_number(number: u64) -> Option<AcknowledgePolicy> {
+        match number {
+            1 => Some(AcknowledgePolicy::Received),
+            2 => Some(AcknowledgePolicy::Visible),
+            3 => Some(AcknowledgePolicy::Durable),
+            _ => None,
+        }
+    }
+
+    /// Its number in solid.ini.
+    pub fn number(self) -> u64 {
+        self as u64 + 1
+    }
+}
+
+impl fmt::Display for AcknowledgePolicy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            AcknowledgePolicy::Received => "received",
+            AcknowledgePolicy::Visible => "visible",
+            AcknowledgePolicy::Durable => "durable",
+        })
+    }
+}
+
+/// When a commit must be on the local disk (Logging.DurabilityLevel).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum DurabilityLevel {
-    /// 1: on disk within RelaxedMaxDelay.
+    /// 1: within Logging.RelaxedMaxDelay.
     Relaxed,
-    /// 2: relaxed while PRIMARY ACTIVE with 2-safe, strict otherwise.
+    /// 2: relaxed while PRIMARY ACTIVE with 2-safe, strict in every other state.
+    #[default]
     Adaptive,
-    /// 3: on disk before the answer.
+    /// 3: before the answer.
     Strict,
+}
+
+impl DurabilityLevel {
+    /// The level with this number in solid.ini.
+    pub fn from_number(number: u64) -> Option<DurabilityLevel> {
+        match number {
+            1 => Some(DurabilityLevel::Relaxed),
+            2 => Some(DurabilityLevel::Adaptive),
+            3 => Some(DurabilityLevel::Strict),
+            _ => None,
+        }
+    }
+
+    /// Its number in solid.ini.
+    pub fn number(self) -> u64 {
+        self as u64 + 1
+    }
+}
+
+impl fmt::Display for DurabilityLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            DurabilityLevel::Relaxed => "relaxed",
+            DurabilityLevel::Adaptive => "adaptive",
+            DurabilityLevel::Strict => "strict",
+        })
+    }
 }
 
 /// What a session or transaction asks for, over the server's setting.
@@ -109,5 +191,23 @@ impl Settings {
             (Durability::Relaxed, _) | (Durability::Default, DurabilityLevel::Relaxed) => false,
             (Durability::Default, DurabilityLevel::Adaptive) => !guarded,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_numbers_lead_back_to_the_value() {
+        for level in [SafenessLevel::OneSafe, SafenessLevel::TwoSafe, SafenessLevel::Auto] {
+            assert_eq!(SafenessLevel::parse(&level.to_string().to_uppercase()), Some(level));
+        }
+        for number in 1..=3 {
+            assert_eq!(AcknowledgePolicy::from_number(number).map(AcknowledgePolicy::number), Some(number));
+            assert_eq!(DurabilityLevel::from_number(number).map(DurabilityLevel::number), Some(number));
+        }
+        assert_eq!(AcknowledgePolicy::from_number(0), None);
+        assert_eq!(DurabilityLevel::from_number(4), None);
     }
 }

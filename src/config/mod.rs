@@ -1,0 +1,36 @@
+//! solid.ini: which parameters there are, what they may be, what they are now, and how changes get back to the file.
+//!
+//! * `registry`: the one table of all parameters; * `kind`: what a value may be; * `address`: connect strings;
+//! * `parser`: the file's syntax; * `parameters`: the values in force; * `getters`: the same, typed;
+//! * `example`: solid.ini.example.
+//!
+//! Not here: acting on a change (the admin handler does), command-line options.
+
+pub mod address;
+pub mod example;
+mod getters;
+pub mod kind;
+pub mod parameters;
+pub mod parser;
+pub mod registry;
+mod write_back;
+
+pub use address::{ConnectString, ListenAddress};
+pub use parameters::{ParameterRow, Parameters, SetOutcome};
+pub use registry::Id;
+
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+
+/// An invalid argument whose text stands alone: the general sentence of 14526 speaks of commands.
+fn invalid(message: impl std::fmt::Display) -> ServerError {
+    let code = Code::INVALID_ARGUMENT;
+    ServerError {
+        code: Some(code),
+        sqlstate: code.sqlstate(),
+        message: format!("{}: {message}", code.number()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

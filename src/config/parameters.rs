@@ -1,0 +1,371 @@
+//! The values in force.
+//!
+//! Shared by Arc; readers take a short read lock. Not here: typed getters (`getters`), rewriting the file
+//! (`write_back`). Invariants: every value held has passed its check, alone and together with the others; a change of
+//! an RW/Startup or RW/Create parameter is remembered for the file and never changes the value in force.
+
+use super::address::ConnectString;
+use super::getters::listen_address;
+use super::invalid;
+use super::kind::{Checked, Kind};
+use super::parser::{self, Entry};
+use super::registry::{self, ALIASES, Access, Id, REGISTRY};
+use crate::error::ServerError;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+/// Name of the file in the server's directory.
+pub const FILE_NAME: &str = "solid.ini";
+/// A longer solid.ini is refused.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// All parameters of a server.
+pub struct Parameters {
+    pub(super) directory: PathBuf,
+    pub(super) values: RwLock<Vec<Value>>,
+    /// Held while solid.ini is rewritten.
+    pub(super) file: Mutex<()>,
+    has_hotstandby_section: bool,
+}
+
+/// One parameter's values.
+#[derive(Clone)]
+pub(super) struct Value {
+    pub(super) current: Checked,
+    startup: Checked,
+    /// From the next start on.
+    next: Option<Checked>,
+    /// To be written to solid.ini.
+    pub(super) unwritten: Option<String>,
+}
+
+/// A parameter as it is listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ParameterRow {
+    /// Section.
+    pub section: &'static str,
+    /// Name.
+    pub name: &'static str,
+    /// Value in force.
+    pub current: String,
+    /// Value at the start of the server.
+    pub startup: String,
+    /// Value if nothing is set.
+    pub factory: &'static str,
+    /// Value from the next start on, if it differs.
+    pub next: Option<String>,
+    /// RO, RW, RW/Startup or RW/Create.
+    pub access: &'static str,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SetOutcome {
+    /// False: the value is in force now.
+    pub takes_effect_at_start: bool,
+}
+
+impl Parameters {
+    /// Reads solid.ini of this directory; without a file, all values are factory values. Also gives warnings for the
+    /// message log.
+    pub fn load(directory: &Path) -> Result<(Parameters, Vec<String>), ServerError> {
+        let path = directory.join(FILE_NAME);
+        let text = read_file(&path)?.unwrap_or_default();
+        Parameters::from_text(directory, &text)
+    }
+
+    /// As [`Parameters::load`], from a text that stands for solid.ini.
+    pub fn from_text(directory: &Path, text: &str) -> Result<(Parameters, Vec<String>), ServerError> {
+        let shown = directory.join(FILE_NAME).display().to_string();
+        let parsed = parser::parse(text)
+            .map_err(|error| invalid(format!("{shown}, line {}: {}.", error.line, error.problem)))?;
+        let mut warnings = Vec::new();
+        let mut checked: Vec<Checked> = REGISTRY.iter().map(factory_value).collect();
+        let mut lines: Vec<Option<usize>> = vec![None; REGISTRY.len()];
+        for (section, line) in parsed.sections.iter().filter(|section| !registry::is_section(&section.0)) {
+            let nearest = registry::nearest_section(section);
+            warnings.push(format!("{shown}, line {line}: unknown section [{section}] is ignored; the nearest known one is [{nearest}]."));
+        }
+        for entry in parsed.entries.iter().filter(|entry| registry::is_section(&entry.section)) {
+            let Some(id) = Id::find(&entry.section, &entry.name) else {
+                warnings.push(unknown_name(&shown, entry));
+                continue;
+            };
+            if let Some(alias) = alias_warning(&shown, entry) {
+                warnings.push(alias);
+            }
+            checked[id as usize] =
+                check_entry(id, entry).map_err(|problem| invalid(format!("{shown}, {problem}")))?;
+            lines[id as usize] = Some(entry.line);
+        }
+        check_together(&|id| &checked[id as usize]).map_err(|(id, problem)| {
+            let line = lines[id as usize].map_or(String::new(), |line| format!(", line {line}"));
+            invalid(format!("{shown}{line}: {}", together_text(id, &checked[id as usize], &problem)))
+        })?;
+        warnings
+            .extend(doubts(&|id| &checked[id as usize]).into_iter().map(|doubt| format!("{shown}: {doubt}")));
+        let has_hotstandby_section =
+            parsed.sections.iter().any(|section| section.0.eq_ignore_ascii_case("HotStandby"));
+        let values = checked
+            .into_iter()
+            .map(|value| Value { current: value.clone(), startup: value, next: None, unwritten: None })
+            .collect();
+        let parameters = Parameters {
+            directory: directory.to_path_buf(),
+            values: RwLock::new(values),
+            file: Mutex::new(()),
+            has_hotstandby_section,
+        };
+        if parameters.hsb_enabled() {
+            parameters.peer_secret()?;
+        }
+        Ok((parameters, warnings))
+    }
+
+    /// Factory values, without a file.
+    pub fn factory(directory: &Path) -> Result<Parameters, ServerError> {
+        Parameters::from_text(directory, "").map(|loaded| loaded.0)
+    }
+
+    /// The directory of solid.ini, to which every relative path belongs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// True if solid.ini has a [HotStandby] section (a database of a pair must not start without one, 14543).
+    pub fn has_hotstandby_section(&self) -> bool {
+        self.has_hotstandby_section
+    }
+
+    /// The text in force.
+    pub fn text(&self, id: Id) -> String {
+        self.read(id, |value| value.text.clone())
+    }
+
+    /// The number in force: bytes, the parameter's own unit, 0 or 1 for no and yes, or the index of a choice.
+    pub fn number(&self, id: Id) -> u64 {
+        self.read(id, |value| value.number)
+    }
+
+    /// True for yes.
+    pub fn flag(&self, id: Id) -> bool {
+        self.number(id) == 1
+    }
+
+    fn read<R>(&self, id: Id, get: impl FnOnce(&Checked) -> R) -> R {
+        get(&self.values.read().unwrap_or_else(PoisonError::into_inner)[id as usize].current)
+    }
+
+    /// One parameter, by section and name in any letter case.
+    pub fn get(&self, section: &str, name: &str) -> Option<ParameterRow> {
+        Id::find(section, name).map(|id| self.row(id))
+    }
+
+    /// All parameters, or those of one section.
+    pub fn list(&self, section: Option<&str>) -> Vec<ParameterRow> {
+        let wanted =
+            |id: &&Id| section.is_none_or(|section| id.definition().section.eq_ignore_ascii_case(section));
+        Id::ALL.iter().filter(wanted).map(|id| self.row(*id)).collect()
+    }
+
+    fn row(&self, id: Id) -> ParameterRow {
+        let definition = id.definition();
+        let shown = |value: &Checked| match definition.kind {
+            Kind::Secret if !value.text.is_empty() => "********".to_owned(),
+            _ => value.text.clone(),
+        };
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        let value = &values[id as usize];
+        ParameterRow {
+            section: definition.section,
+            name: definition.name,
+            current: shown(&value.current),
+            startup: shown(&value.startup),
+            factory: definition.factory,
+            next: value.next.as_ref().filter(|next| **next != value.current).map(shown),
+            access: definition.access.name(),
+        }
+    }
+
+    /// Changes a parameter; `*` means the factory value. Unless `temporary`, the next [`Parameters::write_back`] puts
+    /// it into solid.ini.
+    pub fn set(
+        &self,
+        section: &str,
+        name: &str,
+        value: &str,
+        temporary: bool,
+    ) -> Result<SetOutcome, ServerError> {
+        let id = Id::find(section, name).ok_or_else(|| unknown_parameter(section, name))?;
+        let definition = id.definition();
+        let full_name = format!("{}.{}", definition.section, definition.name);
+        let takes_effect_at_start = match definition.access {
+            Access::ReadOnly => {
+                return Err(invalid(format!(
+                    "{full_name} is read only; change it in solid.ini and start the server again."
+                )));
+            }
+            Access::Immediate => false,
+            Access::Startup | Access::Create => true,
+        };
+        if takes_effect_at_start && temporary {
+            return Err(invalid(format!(
+                "{full_name} takes effect at the next start only, so it cannot be temporary."
+            )));
+        }
+        let wanted = if value.trim() == "*" { definition.factory } else { value };
+        let checked = definition.kind.check(wanted).map_err(|allowed| {
+            invalid(format!("{full_name}: '{wanted}' is not possible; allowed: {allowed}."))
+        })?;
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        let candidate = |other: Id| {
+            let known = &values[other as usize];
+            if other == id { &checked } else { known.next.as_ref().unwrap_or(&known.current) }
+        };
+        check_together(&candidate)
+            .map_err(|(blamed, problem)| invalid(together_text(blamed, candidate(blamed), &problem)))?;
+        let slot = &mut values[id as usize];
+        if !temporary {
+            slot.unwritten = Some(checked.text.clone());
+        }
+        if takes_effect_at_start {
+            slot.next = Some(checked);
+        } else {
+            slot.current = checked;
+        }
+        Ok(SetOutcome { takes_effect_at_start })
+    }
+
+    /// What a parameter is, in a few lines.
+    pub fn describe(&self, section: &str, name: &str) -> Option<String> {
+        let id = Id::find(section, name)?;
+        let (definition, row) = (id.definition(), self.row(id));
+        let mut lines = vec![
+            format!(
+                "{}.{}{}",
+                row.section,
+                row.name,
+                if definition.ours { " (HotStandby's own)" } else { "" }
+            ),
+            definition.meaning.to_owned(),
+            format!("Allowed: {}", definition.kind.allowed()),
+            format!("Access: {}", row.access),
+            format!("Current: {}", row.current),
+            format!("Startup: {}", row.startup),
+            format!("Factory: {}", row.factory),
+        ];
+        lines.extend(row.next.map(|next| format!("Next start: {next}")));
+        Some(lines.join("\n"))
+    }
+}
+
+/// The text of a file; none if there is no such file.
+pub(super) fn read_file(path: &Path) -> Result<Option<String>, ServerError> {
+    let failed = |problem: String| invalid(format!("{}: {problem}", path.display()));
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(format!("cannot be read: {error}."))),
+        Ok(metadata) if !metadata.is_file() => return Err(failed("is not a file.".to_owned())),
+        Ok(metadata) if metadata.len() > MAX_FILE_BYTES => {
+            return Err(failed("is too long to be a solid.ini.".to_owned()));
+        }
+        Ok(_) => {}
+    }
+    let bytes = std::fs::read(path).map_err(|error| failed(format!("cannot be read: {error}.")))?;
+    String::from_utf8(bytes).map(Some).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        invalid(format!("{}, line {line}: not UTF-8 text.", path.display()))
+    })
+}
+
+fn factory_value(definition: &registry::Definition) -> Checked {
+    // A test holds every factory value to its kind; the fallback keeps this free of panics.
+    let text = definition.factory.to_owned();
+    definition.kind.check(&text).unwrap_or(Checked { text, number: 0 })
+}
+
+fn check_entry(id: Id, entry: &Entry) -> Result<Checked, String> {
+    let Entry { section, name, value, line, .. } = entry;
+    let shown = if id.definition().kind == Kind::Secret { "********" } else { value };
+    let wrong = |allowed: String| {
+        format!("line {line}: {section}.{name}: '{shown}' is not possible; allowed: {allowed}.")
+    };
+    id.definition().kind.check(value).map_err(wrong)
+}
+
+fn unknown_name(shown: &str, entry: &Entry) -> String {
+    let Entry { section, name, line, .. } = entry;
+    let nearest = Id::nearest(section, name);
+    format!(
+        "{shown}, line {line}: unknown parameter {section}.{name} is ignored; the nearest known one is {nearest}."
+    )
+}
+
+fn alias_warning(shown: &str, entry: &Entry) -> Option<String> {
+    let alias = ALIASES.iter().find(|alias| {
+        alias.1.eq_ignore_ascii_case(&entry.name) && alias.0.eq_ignore_ascii_case(&entry.section)
+    })?;
+    let new_name = alias.2.definition().name;
+    Some(format!(
+        "{shown}, line {}: {}.{} is an old name of {new_name}.",
+        entry.line, entry.section, entry.name
+    ))
+}
+
+fn unknown_parameter(section: &str, name: &str) -> ServerError {
+    invalid(format!("There is no parameter {section}.{name}; the nearest is {}.", Id::nearest(section, name)))
+}
+
+fn together_text(id: Id, value: &Checked, problem: &str) -> String {
+    format!(
+        "{}.{}: '{}' is not possible; {problem}.",
+        id.definition().section,
+        id.definition().name,
+        value.text
+    )
+}
+
+/// Rules that bind several parameters; the error names the one to blame and what is allowed.
+fn check_together<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Result<(), (Id, String)> {
+    let page = value(Id::PageSize).number.max(1);
+    if !value(Id::BackupBlockSize).number.is_multiple_of(page) {
+        return Err((
+            Id::BackupBlockSize,
+            format!("allowed: a multiple of IndexFile.BlockSize ({page} bytes)"),
+        ));
+    }
+    if value(Id::LogBlockSize).number > value(Id::MinSplitSize).number {
+        return Err((Id::LogBlockSize, "allowed: at most Logging.MinSplitSize".to_owned()));
+    }
+    let digit = &value(Id::DigitTemplateChar).text;
+    let digits = value(Id::FileNameTemplate).text.matches(digit.as_str()).count();
+    if !(4..=10).contains(&digits) {
+        return Err((
+            Id::FileNameTemplate,
+            format!("allowed: a file name with 4 to 10 digit characters '{digit}'"),
+        ));
+    }
+    let beyond = !listen_address(value(Id::Listen), value(Id::ReadTimeout)).is_loopback();
+    if beyond && value(Id::HsbEnabled).number == 1 && value(Id::PeerSecretFile).text.is_empty() {
+        let rule = "a HotStandby server that listens beyond this machine needs HotStandby.PeerSecretFile";
+        return Err((Id::Listen, rule.to_owned()));
+    }
+    Ok(())
+}
+
+/// What is allowed but hardly meant.
+fn doubts<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let (interval, timeout) = (value(Id::PingInterval).number, value(Id::PingTimeout).number);
+    if timeout > 0 && timeout <= interval {
+        doubts.push(format!("HotStandby.PingTimeout ({timeout} ms) is not longer than PingInterval ({interval} ms): the connection will break for no reason."));
+    }
+    if value(Id::HsbEnabled).number == 1 && ConnectString::parse(&value(Id::Connect).text).is_err() {
+        doubts.push(
+            "HotStandby.HSBEnabled is yes but HotStandby.Connect is not set: the servers cannot connect."
+                .to_owned(),
+        );
+    }
+    doubts
+}

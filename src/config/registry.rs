@@ -1,0 +1,247 @@
+//! The one table of all parameters of solid.ini.
+//!
+//! Everything else (checks, listings, the example file, typed getters) is derived from it. Not here: values.
+
+use super::kind::{Kind, Unit};
+
+/// When a change takes effect and whether one is possible.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Only by editing solid.ini.
+    ReadOnly,
+    /// At once.
+    Immediate,
+    /// At the next start.
+    Startup,
+    /// With the next new database.
+    Create,
+}
+
+impl Access {
+    /// As the documentation abbreviates it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::ReadOnly => "RO",
+            Access::Immediate => "RW",
+            Access::Startup => "RW/Startup",
+            Access::Create => "RW/Create",
+        }
+    }
+}
+
+/// One parameter.
+#[derive(Debug)]
+pub struct Definition {
+    /// Section, as it is written.
+    pub section: &'static str,
+    /// Name, as it is written.
+    pub name: &'static str,
+    /// Value if solid.ini says nothing.
+    pub factory: &'static str,
+    /// When a change takes effect.
+    pub access: Access,
+    /// What a value may be.
+    pub kind: Kind,
+    /// True if solidDB does not know it.
+    pub ours: bool,
+    /// One line of meaning.
+    pub meaning: &'static str,
+}
+
+/// Older names: section, name, and the parameter that is meant.
+pub const ALIASES: &[(&str, &str, Id)] = &[("HotStandby", "PrimaryAlone", Id::AutoPrimaryAlone)];
+
+macro_rules! registry {
+    ($($id:ident: $section:literal, $name:literal, $factory:literal, $access:ident, $kind:expr, $ours:literal, $meaning:literal;)*) => {
+        /// A parameter; its number is the row of [`REGISTRY`].
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Id { $(#[doc = $meaning] $id),* }
+
+        impl Id {
+            /// Every parameter, in the table's order.
+            pub const ALL: &[Id] = &[$(Id::$id),*];
+        }
+
+        /// All parameters, grouped by section.
+        pub const REGISTRY: &[Definition] = &[$(Definition {
+            section: $section, name: $name, factory: $factory, access: Access::$access, kind: $kind, ours: $ours,
+            meaning: $meaning,
+        }),*];
+    };
+}
+
+impl Id {
+    /// Its row.
+    pub fn definition(self) -> &'static Definition {
+        &REGISTRY[self as usize]
+    }
+
+    /// The parameter of this section and name, in any letter case, also by an older name.
+    pub fn find(section: &str, name: &str) -> Option<Id> {
+        let position = REGISTRY
+            .iter()
+            .position(|row| row.section.eq_ignore_ascii_case(section) && row.name.eq_ignore_ascii_case(name));
+        let alias = || {
+            ALIASES
+                .iter()
+                .find(|alias| alias.0.eq_ignore_ascii_case(section) && alias.1.eq_ignore_ascii_case(name))
+        };
+        position.map(|row| Id::ALL[row]).or_else(|| alias().map(|alias| alias.2))
+    }
+
+    /// The known parameter that looks most like this one, as `section.name`.
+    pub fn nearest(section: &str, name: &str) -> String {
+        let wanted = format!("{section}.{name}").to_ascii_lowercase();
+        let names = REGISTRY.iter().map(|row| format!("{}.{}", row.section, row.name));
+        names.min_by_key(|known| distance(&known.to_ascii_lowercase(), &wanted)).unwrap_or_default()
+    }
+}
+
+/// The known section that looks most like this one.
+pub fn nearest_section(section: &str) -> &'static str {
+    let wanted = section.to_ascii_lowercase();
+    REGISTRY
+        .iter()
+        .map(|row| row.section)
+        .min_by_key(|known| distance(&known.to_ascii_lowercase(), &wanted))
+        .unwrap_or("")
+}
+
+/// True if there is a section of this name, in any letter case.
+pub fn is_section(section: &str) -> bool {
+    REGISTRY.iter().any(|row| row.section.eq_ignore_ascii_case(section))
+}
+
+/// How many letters must be inserted, removed or replaced to get from one to the other. Only the first 100 characters
+/// count, so that a huge line in a file costs nothing.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().take(100).collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, letter) in left.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, other) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+const DAY_MS: u64 = 86_400_000;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const MILLISECONDS: Kind = Kind::Number { minimum: 0, maximum: DAY_MS, unit: Unit::Milliseconds };
+const SECONDS: Kind = Kind::Number { minimum: 0, maximum: 86_400, unit: Unit::Seconds };
+const ONE_TO_THREE: Kind = Kind::Number { minimum: 1, maximum: 3, unit: Unit::None };
+const LISTEN: Kind = Kind::Address { optional: false };
+const CONNECT: Kind = Kind::Address { optional: true };
+const PERIOD: Kind = Kind::Number { minimum: 10, maximum: DAY_MS, unit: Unit::Milliseconds };
+
+registry! {
+    Listen: "Com", "Listen", "tcp 1964", Immediate, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine.";
+    MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused.";
+    ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a network read that has begun may take, in milliseconds; 0: for ever.";
+
+    BackupBlockSize: "General", "BackupBlockSize", "64K", Startup, Kind::Size { minimum: 512, maximum: GIB }, false, "Block of netcopy and backup; a multiple of IndexFile.BlockSize.";
+    BackupDirectory: "General", "BackupDirectory", "backup", Startup, Kind::Text, false, "Where 'backup' writes unless told otherwise.";
+    BackupDeleteLog: "General", "BackupDeleteLog", "yes", Startup, Kind::YesNo, false, "Delete log files that a finished backup makes superfluous.";
+    CheckpointDeleteLog: "General", "CheckpointDeleteLog", "yes", Startup, Kind::YesNo, false, "Delete log files that a checkpoint makes superfluous.";
+    CheckpointInterval: "General", "CheckpointInterval", "50000", Immediate, Kind::Number { minimum: 1, maximum: 1_000_000_000, unit: Unit::Records }, false, "Log records between checkpoints.";
+    MinCheckpointTime: "General", "MinCheckpointTime", "300", Immediate, SECONDS, false, "Least time between automatic checkpoints, in seconds.";
+    LockWaitTimeOut: "General", "LockWaitTimeOut", "30", Immediate, SECONDS, false, "How long a statement waits to become the writer, or for a state that accepts writes, in seconds.";
+    TransactionIdleTimeOut: "General", "TransactionIdleTimeOut", "5", Immediate, SECONDS, true, "An open write transaction that is idle this long while others wait is rolled back, in seconds; 0: never.";
+    Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients.";
+    Diskless: "General", "Diskless", "no", ReadOnly, Kind::YesNo, false, "Keep nothing on disk.";
+
+    DatabaseFile: "IndexFile", "FileSpec_1", "solid.db", ReadOnly, Kind::Text, false, "The database file.";
+    PageSize: "IndexFile", "BlockSize", "4K", Create, Kind::PageSize, false, "Page size of the database.";
+    CacheSize: "IndexFile", "CacheSize", "64M", Startup, Kind::Size { minimum: 512 << 10, maximum: TIB }, false, "Page cache.";
+
+    LogEnabled: "Logging", "LogEnabled", "yes", Startup, Kind::YesNo, false, "no: the log is kept in memory only, up to HotStandby.MaxMemLogSize.";
+    LogDir: "Logging", "LogDir", ".", Startup, Kind::Text, false, "Directory of the log files.";
+    FileNameTemplate: "Logging", "FileNameTemplate", "sol#####.log", Startup, Kind::FileTemplate, false, "Name of the log files; each # stands for a digit.";
+    DigitTemplateChar: "Logging", "DigitTemplateChar", "#", Startup, Kind::Character, false, "The character that stands for a digit in FileNameTemplate.";
+    MinSplitSize: "Logging", "MinSplitSize", "10M", Startup, Kind::Size { minimum: 64 << 10, maximum: 4 * GIB - 1 }, false, "Size of a log file at which the next one is begun.";
+    LogBlockSize: "Logging", "BlockSize", "16K", Startup, Kind::Size { minimum: 512, maximum: 16 << 20 }, false, "Unit of writing to the log.";
+    DurabilityLevel: "Logging", "DurabilityLevel", "2", Immediate, ONE_TO_THREE, false, "When a commit must be on disk: 1 relaxed, 2 adaptive, 3 strict.";
+    RelaxedMaxDelay: "Logging", "RelaxedMaxDelay", "5000", Startup, Kind::Number { minimum: 100, maximum: DAY_MS, unit: Unit::Milliseconds }, false, "Longest time until a relaxed commit is on disk, in milliseconds.";
+    DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Write the log past the operating system's cache.";
+
+    HsbEnabled: "HotStandby", "HSBEnabled", "no", ReadOnly, Kind::YesNo, false, "This server is one of a HotStandby pair.";
+    Connect: "HotStandby", "Connect", "", Immediate, CONNECT, false, "Where the other server listens; can be changed only while not connected.";
+    ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: as long as the system allows.";
+    PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds.";
+    PingTimeout: "HotStandby", "PingTimeout", "4000", Immediate, MILLISECONDS, false, "Silence after which the connection counts as broken, in milliseconds; 0: no pinging.";
+    AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
+    SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";
+    AcknowledgePolicy: "HotStandby", "2SafeAckPolicy", "1", Immediate, ONE_TO_THREE, false, "When the secondary acknowledges: 1 received, 2 visible, 3 durable.";
+    OneSafeMaxDelay: "HotStandby", "1SafeMaxDelay", "5000", Immediate, MILLISECONDS, false, "Longest time until a committed 1-safe transaction is sent, in milliseconds.";
+    CatchupSpeedRate: "HotStandby", "CatchupSpeedRate", "70", Immediate, Kind::Number { minimum: 1, maximum: 99, unit: Unit::Percent }, false, "Share of the server's time that catchup may take, in percent.";
+    MaxLogSize: "HotStandby", "MaxLogSize", "0", Immediate, Kind::Size { minimum: 0, maximum: 1024 * TIB }, false, "Bytes of log kept for the other server, after which the server becomes STANDALONE; 0: unlimited.";
+    MaxMemLogSize: "HotStandby", "MaxMemLogSize", "8M", ReadOnly, Kind::Size { minimum: 64 << 10, maximum: TIB }, false, "Size of a log that is kept in memory.";
+    CopyDirectory: "HotStandby", "CopyDirectory", "", Immediate, Kind::Text, false, "Where 'hsb copy' writes unless told otherwise.";
+    NetcopyRpcTimeout: "HotStandby", "NetcopyRpcTimeout", "30000", Immediate, PERIOD, false, "Silence after which a netcopy is given up, in milliseconds.";
+    NetcopyRpcCompress: "HotStandby", "NetcopyRpcCompress", "no", Immediate, Kind::YesNo, false, "Compress the blocks of a netcopy.";
+    NetcopyMaxRate: "HotStandby", "NetcopyMaxRate", "0", Immediate, Kind::Size { minimum: 0, maximum: TIB }, true, "Bytes per second that a netcopy may send; 0: unlimited.";
+    PeerSecretFile: "HotStandby", "PeerSecretFile", "", Startup, Kind::Text, true, "File with the secret that both servers share; required when listening beyond this machine.";
+
+    ReadMostlyLoadPercentAtPrimary: "Cluster", "ReadMostlyLoadPercentAtPrimary", "50", Immediate, Kind::Number { minimum: 0, maximum: 100, unit: Unit::Percent }, false, "Share of READ_MOSTLY clients that the primary keeps for itself, in percent.";
+
+    FailoverWaitTimeout: "TransparentFailover", "WaitTimeout", "2000", Startup, MILLISECONDS, false, "Read by clients: how long to wait for the new primary's event, in milliseconds.";
+    FailoverReconnectTimeout: "TransparentFailover", "ReconnectTimeout", "10000", Startup, MILLISECONDS, false, "Read by clients: how long to look for a primary, in milliseconds.";
+
+    WatchdogConnect1: "Watchdog", "Connect1", "", Startup, CONNECT, false, "Read by watchdog: the first server.";
+    WatchdogConnect2: "Watchdog", "Connect2", "", Startup, CONNECT, false, "Read by watchdog: the second server.";
+    WatchdogUsername1: "Watchdog", "Username1", "", Startup, Kind::Text, false, "Read by watchdog: user at the first server; asked for if empty.";
+    WatchdogUsername2: "Watchdog", "Username2", "", Startup, Kind::Text, false, "Read by watchdog: user at the second server; asked for if empty.";
+    WatchdogPassword1: "Watchdog", "Password1", "", Startup, Kind::Secret, false, "Read by watchdog: password at the first server; asked for if empty.";
+    WatchdogPassword2: "Watchdog", "Password2", "", Startup, Kind::Secret, false, "Read by watchdog: password at the second server; asked for if empty.";
+    WatchdogNumRetry: "Watchdog", "NumRetry", "0", Startup, Kind::Number { minimum: 0, maximum: 1000, unit: Unit::None }, false, "Read by watchdog: further tries, without a pause, before a server counts as gone.";
+    WatchdogPingInterval: "Watchdog", "PingInterval", "1000", Startup, PERIOD, false, "Read by watchdog: time between two looks at the servers, in milliseconds.";
+    WatchdogAutoSwitch: "Watchdog", "AutoSwitch", "yes", Startup, Kind::YesNo, false, "Read by watchdog: act on a failure; no: only write down what should be done.";
+    WatchdogDualSecAutoSwitch: "Watchdog", "DualSecAutoSwitch", "yes", Startup, Kind::YesNo, false, "Read by watchdog: when both servers are secondaries, make the one that is ahead primary.";
+    WatchdogLog: "Watchdog", "WatchdogLog", "watchdog.log", Startup, Kind::Text, false, "Read by watchdog: its log file.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_consistent() {
+        let mut seen = std::collections::HashSet::new();
+        let mut sections: Vec<&str> = Vec::new();
+        for (row, definition) in REGISTRY.iter().enumerate() {
+            let key = format!("{}.{}", definition.section, definition.name).to_ascii_lowercase();
+            assert!(seen.insert(key.clone()), "{key} twice");
+            let checked = definition.kind.check(definition.factory);
+            assert_eq!(checked.map(|value| value.text), Ok(definition.factory.to_owned()), "{key}");
+            assert!(definition.meaning.ends_with('.'), "{key}");
+            assert_eq!(
+                Id::find(definition.section, &definition.name.to_ascii_uppercase()),
+                Some(Id::ALL[row])
+            );
+            assert_eq!(Id::ALL[row] as usize, row);
+            if sections.last() != Some(&definition.section) {
+                assert!(
+                    !sections.contains(&definition.section),
+                    "{} is not in one piece",
+                    definition.section
+                );
+                sections.push(definition.section);
+            }
+        }
+    }
+
+    #[test]
+    fn older_names_and_near_misses_are_found() {
+        assert_eq!(Id::find("hotstandby", "PRIMARYALONE"), Some(Id::AutoPrimaryAlone));
+        assert_eq!(Id::find("HotStandby", "PingTimeuot"), None);
+        assert_eq!(Id::nearest("HotStandby", "PingTimeuot"), "HotStandby.PingTimeout");
+        assert_eq!(Id::nearest("Loging", "logdir"), "Logging.LogDir");
+        assert_eq!(nearest_section("HotStandBay"), "HotStandby");
+        assert!(is_section("com"));
+    }
+}

@@ -1,0 +1,317 @@
+//! The one port of the server: accepts connections, tells the three protocols apart by their first bytes, and hands
+//! each connection to its handler on a thread of its own.
+//!
+//! The bytes are looked at, not taken: the handler reads the connection from its beginning. Not here: the protocols.
+//! Invariants: a silent or senseless client costs one thread for [`FIRST_BYTES_TIMEOUT`] at most; peers and consoles
+//! get in when SQL clients fill the server.
+
+use super::console;
+use crate::codec::MAGIC;
+use crate::hsb::codes::Code;
+use log::{info, warn};
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Time for the first bytes of a connection.
+pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections beyond Com.MaxConnections that are let in at all, for peers, consoles, cancel requests and refusals.
+const RESERVED_CONNECTIONS: usize = 256;
+/// A PostgreSQL start-up message is no longer than this.
+const MAX_STARTUP_BYTES: u32 = 10_000;
+/// Codes of the PostgreSQL messages that stand in place of a version.
+const CANCEL_REQUEST: u32 = 80_877_102;
+const ENCRYPTION_REQUESTS: [u32; 2] = [80_877_103, 80_877_104];
+
+/// Takes over a connection of one protocol, on a thread of its own; the connection ends when it returns.
+pub type Handler = Box<dyn Fn(TcpStream) + Send + Sync>;
+
+/// One handler per protocol.
+pub struct Handlers {
+    /// PostgreSQL clients.
+    pub sql: Handler,
+    /// The other server.
+    pub peer: Handler,
+    /// Text lines.
+    pub console: Handler,
+}
+
+/// A running listener. Dropping it does not stop it.
+pub struct ListenerHandle {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stopping: AtomicBool,
+    /// All connections.
+    connections: AtomicUsize,
+    /// Those of SQL clients.
+    sql_connections: AtomicUsize,
+    maximum_sql_connections: Box<dyn Fn() -> usize + Send + Sync>,
+    handlers: Handlers,
+    first_bytes_timeout: Duration,
+}
+
+/// Accepts connections from now on.
+pub fn start(
+    listener: TcpListener,
+    maximum_connections: impl Fn() -> usize + Send + Sync + 'static,
+    handlers: Handlers,
+) -> std::io::Result<ListenerHandle> {
+    start_within(listener, Box::new(maximum_connections), handlers, FIRST_BYTES_TIMEOUT)
+}
+
+fn start_within(
+    listener: TcpListener,
+    maximum_sql_connections: Box<dyn Fn() -> usize + Send + Sync>,
+    handlers: Handlers,
+    first_bytes_timeout: Duration,
+) -> std::io::Result<ListenerHandle> {
+    let address = listener.local_addr()?;
+    let shared = Arc::new(Shared {
+        stopping: AtomicBool::new(false),
+        connections: AtomicUsize::new(0),
+        sql_connections: AtomicUsize::new(0),
+        maximum_sql_connections,
+        handlers,
+        first_bytes_timeout,
+    });
+    let thread = {
+        let shared = Arc::clone(&shared);
+        Builder::new().name("listener".to_owned()).spawn(move || accept_all(&listener, &shared))?
+    };
+    Ok(ListenerHandle { address, shared, thread: Some(thread) })
+}
+
+impl ListenerHandle {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// SQL connections at this moment.
+    pub fn sql_connections(&self) -> usize {
+        self.shared.sql_connections.load(Ordering::Relaxed)
+    }
+
+    /// Accepts no more and closes the port. Connections that are there go on.
+    pub fn stop(mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let mut target = self.address;
+        if target.ip().is_unspecified() {
+            target.set_ip(if target.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        // A connection of our own wakes the thread; if it cannot be made, others are waiting there and do it.
+        let _ = TcpStream::connect_timeout(&target, Duration::from_secs(1));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("The listener's thread ended in a panic.");
+        }
+    }
+}
+
+fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        match accepted {
+            Ok((stream, from)) => admit(stream, from, shared),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+            Err(error) => {
+                warn!("A connection cannot be accepted: {error}.");
+                // Usually no file descriptors are left: trying again at once would only burn time.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
+    let limit = (shared.maximum_sql_connections)().saturating_add(RESERVED_CONNECTIONS);
+    let Some(place) = Place::take(shared, |shared| &shared.connections, limit) else {
+        warn!("A connection from {from} was closed: {limit} connections are open.");
+        return;
+    };
+    let shared = Arc::clone(shared);
+    let run = move || {
+        let _place = place;
+        serve(stream, from, &shared);
+    };
+    if let Err(error) = Builder::new().name(format!("client {from}")).spawn(run) {
+        warn!("A connection from {from} was closed: no thread can be started ({error}).");
+    }
+}
+
+/// One of a limited number of places, given back when dropped.
+struct Place {
+    shared: Arc<Shared>,
+    counter: fn(&Shared) -> &AtomicUsize,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicUsize, limit: usize) -> Option<Place> {
+        let more = |taken: usize| (taken < limit).then_some(taken + 1);
+        counter(shared).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Place { shared: Arc::clone(shared), counter })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        (self.counter)(&self.shared).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
+    set_options(&stream);
+    let protocol = match recognise(&stream, shared.first_bytes_timeout) {
+        Ok(protocol) => protocol,
+        Err(problem) => {
+            info!("A connection from {from} was closed: {problem}");
+            let _ = (&stream)
+                .write_all(format!("ERROR {} {problem}\n", Code::INVALID_ARGUMENT.number()).as_bytes());
+            console::close(&stream);
+            return;
+        }
+    };
+    match protocol {
+        Protocol::Peer => (shared.handlers.peer)(stream),
+        Protocol::Console => (shared.handlers.console)(stream),
+        Protocol::Sql { cancel: true } => (shared.handlers.sql)(stream),
+        Protocol::Sql { cancel: false } => {
+            let maximum = (shared.maximum_sql_connections)();
+            match Place::take(shared, |shared| &shared.sql_connections, maximum) {
+                Some(_place) => (shared.handlers.sql)(stream),
+                None => {
+                    warn!(
+                        "A connection from {from} was refused: {maximum} clients are connected (Com.MaxConnections)."
+                    );
+                    refuse_sql(&stream, maximum);
+                    console::close(&stream);
+                }
+            }
+        }
+    }
+}
+
+fn set_options(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6);
+    // A connection without these options is slower, not wrong.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Protocol {
+    Sql { cancel: bool },
+    Peer,
+    Console,
+}
+
+/// Looks at the first bytes without taking them; the error is a sentence for the client.
+fn recognise(stream: &TcpStream, timeout: Duration) -> Result<Protocol, &'static str> {
+    const SILENT: &str = "Nothing that this server understands came in time.";
+    let deadline = Instant::now() + timeout;
+    let mut bytes = [0; 8];
+    let mut known = 0;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return Err(SILENT);
+        }
+        match stream.peek(&mut bytes) {
+            Ok(0) => return Err("The connection was closed before anything came."),
+            Ok(length) if length == known => {
+                // Peeking does not wait for more than is there, so it has to be asked again; and if the client has
+                // closed meanwhile, no more will come and the time runs out.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(length) => {
+                known = length;
+                if let Some(verdict) = classify(&bytes[..length]) {
+                    stream.set_read_timeout(None).map_err(|_| SILENT)?;
+                    return verdict;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Err(SILENT),
+        }
+    }
+}
+
+/// The protocol that begins with these bytes; none while more of them are needed.
+fn classify(bytes: &[u8]) -> Option<Result<Protocol, &'static str>> {
+    const SENSELESS: &str =
+        "This server speaks the PostgreSQL protocol and takes text lines; this is neither.";
+    let first = *bytes.first()?;
+    if bytes.starts_with(&MAGIC) {
+        return Some(Ok(Protocol::Peer));
+    }
+    if MAGIC.starts_with(bytes) {
+        return None;
+    }
+    if first != 0 {
+        // Bytes that begin a character of UTF-8 text.
+        let text = matches!(first, b' '..=b'~' | 0xc2..=0xf4 | b'\t' | b'\r' | b'\n');
+        return Some(if text { Ok(Protocol::Console) } else { Err(SENSELESS) });
+    }
+    let [a, b, c, d, rest @ ..] = bytes else { return None };
+    if !(8..=MAX_STARTUP_BYTES).contains(&u32::from_be_bytes([*a, *b, *c, *d])) {
+        return Some(Err(SENSELESS));
+    }
+    let [a, b, c, d] = *rest else { return None };
+    let code = u32::from_be_bytes([a, b, c, d]);
+    // Any 3.x counts: the server may answer with a lower version.
+    if code >> 16 == 3 || code == CANCEL_REQUEST || ENCRYPTION_REQUESTS.contains(&code) {
+        return Some(Ok(Protocol::Sql { cancel: code == CANCEL_REQUEST }));
+    }
+    Some(Err(SENSELESS))
+}
+
+/// Tells a PostgreSQL client that the server is full. A request for encryption is declined first, because clients do
+/// not show an error that comes instead of that answer.
+fn refuse_sql(mut stream: &TcpStream, maximum: usize) {
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    for _ in 0..=ENCRYPTION_REQUESTS.len() {
+        let mut head = [0; 8];
+        if stream.read_exact(&mut head).is_err() {
+            return;
+        }
+        let [.., a, b, c, d] = head;
+        if !ENCRYPTION_REQUESTS.contains(&u32::from_be_bytes([a, b, c, d])) {
+            break;
+        }
+        if stream.write_all(b"N").is_err() {
+            return;
+        }
+    }
+    let text = format!("too many clients: {maximum} are connected already (Com.MaxConnections)");
+    let mut body = Vec::new();
+    for (field, value) in [('S', "FATAL"), ('V', "FATAL"), ('C', "53300"), ('M', &text)] {
+        body.extend_from_slice(format!("{field}{value}\0").as_bytes());
+    }
+    body.push(0);
+    let mut message = vec![b'E'];
+    message.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    message.extend_from_slice(&body);
+    let _ = stream.write_all(&message);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Tests of the listener.
+
+use super::*;
+use crossbeam_channel::{Receiver, unbounded};
+
+const STARTUP: &[u8] = &[0, 0, 0, 9, 0, 3, 0, 0, 0];
+const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+const CANCEL: &[u8] = &[0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2];
+
+/// A listener whose handlers tell what they got and keep the connection until the client closes.
+fn listener(maximum: usize, timeout: Duration) -> (ListenerHandle, Receiver<(&'static str, Vec<u8>)>) {
+    let (sender, received) = unbounded();
+    let handler = |name: &'static str| -> Handler {
+        let sender = sender.clone();
+        Box::new(move |mut stream: TcpStream| {
+            let mut bytes = [0; 8];
+            let length = stream.read(&mut bytes).unwrap();
+            stream.write_all(name.as_bytes()).unwrap();
+            sender.send((name, bytes[..length].to_vec())).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        })
+    };
+    let handlers = Handlers { sql: handler("sql"), peer: handler("peer"), console: handler("console") };
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    (start_within(socket, Box::new(move || maximum), handlers, timeout).unwrap(), received)
+}
+
+fn connect(handle: &ListenerHandle, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(handle.address()).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "condition not met in time");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_three_protocols_are_told_apart() {
+    let (handle, received) = listener(10, FIRST_BYTES_TIMEOUT);
+    for (bytes, name) in [
+        (STARTUP, "sql"),
+        (SSL_REQUEST, "sql"),
+        (CANCEL, "sql"),
+        (b"HSBF\x01\x02\0\0", "peer"),
+        (b"login a b\n", "console"),
+        (b"HSB\n", "console"),
+        ("ä\n".as_bytes(), "console"),
+    ] {
+        let _client = connect(&handle, bytes);
+        let (who, seen) = received.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!((who, &seen[..]), (name, &bytes[..bytes.len().min(8)]));
+    }
+    handle.stop();
+}
+
+#[test]
+fn bytes_may_come_one_by_one() {
+    let (handle, received) = listener(10, FIRST_BYTES_TIMEOUT);
+    let mut client = TcpStream::connect(handle.address()).unwrap();
+    client.set_nodelay(true).unwrap();
+    for byte in STARTUP {
+        client.write_all(&[*byte]).unwrap();
+        std::thread::yield_now();
+    }
+    assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap().0, "sql");
+    handle.stop();
+}
+
+#[test]
+fn garbage_and_silence_get_one_line_and_the_end() {
+    let (handle, received) = listener(10, Duration::from_millis(50));
+    for bytes in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc"[..],
+        &[0xff; 20],
+        &[0; 8],
+        &[0, 0, 0, 8, 9, 9, 9, 9],
+        b"",
+        b"HS",
+    ] {
+        let mut answer = String::new();
+        connect(&handle, bytes).read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("ERROR 14526 ") && answer.ends_with(".\n"), "{bytes:?}: {answer}");
+    }
+    assert!(received.is_empty());
+    wait_until(|| handle.shared.connections.load(Ordering::Relaxed) == 0);
+    handle.stop();
+}
+
+#[test]
+fn above_the_maximum_sql_is_refused_and_the_others_get_in() {
+    let (handle, received) = listener(1, FIRST_BYTES_TIMEOUT);
+    let first = connect(&handle, STARTUP);
+    assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap().0, "sql");
+    let mut refused = connect(&handle, SSL_REQUEST);
+    let mut declined = [0; 1];
+    refused.read_exact(&mut declined).unwrap();
+    assert_eq!(&declined, b"N");
+    refused.write_all(STARTUP).unwrap();
+    let mut answer = Vec::new();
+    refused.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(
+        answer[0] == b'E' && text.contains("C53300\0") && text.contains("too many clients: 1 are"),
+        "{text}"
+    );
+    assert_eq!(u32::from_be_bytes([answer[1], answer[2], answer[3], answer[4]]) as usize + 1, answer.len());
+    let others = [(&b"HSBF"[..], "peer"), (b"login", "console"), (CANCEL, "sql")];
+    let _open: Vec<TcpStream> = others
+        .iter()
+        .map(|(bytes, name)| {
+            let stream = connect(&handle, bytes);
+            assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap().0, *name);
+            stream
+        })
+        .collect();
+    assert_eq!(handle.sql_connections(), 1);
+    drop(first);
+    wait_until(|| handle.sql_connections() == 0);
+    let _next = connect(&handle, STARTUP);
+    assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap().0, "sql");
+    handle.stop();
+}
+
+#[test]
+fn after_stop_the_port_is_free() {
+    let (handle, _received) = listener(1, FIRST_BYTES_TIMEOUT);
+    let address = handle.address();
+    handle.stop();
+    TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn every_beginning_is_decided_within_eight_bytes() {
+    let mut state = 7_u64;
+    for _ in 0..100_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut bytes = state.to_be_bytes();
+        if state & 3 == 0 {
+            bytes[..3].fill(0);
+        }
+        assert!(classify(&bytes).is_some(), "{bytes:?}");
+    }
+    assert_eq!(classify(b""), None);
+}

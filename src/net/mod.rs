@@ -1,0 +1,4 @@
+//! What arrives on the port: the listener that tells the protocols apart, and the protocols.
+
+pub mod console;
+pub mod listener;
