@@ -15,14 +15,19 @@ use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell};
 use super::secondary_applier::{Drain, DropPending, Follow, KeepPending};
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, Command, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use crate::hsb::event::{
+    Admission, BatchInfo, Command, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, Purpose, RequestId,
+};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
-use crate::hsb::settings::Settings;
+use crate::hsb::settings::{Safeness, Settings};
 use crate::hsb::state::State;
 use crate::net::peer::handshake;
 use crate::storage::batch::Batch;
 use crate::storage::writer::{Submission, WriterRequest};
+
+/// Rows of an answer: RC and TEXT.
+pub type Answer = Vec<(u32, String)>;
 
 /// From the writer: a batch to log, send and decide, or to take back. Answered through [`Outside::writer`].
 #[derive(Message, Debug)]
@@ -35,8 +40,8 @@ pub struct FromWriter(pub WriterRequest);
 pub struct Operator {
     /// What is asked; `None`: leave the peer in order, the server goes down.
     pub command: Option<Command>,
-    /// RC and TEXT.
-    pub reply: Sender<(Code, String)>,
+    /// Where the answer goes.
+    pub reply: Sender<Answer>,
 }
 
 /// From replication sender and ping monitor: a connection has ended or fallen silent.
@@ -231,7 +236,7 @@ pub struct Supervisor {
     batch: Option<Batch>,
     /// The batch that the heart holds back.
     held: Option<Submission>,
-    replies: HashMap<RequestId, Sender<(Code, String)>>,
+    replies: HashMap<RequestId, Sender<Answer>>,
     arrivals: HashMap<LinkId, TcpStream>,
     copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
     last_number: u64,
@@ -364,7 +369,7 @@ impl Supervisor {
     fn answer(&mut self, request: RequestId, code: Code, text: String) {
         if let Some(reply) = self.replies.remove(&request) {
             // An operator who has gone away misses the answer, not the effect.
-            let _ = reply.send((code, text));
+            let _ = reply.send(vec![(code.number(), text)]);
         }
     }
 
@@ -376,9 +381,9 @@ impl Supervisor {
 
     fn submit(&mut self, submission: Submission, context: &mut Context<Self>) {
         let two_safe = match submission.two_safe {
-            Some(true) => crate::hsb::settings::Safeness::TwoSafe,
-            Some(false) => crate::hsb::settings::Safeness::OneSafe,
-            None => crate::hsb::settings::Safeness::Default,
+            Some(true) => Safeness::TwoSafe,
+            Some(false) => Safeness::OneSafe,
+            None => Safeness::Default,
         };
         let durability = submission.durability;
         let needs_acknowledgement = self.heart.needs_acknowledgement(two_safe, durability);
@@ -390,7 +395,7 @@ impl Supervisor {
             }
         };
         let strict = self.heart.settings().is_strict(durability, needs_acknowledgement);
-        let info = crate::hsb::event::BatchInfo { after: batch.after, needs_acknowledgement, strict };
+        let info = BatchInfo { after: batch.after, needs_acknowledgement, strict };
         let effects = self.heart.handle(Event::BatchReady(info));
         if effects.contains(&Effect::Hold) {
             self.held = Some(submission);

@@ -12,7 +12,7 @@ use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::storage::batch::{Batch, BatchHeader};
 use crate::storage::capture::Capture;
-use crate::storage::database;
+use crate::storage::{checkpoint, database};
 
 pub(super) struct Core {
     connection: Connection,
@@ -177,6 +177,11 @@ impl Core {
         {
             log::error!("ROLLBACK failed: {error}");
         }
+    }
+
+    /// Between batches only: within one, SQLite has nothing that it could move.
+    pub(super) fn checkpoint(&self) -> Result<(), ServerError> {
+        if self.lost_batch() { checkpoint::move_pages(&self.connection) } else { Ok(()) }
     }
 
     pub(super) fn run(&self, sql: &str) -> Result<(), ServerError> {

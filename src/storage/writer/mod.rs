@@ -304,6 +304,14 @@ impl Writer {
         self.decisions.1.recv().unwrap_or(Decision::Abandon)
     }
 
+    /// Moves SQLite's log into the database file while the writer stands still, so that it starts over.
+    pub fn checkpoint(&self) -> Result<(), ServerError> {
+        match self.lock_core().as_mut() {
+            Some(core) => core.checkpoint(),
+            None => Ok(()),
+        }
+    }
+
     /// Gives the writer up with nothing to commit.
     fn end_batch(&self) {
         if let Some(core) = self.lock_core().as_mut() {

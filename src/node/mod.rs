@@ -1,0 +1,134 @@
+//! A node: the one place that opens storage, starts threads and actors, and wires them.
+//!
+//! Everything here is construction and destruction; what happens in between is in `hsb` (decisions), `actors`
+//! (messages), `storage` and `net`.
+
+mod copy;
+mod events;
+mod outside;
+mod sessions;
+mod start;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix::Recipient;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+pub use self::events::EventHub;
+pub use self::start::{StartOptions, settings_of};
+pub use self::status::{NodeStatus, Snapshot};
+use crate::actors::admin_handler::AdminCommand;
+use crate::actors::supervisor::{Answer, Operator};
+use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::config::Parameters;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::net::listener::ListenerHandle;
+use crate::sql::registry::SessionRegistry;
+use crate::storage::database::Database;
+use crate::storage::writer::Writer;
+
+/// How long the end of the server waits for the peer, for sessions, for threads.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
+
+/// What a session gets of its node.
+pub struct NodeContext {
+    /// For readers.
+    pub database: Arc<Database>,
+    /// For writers.
+    pub writer: Arc<Writer>,
+    /// State and connection.
+    pub status: Arc<NodeStatus>,
+    /// Admin commands.
+    pub admin: AdminPort,
+    /// Who is connected.
+    pub sessions: Arc<SessionRegistry>,
+    /// solid.ini.
+    pub parameters: Arc<Parameters>,
+    /// Events as they happen.
+    pub events: Arc<EventHub>,
+}
+
+/// The way to the admin handler from any thread that may block.
+#[derive(Clone)]
+pub struct AdminPort(Recipient<AdminCommand>);
+
+impl AdminPort {
+    /// Gives a command and waits for its answer.
+    pub fn execute(&self, user: &str, may_administrate: bool, text: &str) -> Answer {
+        let (reply, answer) = bounded(1);
+        let command = AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
+        self.0.do_send(command);
+        let gone = || vec![(Code::SHUTTING_DOWN.number(), Code::SHUTTING_DOWN.text().to_string())];
+        answer.recv().unwrap_or_else(|_| gone())
+    }
+}
+
+/// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
+pub struct Node {
+    context: Arc<NodeContext>,
+    listener: ListenerHandle,
+    operator: Recipient<Operator>,
+    shutdown: Receiver<()>,
+    request_shutdown: Sender<()>,
+    log_jobs: Sender<LogJob>,
+    apply_jobs: Sender<ApplyJob>,
+    threads: Vec<JoinHandle<()>>,
+    system: actix_rt::System,
+    /// Held for as long as the node uses the directory.
+    _lock: std::fs::File,
+}
+
+impl Node {
+    /// Opens the directory, recovers, and serves.
+    pub fn start(options: StartOptions) -> Result<Node, ServerError> {
+        start::start(options)
+    }
+
+    /// The address that clients, consoles and the peer use.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// What sessions use: for programs that embed the node.
+    pub fn context(&self) -> &Arc<NodeContext> {
+        &self.context
+    }
+
+    /// Ends [`Node::wait_for_shutdown`].
+    pub fn shutdown_requester(&self) -> Sender<()> {
+        self.request_shutdown.clone()
+    }
+
+    /// Waits for the admin command `shutdown` or for a request of this process.
+    pub fn wait_for_shutdown(&self) {
+        // An error means that nobody is left who could ask.
+        let _ = self.shutdown.recv();
+    }
+
+    /// Takes leave of the peer, ends the sessions, puts everything on disk.
+    pub fn shut_down(self) {
+        let (reply, answer) = bounded(1);
+        self.operator.do_send(Operator { command: None, reply });
+        if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {
+            log::warn!("the other server did not take leave in time");
+        }
+        self.context.sessions.close_all(Code::SHUTDOWN, Duration::from_secs(3));
+        self.listener.stop();
+        self.context.writer.detach();
+        // The threads end when they have done what came before; an error means that they have ended already.
+        let _ = self.log_jobs.send(LogJob::Stop);
+        let _ = self.apply_jobs.send(ApplyJob::Stop);
+        self.system.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread ended badly");
+            }
+        }
+        log::info!("the server has shut down");
+    }
+}

@@ -1,0 +1,105 @@
+//! What the supervisor does to the world: writers, sessions, dialling, copies.
+
+use std::sync::Arc;
+
+use actix::Recipient;
+
+use super::copy;
+use super::start::Storage;
+use super::events::EventHub;
+use super::status::NodeStatus;
+use crate::actors::supervisor::{CopySent, DialEnded, Outside};
+use crate::config::Parameters;
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
+use crate::hsb::heart::Heart;
+use crate::hsb::position::Position;
+use crate::hsb::state::State;
+use crate::net::peer::handshake::{self, Failure};
+use crate::sql::registry::SessionRegistry;
+
+pub(super) struct NodeOutside {
+    pub(super) storage: Arc<Storage>,
+    pub(super) status: Arc<NodeStatus>,
+    pub(super) events: Arc<EventHub>,
+    pub(super) sessions: Arc<SessionRegistry>,
+    pub(super) parameters: Arc<Parameters>,
+    pub(super) dialled: Recipient<DialEnded>,
+    pub(super) copied: Recipient<CopySent>,
+}
+
+impl Outside for NodeOutside {
+    fn decide(&mut self, decision: Decision) {
+        self.storage.writer.decide(decision);
+    }
+
+    fn admit(&mut self, admission: Admission) {
+        self.storage.writer.admit(admission);
+    }
+
+    fn begin_history(&mut self, position: Position, epoch: u64) {
+        self.storage.writer.begin_history(position, epoch);
+    }
+
+    fn entered(&mut self, from: State, to: State, reason: &'static str) {
+        self.status.changed(reason);
+        log::info!("{from} -> {to}: {reason}");
+        self.events.post("SYS_EVENT_HSBSTATESWITCH", to.name());
+    }
+
+    fn connect_status(&mut self, status: ConnectStatus) {
+        log::info!("connection to the other server: {}", status.name());
+        self.events.post("SYS_EVENT_HSBCONNECTSTATUS", status.name());
+    }
+
+    fn publish(&mut self, heart: &Heart) {
+        self.status.publish(heart);
+    }
+
+    fn dial(&mut self, purpose: Purpose, hello: Hello) {
+        let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
+        in_background("dial", move || {
+            dialled.do_send(DialEnded { purpose, outcome: dial(&parameters, purpose, hello) });
+        });
+    }
+
+    fn send_copy(&mut self, hello: Hello) {
+        let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
+        let storage = Arc::clone(&self.storage);
+        in_background("netcopy", move || {
+            let result = copy::send(&parameters, &storage, hello);
+            copied.do_send(CopySent { result });
+        });
+    }
+
+    fn close_sessions(&mut self, code: Code) {
+        let sessions = Arc::clone(&self.sessions);
+        in_background("close-sessions", move || {
+            sessions.close_all(code, std::time::Duration::from_secs(3));
+        });
+    }
+}
+
+/// Reaches the peer that HotStandby.Connect names.
+pub(super) fn dial(
+    parameters: &Parameters,
+    purpose: Purpose,
+    hello: Hello,
+) -> Result<(std::net::TcpStream, Hello), Failure> {
+    let peer = parameters.connect().ok_or((Code::NO_CONNECT_STRING, String::new()))?;
+    let secret = secret(parameters)?;
+    let timeout = peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
+    handshake::dial((&peer.host, peer.port), timeout, secret.as_bytes(), purpose, hello)
+}
+
+pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
+    let secret = parameters.peer_secret();
+    secret.map(Option::unwrap_or_default).map_err(|error| (Code::OPERATION_FAILED, error.message))
+}
+
+/// Runs on a thread of its own what the actors must not wait for.
+pub(super) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.to_string()).spawn(work) {
+        log::error!("cannot start the thread '{name}': {error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! What arrives on the port, handed to where it belongs: SQL sessions, consoles, the peer.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use actix::Recipient;
+use crossbeam_channel::bounded;
+
+use super::start::Storage;
+use super::{NodeContext, copy, outside};
+use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Hello, Purpose};
+use crate::hsb::state::State;
+use crate::net::console::{self, ConsoleHandlers};
+use crate::net::listener::Handlers;
+use crate::net::peer::handshake;
+use crate::net::pg;
+use crate::sql::users;
+
+/// Where the peer's connections go.
+#[derive(Clone)]
+pub(super) struct PeerPort {
+    pub(super) storage: Arc<Storage>,
+    pub(super) arrived: Recipient<PeerArrived>,
+    pub(super) copy_arrives: Recipient<CopyArrives>,
+    pub(super) copy_received: Recipient<CopyReceived>,
+}
+
+pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers {
+    let for_sql = Arc::clone(context);
+    let for_console = Arc::clone(context);
+    let for_peer = Arc::clone(context);
+    Handlers {
+        sql: Box::new(move |stream| pg::serve(stream, &for_sql)),
+        console: Box::new(move |stream| serve_console(&stream, &for_console)),
+        peer: Box::new(move |stream| serve_peer(stream, &for_peer, &peers)),
+    }
+}
+
+struct Login {
+    user: String,
+    may_administrate: bool,
+}
+
+fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
+    let authenticate = |user: &str, password: &str| log_in(context, user, password);
+    let execute = |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
+    let subscribe = |_: &Login| context.events.subscribe();
+    console::serve(stream, &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe });
+}
+
+fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, ServerError> {
+    if context.status.state() == State::Offline {
+        return Err(ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS));
+    }
+    let connection = context.database.open_reader()?;
+    let role = users::check_password(&connection, user, password)?;
+    if !role.may_command() {
+        return Err(ServerError::sql("42501", "the console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE"));
+    }
+    Ok(Login { user: user.to_string(), may_administrate: role.may_administrate() })
+}
+
+/// The handshake, then the connection goes to the supervisor (connect), is answered (probe), or stays here (netcopy).
+fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
+    let from = stream.peer_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
+    let secret = match outside::secret(&context.parameters) {
+        Ok(secret) => secret,
+        Err((code, detail)) => return log::error!("{}: {} {detail}", code.number(), code.text()),
+    };
+    let (purpose, hello) = match handshake::listen(&mut stream, secret.as_bytes()) {
+        Ok(introduction) => introduction,
+        Err((_, detail)) => return log::warn!("a peer connection from {from} was refused: {detail}"),
+    };
+    if !context.parameters.hsb_enabled() {
+        return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY, "");
+    }
+    match purpose {
+        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream, hello }),
+        Purpose::Probe => {
+            let snapshot = context.status.snapshot();
+            let mine = Hello {
+                database_id: peers.storage.database_id().unwrap_or_default(),
+                state: snapshot.state,
+                position: snapshot.decided,
+                log_end: snapshot.log_end,
+                pair: hello.pair,
+            };
+            if handshake::welcome(&mut stream, mine).is_err() {
+                log::warn!("{from} asked for this node's state and left");
+            }
+        }
+        Purpose::Netcopy => receive_copy(&mut stream, hello, context, peers),
+    }
+}
+
+fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+    let (reply, answer) = bounded(1);
+    peers.copy_arrives.do_send(CopyArrives { hello, reply });
+    match answer.recv() {
+        Ok(Ok(mine)) => {
+            let opened = match handshake::welcome(stream, mine) {
+                Ok(()) => copy::receive(&context.parameters, &peers.storage, stream),
+                Err((_, detail)) => {
+                    log::warn!("the netcopy ended before it began: {detail}");
+                    None
+                }
+            };
+            context.sessions.reopen();
+            peers.copy_received.do_send(CopyReceived { opened });
+            if opened.is_some() {
+                crate::net::peer::copy::answer(stream, &Ok(()));
+            }
+        }
+        Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),
+        Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),
+    }
+}
+

@@ -1,0 +1,489 @@
+//! Starting a node: directory, database, recovery, threads, actors, port.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix::prelude::*;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use fs4::fs_std::FileExt;
+
+use super::events::EventHub;
+use super::outside::NodeOutside;
+use super::sessions::{self, PeerPort};
+use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
+use crate::actors::admin_handler::{AdminHandler, AdminTargets};
+use crate::actors::link::LinkRecipients;
+use crate::actors::log_writer::{FromLogThread, LogWriter};
+use crate::actors::ping_monitor::PingMonitor;
+use crate::actors::replication_sender::{ReplicationSender, UseLog};
+use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
+use crate::actors::supervisor::{Checkpointed, FromWriter, Peers, Supervisor};
+use crate::actors::threads::apply::{ApplyJob, ApplyThread};
+use crate::actors::threads::log::{LogJob, LogThread};
+use crate::config::Parameters;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::heart::Heart;
+use crate::hsb::position::Position;
+use crate::hsb::settings::{PairSettings, Settings};
+use crate::hsb::state::State;
+use crate::net::listener;
+use crate::net::peer::copy::CopyProgress;
+use crate::sql::registry::SessionRegistry;
+use crate::sql::{functions, users};
+use crate::storage::batch::Batch;
+use crate::storage::database::{self, Database};
+use crate::storage::log::{LogConfiguration, LogMark};
+use crate::storage::recovery::{self, Recovered};
+use crate::storage::writer::{Writer, WriterRequest};
+use crate::storage::{apply::Applier, checkpoint};
+
+/// How often the checkpointer looks.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Name and password of a new database's administrator, asked for only when one is created.
+pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
+
+/// What a node needs to start.
+pub struct StartOptions {
+    /// solid.ini as it was read.
+    pub parameters: Parameters,
+    /// Wait for a netcopy instead of opening a database.
+    pub backup_server: bool,
+    /// For a new database.
+    pub administrator: AskAdministrator,
+}
+
+/// What the parts of a node that touch storage share.
+pub(super) struct Storage {
+    pub(super) database: Arc<Database>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) log: LogConfiguration,
+    pub(super) log_jobs: Sender<LogJob>,
+    pub(super) apply_jobs: Sender<ApplyJob>,
+    pub(super) use_log: Recipient<UseLog>,
+    pub(super) copy_progress: Arc<CopyProgress>,
+    status: Arc<NodeStatus>,
+}
+
+impl Storage {
+    /// Opens the connection for writing, with functions and access rules.
+    pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
+        let connection = self.database.open_writer()?;
+        functions::register(&connection, &self.status)?;
+        self.writer.attach(connection)
+    }
+
+    pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
+        database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
+    }
+}
+
+pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
+    let parameters = Arc::new(options.parameters);
+    let lock = lock_directory(&parameters)?;
+    let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
+    let log = log_configuration(&parameters);
+    copy::finish_swap(&database, &log)?;
+    let offline = options.backup_server && !database.exists();
+    if options.backup_server && !offline {
+        log::warn!("-x backupserver: there is a database already; starting with it");
+    }
+    if !offline && !database.exists() {
+        create(&database, &parameters, options.administrator)?;
+    }
+    let state = starting_state(&parameters, offline)?;
+    let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
+    let address = parameters.listen();
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
+        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
+        ServerError::with(Code::SERVER_NOT_FOUND, detail)
+    })?;
+    Building::new(parameters, database, log, state).build(recovered, listener, lock)
+}
+
+/// A second server on the same files would ruin them.
+fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
+    let mut path = parameters.database_file().into_os_string();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let refuse = |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
+    let file = File::create(&path).map_err(|error| refuse(error.to_string()))?;
+    match FileExt::try_lock_exclusive(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(refuse("another server runs on this database; stop it or start in another directory (-c)".into())),
+        Err(error) => Err(refuse(error.to_string())),
+    }
+}
+
+fn log_configuration(parameters: &Parameters) -> LogConfiguration {
+    LogConfiguration {
+        directory: parameters.log_directory(),
+        template: parameters.log_file_template(),
+        digit: parameters.log_digit_character(),
+        segment_size_bytes: parameters.log_split_size_bytes(),
+        database_id: [0; 16],
+    }
+}
+
+fn create(database: &Database, parameters: &Parameters, administrator: AskAdministrator) -> Result<(), ServerError> {
+    let (user, password) = administrator()?;
+    let verifier = users::Verifier::of_password(&password)?;
+    let page_size = u32::try_from(parameters.page_size_bytes()).unwrap_or(4096);
+    database.create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
+    log::info!("created the database {} with the administrator {user}", database.path().display());
+    Ok(())
+}
+
+fn starting_state(parameters: &Parameters, offline: bool) -> Result<State, ServerError> {
+    match (parameters.hsb_enabled(), offline) {
+        (true, true) => Ok(State::Offline),
+        (true, false) => Ok(State::SecondaryAlone),
+        (false, false) => Ok(State::Plain),
+        (false, true) => Err(ServerError::with(Code::NOT_HOTSTANDBY, "(-x backupserver)")),
+    }
+}
+
+/// The settings that the heart decides by, as solid.ini has them now.
+pub fn settings_of(parameters: &Parameters) -> Settings {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Settings {
+        safeness: parameters.safeness_level(),
+        durability: parameters.durability_level(),
+        auto_primary_alone: parameters.auto_primary_alone(),
+        has_connect_string: parameters.connect().is_some(),
+        pair: PairSettings {
+            acknowledge_policy: parameters.acknowledge_policy(),
+            ping_interval_ms: milliseconds(parameters.ping_interval()),
+            ping_timeout_ms: milliseconds(parameters.ping_timeout()),
+        },
+    }
+}
+
+/// Everything that exists before the actors do.
+struct Building {
+    parameters: Arc<Parameters>,
+    database: Arc<Database>,
+    log: LogConfiguration,
+    state: State,
+    status: Arc<NodeStatus>,
+    events: Arc<EventHub>,
+    mark: Arc<LogMark>,
+    log_channel: (Sender<LogJob>, Receiver<LogJob>),
+    apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
+    writer: Arc<Writer>,
+    /// The writer is made before the supervisor that it talks to.
+    supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
+    sessions: Arc<SessionRegistry>,
+    copy_progress: Arc<CopyProgress>,
+    shutdown: (Sender<()>, Receiver<()>),
+}
+
+/// What the arbiter's thread gives back once the actors run.
+struct Wiring {
+    system: System,
+    storage: Arc<Storage>,
+    targets: Addresses,
+}
+
+#[derive(Clone)]
+struct Addresses {
+    supervisor: Addr<Supervisor>,
+    log_writer: Addr<LogWriter>,
+    applier: Addr<SecondaryApplier>,
+    admin: Addr<AdminHandler>,
+}
+
+impl Building {
+    fn new(parameters: Arc<Parameters>, database: Arc<Database>, log: LogConfiguration, state: State) -> Building {
+        let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
+        let target = Arc::clone(&supervisor);
+        let submit = move |request: WriterRequest| {
+            if let Some(supervisor) = target.get() {
+                supervisor.do_send(FromWriter(request));
+            }
+        };
+        let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
+        writer.set_idle_timeout(parameters.transaction_idle_timeout());
+        let interrupted = Arc::clone(&writer);
+        Building {
+            parameters,
+            database,
+            log,
+            state,
+            status: Arc::new(NodeStatus::new(state)),
+            events: Arc::default(),
+            mark: Arc::default(),
+            log_channel: unbounded(),
+            apply_channel: unbounded(),
+            writer,
+            supervisor,
+            sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
+            copy_progress: Arc::default(),
+            shutdown: bounded(1),
+        }
+    }
+
+    fn build(self, recovered: Option<Recovered>, listener: TcpListener, lock: File) -> Result<Node, ServerError> {
+        let (heart, pending) = self.heart(recovered.as_ref());
+        let log = recovered.as_ref().map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
+        let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
+        let this = Arc::new(self);
+        let (wiring, system_thread) = start_actors(&this, heart, pending)?;
+        wiring.storage.use_log.do_send(UseLog(log));
+        let mut threads = vec![system_thread];
+        threads.push(this.start_log_thread(log_writer, &wiring.targets)?);
+        threads.push(this.start_apply_thread(applier, &wiring.targets)?);
+        if this.database.exists() {
+            wiring.storage.attach_writer()?;
+        }
+        start_checkpointer(&wiring)?;
+        let context = Arc::new(NodeContext {
+            database: Arc::clone(&this.database),
+            writer: Arc::clone(&this.writer),
+            status: Arc::clone(&this.status),
+            admin: AdminPort(wiring.targets.admin.clone().recipient()),
+            sessions: Arc::clone(&this.sessions),
+            parameters: Arc::clone(&this.parameters),
+            events: Arc::clone(&this.events),
+        });
+        let peers = PeerPort {
+            storage: Arc::clone(&wiring.storage),
+            arrived: wiring.targets.supervisor.clone().recipient(),
+            copy_arrives: wiring.targets.supervisor.clone().recipient(),
+            copy_received: wiring.targets.supervisor.clone().recipient(),
+        };
+        let limit = Arc::clone(&this.parameters);
+        let handlers = sessions::handlers(&context, peers);
+        let listener = listener::start(listener, move || limit.max_connections(), handlers)
+            .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+        Ok(Node {
+            context,
+            listener,
+            operator: wiring.targets.supervisor.clone().recipient(),
+            shutdown: this.shutdown.1.clone(),
+            request_shutdown: this.shutdown.0.clone(),
+            log_jobs: this.log_channel.0.clone(),
+            apply_jobs: this.apply_channel.0.clone(),
+            threads,
+            system: wiring.system,
+            _lock: lock,
+        })
+    }
+
+    fn heart(&self, recovered: Option<&Recovered>) -> (Heart, Option<Batch>) {
+        let settings = settings_of(&self.parameters);
+        let Some(recovered) = recovered else {
+            let nowhere = Position::ORIGIN;
+            log::info!("30585: waiting for a netcopy");
+            return (Heart::new(self.state, settings, [0; 16], nowhere, nowhere), None);
+        };
+        let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
+        log::info!("the database is at {}; {} batches rolled forward", recovered.decided, recovered.rolled_forward);
+        if recovered.pending.is_some() {
+            log::warn!("the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it");
+        }
+        let heart = Heart::new(self.state, settings, recovered.database_id, recovered.decided, log_end);
+        (heart, recovered.pending.clone())
+    }
+
+    fn start_log_thread(
+        &self,
+        writer: Option<crate::storage::log::LogWriter>,
+        targets: &Addresses,
+    ) -> Result<JoinHandle<()>, ServerError> {
+        let reports: Recipient<FromLogThread> = targets.log_writer.clone().recipient();
+        let body = LogThread {
+            writer,
+            mark: Arc::clone(&self.mark),
+            relaxed_max_delay: self.parameters.relaxed_max_delay(),
+            report: Box::new(move |report| reports.do_send(FromLogThread(report))),
+        };
+        let jobs = self.log_channel.1.clone();
+        spawn("log", move || body.run(&jobs))
+    }
+
+    fn start_apply_thread(&self, applier: Option<Applier>, targets: &Addresses) -> Result<JoinHandle<()>, ServerError> {
+        let reports: Recipient<FromApplyThread> = targets.applier.clone().recipient();
+        let body = ApplyThread {
+            applier,
+            database: Arc::clone(&self.database),
+            mark: Arc::clone(&self.mark),
+            report: Box::new(move |report| reports.do_send(FromApplyThread(report))),
+        };
+        let jobs = self.apply_channel.1.clone();
+        spawn("apply", move || body.run(&jobs))
+    }
+
+    /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
+    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Addresses) {
+        let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
+        let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
+        let (to_sender, for_sender) = mailbox::<ReplicationSender>();
+        let (to_applier, for_applier) = mailbox::<SecondaryApplier>();
+        let (to_monitor, for_monitor) = mailbox::<PingMonitor>();
+
+        let storage = Arc::new(Storage {
+            database: Arc::clone(&self.database),
+            writer: Arc::clone(&self.writer),
+            log: self.log.clone(),
+            log_jobs: self.log_channel.0.clone(),
+            apply_jobs: self.apply_channel.0.clone(),
+            use_log: to_sender.clone().recipient(),
+            copy_progress: Arc::clone(&self.copy_progress),
+            status: Arc::clone(&self.status),
+        });
+        for_log_writer.run(LogWriter {
+            jobs: self.log_channel.0.clone(),
+            progress: vec![to_supervisor.clone().recipient(), to_applier.clone().recipient()],
+            flushed: to_applier.clone().recipient(),
+        });
+        for_sender.run(ReplicationSender {
+            acknowledged: to_supervisor.clone().recipient(),
+            ended: to_supervisor.clone().recipient(),
+            catchup_says: to_supervisor.clone().recipient(),
+            recipients: LinkRecipients {
+                batches: to_applier.clone().recipient(),
+                acknowledgements: to_sender.clone().recipient(),
+                messages: to_supervisor.clone().recipient(),
+                heard: to_monitor.clone().recipient(),
+                closed: to_sender.clone().recipient(),
+            },
+            mark: Arc::clone(&self.mark),
+            log: None,
+            link: None,
+            catchup: None,
+        });
+        for_applier.run(SecondaryApplier::new(
+            self.apply_channel.0.clone(),
+            (to_log_writer.clone().recipient(), to_log_writer.clone().recipient(), to_log_writer.clone().recipient()),
+            to_sender.clone().recipient(),
+            to_supervisor.clone().recipient(),
+            pending,
+        ));
+        for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
+        let admin = AdminHandler::new(AdminTargets {
+            operator: to_supervisor.clone().recipient(),
+            settings: to_supervisor.clone().recipient(),
+            status: Arc::clone(&self.status),
+            parameters: Arc::clone(&self.parameters),
+            sessions: Arc::clone(&self.sessions),
+            copy_progress: Arc::clone(&self.copy_progress),
+            database: Arc::clone(&self.database),
+            shutdown: self.shutdown.0.clone(),
+        })
+        .start();
+        let outside = NodeOutside {
+            storage: Arc::clone(&storage),
+            status: Arc::clone(&self.status),
+            events: Arc::clone(&self.events),
+            sessions: Arc::clone(&self.sessions),
+            parameters: Arc::clone(&self.parameters),
+            dialled: to_supervisor.clone().recipient(),
+            copied: to_supervisor.clone().recipient(),
+        };
+        let peers = peers(&to_log_writer, &to_sender, &to_applier, &to_monitor);
+        for_supervisor.run(Supervisor::new(heart, peers, Box::new(outside)));
+        if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
+            log::error!("a node was wired twice");
+        }
+        let addresses = Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
+        (storage, addresses)
+    }
+}
+
+fn peers(
+    log_writer: &Addr<LogWriter>,
+    sender: &Addr<ReplicationSender>,
+    applier: &Addr<SecondaryApplier>,
+    monitor: &Addr<PingMonitor>,
+) -> Peers {
+    Peers {
+        append: log_writer.clone().recipient(),
+        flush: log_writer.clone().recipient(),
+        retain: log_writer.clone().recipient(),
+        attach: sender.clone().recipient(),
+        send: sender.clone().recipient(),
+        tell: sender.clone().recipient(),
+        close: sender.clone().recipient(),
+        check_history: sender.clone().recipient(),
+        start_catchup: sender.clone().recipient(),
+        stop_catchup: sender.clone().recipient(),
+        follow: applier.clone().recipient(),
+        drain: applier.clone().recipient(),
+        keep_pending: applier.clone().recipient(),
+        drop_pending: applier.clone().recipient(),
+        start_pings: monitor.clone().recipient(),
+        stop_pings: monitor.clone().recipient(),
+    }
+}
+
+fn mailbox<A: Actor<Context = Context<A>>>() -> (Addr<A>, Context<A>) {
+    let context = Context::new();
+    (context.address(), context)
+}
+
+/// One thread, one arbiter, all actors.
+fn start_actors(
+    building: &Arc<Building>,
+    heart: Heart,
+    pending: Option<Batch>,
+) -> Result<(Wiring, JoinHandle<()>), ServerError> {
+    let (ready, when_ready) = bounded(1);
+    let building = Arc::clone(building);
+    let thread = spawn("control", move || {
+        let runner = System::new();
+        runner.block_on(async {
+            let (storage, targets) = building.wire(heart, pending);
+            let system = System::current();
+            // The node waits for this; it cannot have gone away.
+            let _ = ready.send(Wiring { system, storage, targets });
+        });
+        drop(building);
+        if let Err(error) = runner.run() {
+            log::error!("the actors ended with an error: {error}");
+        }
+    })?;
+    let wiring = when_ready.recv().map_err(|_| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(actors)"))?;
+    Ok((wiring, thread))
+}
+
+fn start_checkpointer(wiring: &Wiring) -> Result<(), ServerError> {
+    let storage = Arc::clone(&wiring.storage);
+    let checkpointed: Recipient<Checkpointed> = wiring.targets.supervisor.clone().recipient();
+    let stopped = Arc::new(AtomicBool::new(false));
+    // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
+    spawn("checkpoint", move || {
+        while !stopped.load(Ordering::Relaxed) && checkpointed.connected() {
+            std::thread::sleep(CHECKPOINT_INTERVAL);
+            if storage.database.exists() && checkpoint::is_due(&storage.database) {
+                match checkpoint_now(&storage) {
+                    Ok(position) => checkpointed.do_send(Checkpointed(position)),
+                    Err(error) => log::warn!("checkpoint: {error}"),
+                }
+            }
+        }
+    })
+    .map(|_| ())
+}
+
+fn checkpoint_now(storage: &Storage) -> Result<Position, ServerError> {
+    let position = checkpoint::passive(&storage.database.open_for_apply()?)?;
+    storage.writer.checkpoint()?;
+    if storage.apply_jobs.send(ApplyJob::Checkpoint).is_err() {
+        log::debug!("the apply thread has ended");
+    }
+    Ok(position)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+    std::thread::Builder::new()
+        .name(name.to_string())
+        .spawn(body)
+        .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})")))
+}

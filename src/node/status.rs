@@ -1,0 +1,96 @@
+//! What everybody may know of the node at any time without asking an actor.
+
+use std::sync::{PoisonError, RwLock};
+
+use crate::hsb::event::ConnectStatus;
+use crate::hsb::heart::{CopyStatus, Heart, SwitchStatus};
+use crate::hsb::position::Position;
+use crate::hsb::state::State;
+
+/// A picture of the heart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The state.
+    pub state: State,
+    /// The connection.
+    pub connect: ConnectStatus,
+    /// Decided up to here.
+    pub decided: Position,
+    /// The end of the log.
+    pub log_end: Position,
+    /// How far the secondary is known to be, at a primary.
+    pub acknowledged: Position,
+    /// The last switch.
+    pub switch: SwitchStatus,
+    /// The last copy.
+    pub copy: CopyStatus,
+    /// Whether catchup runs.
+    pub catching_up: bool,
+    /// The last change of the state, and why.
+    pub last_change: &'static str,
+}
+
+/// Shared by all; written by the supervisor alone.
+#[derive(Debug)]
+pub struct NodeStatus(RwLock<Snapshot>);
+
+impl NodeStatus {
+    /// The picture of a node that starts.
+    pub fn new(state: State) -> NodeStatus {
+        NodeStatus(RwLock::new(Snapshot {
+            state,
+            connect: ConnectStatus::Broken,
+            decided: Position::ORIGIN,
+            log_end: Position::ORIGIN,
+            acknowledged: Position::ORIGIN,
+            switch: SwitchStatus::Never,
+            copy: CopyStatus::Never,
+            catching_up: false,
+            last_change: "started",
+        }))
+    }
+
+    /// The picture now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As HOTSTANDBY_STATE() answers.
+    pub fn state_name(&self) -> String {
+        self.state().name().to_string()
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).state
+    }
+
+    /// As HOTSTANDBY_CONNECTSTATUS() answers; empty for a plain server.
+    pub fn connect_status(&self) -> String {
+        let snapshot = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.state == State::Plain { String::new() } else { snapshot.connect.name().to_string() }
+    }
+
+    /// Whether clients that want to write should look for the other server.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.state(), State::SecondaryActive | State::SecondaryAlone | State::Offline)
+    }
+
+    pub(super) fn publish(&self, heart: &Heart) {
+        let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        snapshot.state = heart.state();
+        snapshot.connect = heart.connect_status_now();
+        snapshot.decided = heart.decided();
+        snapshot.log_end = heart.log_end();
+        snapshot.acknowledged = heart.acknowledged();
+        snapshot.switch = heart.switch_status();
+        if snapshot.copy != *heart.copy_status() {
+            snapshot.copy = heart.copy_status().clone();
+        }
+        snapshot.catching_up = heart.is_catching_up();
+    }
+
+    pub(super) fn changed(&self, reason: &'static str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).last_change = reason;
+    }
+}
