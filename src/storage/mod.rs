@@ -1,5 +1,11 @@
 //! Everything on disk: the log, the database, capture and apply of changes, copies. Knows nothing of states or peers
 //! as roles.
 
+pub mod apply;
 pub mod batch;
+pub mod capture;
+pub mod change;
+pub mod checksum;
 pub mod log;
+pub mod sqlite_error;
+pub mod table;
