@@ -3,4 +3,7 @@
 pub mod codec;
 pub mod error;
 pub mod hsb;
+pub mod net;
+pub mod node;
+pub mod sql;
 pub mod storage;

@@ -44,7 +44,7 @@ impl Code {
 }
 
 fn row(number: u32) -> Option<&'static (u32, &'static str, &'static str, &'static str)> {
-    Code::TABLE.iter().find(|row| row.0 == number)
+    TABLE.iter().find(|row| row.0 == number)
 }
 
 codes! {

@@ -1,0 +1,3 @@
+//! The three protocols on the one port.
+
+pub mod pg;
