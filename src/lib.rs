@@ -18,4 +18,6 @@ pub mod codec;
 pub mod command_line;
 pub mod config;
 pub mod error;
+pub mod demo;
 pub mod logging;
+pub mod program;

@@ -16,7 +16,7 @@
 
 pub mod admin_handler;
 mod catchup;
-mod link;
+pub mod link;
 pub mod log_writer;
 pub mod ping_monitor;
 pub mod replication_sender;

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;

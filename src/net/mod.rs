@@ -2,3 +2,5 @@
 
 pub mod console;
 pub mod listener;
+pub mod peer;
+pub mod pg;

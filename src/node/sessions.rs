@@ -33,7 +33,7 @@ pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers 
     let for_console = Arc::clone(context);
     let for_peer = Arc::clone(context);
     Handlers {
-        sql: Box::new(move |stream| pg::serve(stream, &for_sql)),
+        sql: Box::new(move |stream| pg::serve(stream, Vec::new(), Arc::clone(&for_sql))),
         console: Box::new(move |stream| serve_console(&stream, &for_console)),
         peer: Box::new(move |stream| serve_peer(stream, &for_peer, &peers)),
     }
@@ -108,7 +108,6 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
                     None
                 }
             };
-            context.sessions.reopen();
             peers.copy_received.do_send(CopyReceived { opened });
             if opened.is_some() {
                 crate::net::peer::copy::answer(stream, &Ok(()));

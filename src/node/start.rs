@@ -1,6 +1,6 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use fs4::fs_std::FileExt;
 
 use super::events::EventHub;
 use super::outside::NodeOutside;
@@ -35,7 +34,7 @@ use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
 use crate::sql::registry::SessionRegistry;
-use crate::sql::{functions, users};
+use crate::sql::{access, functions, users};
 use crate::storage::batch::Batch;
 use crate::storage::database::{self, Database};
 use crate::storage::log::{LogConfiguration, LogMark};
@@ -74,7 +73,8 @@ pub(super) struct Storage {
 impl Storage {
     /// Opens the connection for writing, with functions and access rules.
     pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
-        let connection = self.database.open_writer()?;
+        let mut connection = self.database.open_writer()?;
+        access::install(&mut connection)?;
         functions::register(&connection, &self.status)?;
         self.writer.attach(connection)
     }
@@ -114,10 +114,12 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
     let path = PathBuf::from(path);
     let refuse = |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
     let file = File::create(&path).map_err(|error| refuse(error.to_string()))?;
-    match FileExt::try_lock_exclusive(&file) {
-        Ok(true) => Ok(file),
-        Ok(false) => Err(refuse("another server runs on this database; stop it or start in another directory (-c)".into())),
-        Err(error) => Err(refuse(error.to_string())),
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(refuse("another server runs on this database; stop it, or start in another directory (-c).".into()))
+        }
+        Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
 }
 

@@ -1,1 +1,21 @@
-//! Stub.
+//! What an SQL session is: kinds of statements, settings, transactions, users, our functions, access rules.
+//!
+//! Not here: the bytes on the wire (`net::pg`) and how writes are ordered and replicated (the writer).
+
+pub mod access;
+pub mod calendar;
+pub mod describe;
+pub mod errors;
+pub mod execute;
+pub mod functions;
+pub mod infer;
+pub mod lexer;
+pub mod registry;
+pub mod rewrite;
+pub mod session;
+pub mod set_statement;
+pub mod settings;
+pub mod statement;
+pub mod types;
+pub mod user_statement;
+pub mod users;

@@ -14,15 +14,15 @@ mod tests;
 use std::collections::HashMap;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use self::statements::TableStatements;
 use super::batch::Batch;
+use super::database::{read_identity, write_position};
 use super::change::{Change, ColumnChange, RowKey, Value, changes};
-use super::sqlite_error::sqlite_error;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::position::{Chain, Position};
+use crate::hsb::position::Position;
 
 /// Statements kept prepared: some per table, and one per set of updated columns.
 const PREPARED_STATEMENTS: usize = 1024;
@@ -38,46 +38,25 @@ pub struct Applier {
     schema_changed: bool,
 }
 
-/// Reads the position from `_hsb_meta`; none if there is no such row.
-pub fn read_position(connection: &Connection) -> Result<Option<Position>, ServerError> {
-    let sql = "SELECT value FROM main._hsb_meta WHERE key = 'position'";
-    let bytes: Option<Vec<u8>> =
-        connection.query_row(sql, [], |row| row.get(0)).optional().map_err(sqlite_error)?;
-    let Some(bytes) = bytes else { return Ok(None) };
-    let bytes: [u8; 32] = bytes.try_into().map_err(|_| {
-        ServerError::with(Code::DATABASE_CORRUPT, "The position row of _hsb_meta does not hold 32 bytes.")
-    })?;
-    let part = |at: usize| -> [u8; 8] { std::array::from_fn(|i| bytes[at + i]) };
-    let chain = Chain(std::array::from_fn(|i| bytes[16 + i]));
-    Ok(Some(Position { epoch: u64::from_le_bytes(part(0)), sequence: u64::from_le_bytes(part(8)), chain }))
-}
-
-/// Writes the position row of `_hsb_meta` inside the transaction that is open.
-pub fn write_position(connection: &Connection, position: &Position) -> Result<(), ServerError> {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&position.epoch.to_le_bytes());
-    bytes[8..16].copy_from_slice(&position.sequence.to_le_bytes());
-    bytes[16..].copy_from_slice(&position.chain.0);
-    let sql = "UPDATE main._hsb_meta SET value = ?1 WHERE key = 'position'";
-    let mut statement = connection.prepare_cached(sql).map_err(sqlite_error)?;
-    match statement.execute(params![bytes]).map_err(sqlite_error)? {
-        1 => Ok(()),
-        _ => Err(ServerError::with(Code::DATABASE_CORRUPT, "_hsb_meta has no position row.")),
-    }
-}
-
 impl Applier {
     /// Takes over a connection to a database that has its `_hsb_meta`.
     pub fn new(connection: Connection) -> Result<Applier, ServerError> {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(sqlite_error)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(ServerError::from)?;
         connection
             .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;")
-            .map_err(sqlite_error)?;
+            .map_err(ServerError::from)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
-        let missing = || ServerError::with(Code::DATABASE_CORRUPT, "_hsb_meta has no position row.");
-        let position = read_position(&connection)?.ok_or_else(missing)?;
+        let (_, position) = read_identity(&connection)?;
         let tables = HashMap::new();
         Ok(Applier { connection, position, committed: position, tables, schema_changed: false })
+    }
+
+    /// Reads anew where the database stands: this node has been a primary since the last batch was applied.
+    pub fn reload(&mut self) -> Result<(), ServerError> {
+        self.rollback();
+        (_, self.position) = read_identity(&self.connection)?;
+        self.committed = self.position;
+        Ok(())
     }
 
     /// Where the database stands, counting what is applied but not yet committed.
@@ -97,7 +76,7 @@ impl Applier {
 
     /// Begins the SQLite transaction of a group of batches.
     pub fn begin(&mut self) -> Result<(), ServerError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite_error)
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(ServerError::from)
     }
 
     /// Executes a batch that follows [`Applier::position`]. After an error the caller must roll back.
@@ -125,9 +104,9 @@ impl Applier {
 
     /// Makes what was applied visible, and the position with it.
     pub fn commit(&mut self) -> Result<(), ServerError> {
-        write_position(&self.connection, &self.position)?;
-        let mut statement = self.connection.prepare_cached("COMMIT").map_err(sqlite_error)?;
-        statement.raw_execute().map_err(sqlite_error)?;
+        write_position(&self.connection, self.position)?;
+        let mut statement = self.connection.prepare_cached("COMMIT").map_err(ServerError::from)?;
+        statement.raw_execute().map_err(ServerError::from)?;
         self.committed = self.position;
         Ok(())
     }

@@ -29,7 +29,6 @@ use super::change::{
     Change, TAG_DELETE, TAG_INSERT, TAG_UPDATE, Value, put_count, put_head, put_optional_rowid,
     put_primary_key, put_rowid_key, put_value,
 };
-use super::sqlite_error::sqlite_error;
 use super::table::Table;
 use crate::codec;
 use crate::error::ServerError;
@@ -72,7 +71,7 @@ impl Capture {
     /// Starts to record on a connection.
     pub fn install(connection: &Connection) -> Result<Capture, ServerError> {
         let encoding: String =
-            connection.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(sqlite_error)?;
+            connection.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(ServerError::from)?;
         if encoding != "UTF-8" {
             return Err(ServerError::sql(
                 "0A000",
@@ -80,7 +79,7 @@ impl Capture {
             ));
         }
         let mut state = State::default();
-        state.sequences.load(connection).map_err(sqlite_error)?;
+        state.sequences.load(connection).map_err(ServerError::from)?;
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         hook::install(connection, Arc::clone(&shared));
         Ok(Capture { shared })
@@ -129,6 +128,20 @@ impl Capture {
         // The next batch will most likely be as large as this one.
         let capacity = state.buffer.len().min(1 << 20);
         std::mem::replace(&mut state.buffer, Vec::with_capacity(capacity))
+    }
+
+    /// Whether deferred foreign keys are violated as things stand: what SQLite would refuse at COMMIT, when it is too
+    /// late.
+    pub fn has_deferred_violations(&self, connection: &Connection) -> bool {
+        hook::has_deferred_violations(connection)
+    }
+
+    /// Forgets what is known of the schema: others have changed the database since.
+    pub fn refresh(&self, connection: &Connection) -> Result<(), ServerError> {
+        let mut state = State::default();
+        state.sequences.load(connection)?;
+        *self.shared.lock() = state;
+        Ok(())
     }
 
     /// Set if a change could not be captured; the transaction must be rolled back.

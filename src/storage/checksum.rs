@@ -4,7 +4,6 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::sqlite_error::sqlite_error;
 use super::table::{Table, quoted};
 use crate::error::ServerError;
 
@@ -16,7 +15,7 @@ pub const SCHEMA_ENTRY: &str = "(schema)";
 /// Covers the SQL of every object, every stored column of every row to the bit and with its storage class, rowids, and
 /// `sqlite_sequence`. Leaves out `_hsb_meta`, statistics of ANALYZE and generated columns.
 pub fn logical_checksum(connection: &Connection) -> Result<Vec<(String, u64, u128)>, ServerError> {
-    compute(connection).map_err(sqlite_error)
+    compute(connection).map_err(ServerError::from)
 }
 
 fn compute(connection: &Connection) -> rusqlite::Result<Vec<(String, u64, u128)>> {

@@ -47,7 +47,7 @@ pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered
         ::log::warn!("the database is ahead of its log, which begins anew at {position}");
     }
     let end = log.end();
-    let mut reader = found.batches;
+    let mut reader = found.reader;
     let mut rolled_forward = 0;
     let mut pending = None;
     applier.begin()?;

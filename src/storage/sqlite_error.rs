@@ -1,51 +1,79 @@
 //! What an error of SQLite means to a client: disk full, damage, or a plain SQL error with its SQLSTATE.
 
-use rusqlite::ErrorCode;
+use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 
-/// Translates an error of the database.
-pub fn sqlite_error(error: rusqlite::Error) -> ServerError {
-    let code = error.sqlite_error_code();
-    let text = error.to_string();
-    match code {
-        Some(ErrorCode::DiskFull) => ServerError::with(Code::DISK_FULL, text),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            ServerError::with(Code::DATABASE_CORRUPT, text)
-        }
-        Some(ErrorCode::ConstraintViolation) => ServerError::sql(constraint_state(&text), text),
-        Some(ErrorCode::OperationInterrupted) => ServerError::sql("57014", text),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ServerError::sql("55P03", text),
-        Some(ErrorCode::TooBig) => ServerError::sql("54000", text),
-        _ => ServerError::sql(statement_state(&text), text),
+impl From<Error> for ServerError {
+    fn from(error: Error) -> ServerError {
+        sqlite_error(&error)
     }
 }
 
-fn constraint_state(text: &str) -> &'static str {
-    const STATES: &[(&str, &str)] = &[
-        ("UNIQUE", "23505"),
-        ("PRIMARY KEY", "23505"),
-        ("NOT NULL", "23502"),
-        ("FOREIGN KEY", "23503"),
-        ("CHECK", "23514"),
-    ];
-    STATES.iter().find(|(part, _)| text.contains(part)).map_or("23000", |(_, state)| state)
+/// The error as a client sees it.
+pub fn sqlite_error(error: &Error) -> ServerError {
+    match error {
+        Error::SqliteFailure(code, message) => failure(code, message.as_deref().unwrap_or("")),
+        Error::SqlInputError { error, msg, .. } => failure(error, msg),
+        other => ServerError::sql("XX000", other.to_string()),
+    }
 }
 
-fn statement_state(text: &str) -> &'static str {
-    const STATES: &[(&str, &str)] = &[
-        ("already exists", "42P07"),
-        ("already another", "42P07"),
-        ("no such table", "42P01"),
-        ("no such view", "42P01"),
-        ("no such column", "42703"),
-        ("duplicate column", "42701"),
-        ("no such index", "42704"),
-        ("no such trigger", "42704"),
-        ("no such function", "42883"),
-        ("syntax error", "42601"),
-        ("incomplete input", "42601"),
-    ];
-    STATES.iter().find(|(part, _)| text.contains(part)).map_or("XX000", |(_, state)| state)
+fn failure(error: &ffi::Error, message: &str) -> ServerError {
+    let text = if message.is_empty() { error.to_string() } else { message.to_string() };
+    let sqlstate = match error.code {
+        ErrorCode::ConstraintViolation => constraint(error.extended_code),
+        ErrorCode::OperationInterrupted => return ServerError::sql("57014", "the statement was cancelled"),
+        ErrorCode::AuthorizationForStatementDenied => "0A000",
+        ErrorCode::DiskFull => return ServerError::with(Code::DISK_FULL, text),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => return ServerError::with(Code::DATABASE_CORRUPT, text),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "55P03",
+        ErrorCode::ReadOnly => "25006",
+        ErrorCode::OutOfMemory => "53200",
+        ErrorCode::TooBig => "54000",
+        ErrorCode::TypeMismatch => "42804",
+        ErrorCode::SystemIoFailure => "58030",
+        _ => plain(&text),
+    };
+    ServerError::sql(sqlstate, text)
+}
+
+fn constraint(extended: i32) -> &'static str {
+    match extended {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => "23505",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "23503",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "23502",
+        ffi::SQLITE_CONSTRAINT_CHECK => "23514",
+        ffi::SQLITE_CONSTRAINT_TRIGGER => "P0001",
+        _ => "23000",
+    }
+}
+
+/// SQLITE_ERROR says what it is only in its text.
+fn plain(text: &str) -> &'static str {
+    let starts = |start: &str| text.starts_with(start);
+    if starts("no such table") || starts("no such view") {
+        "42P01"
+    } else if starts("no such column") || text.contains("has no column named") {
+        "42703"
+    } else if starts("ambiguous column") {
+        "42702"
+    } else if starts("no such function") || starts("wrong number of arguments") {
+        "42883"
+    } else if starts("no such index") || starts("no such trigger") {
+        "42704"
+    } else if starts("table ") && text.contains("already exists") || starts("there is already") {
+        "42P07"
+    } else if starts("index ") && text.contains("already exists") {
+        "42P07"
+    } else if starts("duplicate column name") {
+        "42701"
+    } else if starts("too many") {
+        "54000"
+    } else if text.contains("integer overflow") {
+        "22003"
+    } else {
+        "42601"
+    }
 }

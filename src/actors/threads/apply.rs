@@ -11,6 +11,7 @@ use crate::error::ServerError;
 use crate::hsb::position::Position;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
+use crate::storage::checkpoint;
 use crate::storage::database::Database;
 use crate::storage::log::LogMark;
 
@@ -90,8 +91,9 @@ impl ApplyThread {
                     (self.report)(ApplyReport::Reached { ticket, position });
                 }
                 ApplyJob::Checkpoint => {
-                    if let Some(applier) = &mut self.applier {
-                        applier.checkpoint();
+                    let moved = self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
+                    if let Some(Err(error)) = moved {
+                        ::log::warn!("checkpoint: {error}");
                     }
                 }
                 ApplyJob::Replace(open, done) => {
@@ -119,8 +121,8 @@ impl ApplyThread {
         while !self.mark.wait_beyond(last.after.sequence - 1, Duration::from_secs(1)) {
             ::log::debug!("apply waits for the log to have {}", last.after);
         }
-        let schema_changed = applier.commit()?;
-        if schema_changed {
+        applier.commit()?;
+        if applier.take_schema_changed() {
             self.database.schema_changed();
         }
         let bytes = group.iter().map(|batch| batch.bytes.len()).sum();

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
-use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 

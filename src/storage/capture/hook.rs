@@ -103,6 +103,17 @@ impl RowChange<'_> {
     }
 }
 
+/// Whether deferred foreign keys are violated as things stand: what SQLite would refuse at COMMIT.
+pub(super) fn has_deferred_violations(connection: &Connection) -> bool {
+    let (mut current, mut highest) = (0, 0);
+    // SAFETY: the handle is valid while `connection` is borrowed; both results are written before the call returns.
+    let result = unsafe {
+        let operation = ffi::SQLITE_DBSTATUS_DEFERRED_FKS;
+        ffi::sqlite3_db_status(connection.handle(), operation, &raw mut current, &raw mut highest, 0)
+    };
+    result != ffi::SQLITE_OK || current != 0
+}
+
 /// Makes SQLite report every change of a row on this connection to `shared`.
 ///
 /// The hook keeps a reference to `shared` for ever, so connection and capture may go in any order.

@@ -10,7 +10,6 @@ use super::Capture;
 use crate::codec::{self, FrameError};
 use crate::error::ServerError;
 use crate::storage::change::{Change, TAG_INSERT, Value, put_count, put_head, put_optional_rowid, put_value};
-use crate::storage::sqlite_error::sqlite_error;
 use crate::storage::table::{Table, quoted};
 
 /// Why a table without a usable rowid is refused.
@@ -27,12 +26,12 @@ impl Capture {
     /// SQLite keeps of it and its rows, because CREATE TABLE AS SELECT might select something else elsewhere.
     pub fn execute_schema(&self, connection: &Connection, sql: &str) -> Result<(), ServerError> {
         let mark = self.mark();
-        connection.execute_batch("SAVEPOINT _hsb_schema").map_err(sqlite_error)?;
+        connection.execute_batch("SAVEPOINT _hsb_schema").map_err(ServerError::from)?;
         self.set_in_schema(true);
         let result = self.run_schema(connection, sql);
         self.set_in_schema(false);
         match result {
-            Ok(()) => connection.execute_batch("RELEASE _hsb_schema").map_err(sqlite_error),
+            Ok(()) => connection.execute_batch("RELEASE _hsb_schema").map_err(ServerError::from),
             Err(error) => {
                 self.truncate(mark);
                 // Fails only if SQLite has rolled back everything by itself; the first error is the one to tell.
@@ -51,13 +50,13 @@ impl Capture {
     }
 
     fn run_schema(&self, connection: &Connection, sql: &str) -> Result<(), ServerError> {
-        let before = tables(connection).map_err(sqlite_error)?;
+        let before = tables(connection).map_err(ServerError::from)?;
         execute_one(connection, sql)?;
         if let Some(problem) = self.problem() {
             return Err(problem);
         }
         refuse_temporary(connection)?;
-        let after = tables(connection).map_err(sqlite_error)?;
+        let after = tables(connection).map_err(ServerError::from)?;
         let mut created = None;
         for (name, (root, text)) in &after {
             if before.get(name).is_some_and(|(_, old)| old == text) {
@@ -88,10 +87,10 @@ fn put(buffer: &mut Vec<u8>, change: &Change<'_>) -> Result<(), ServerError> {
 
 fn execute_one(connection: &Connection, sql: &str) -> Result<(), ServerError> {
     let mut batch = rusqlite::Batch::new(connection, sql);
-    let statement = batch.next().map_err(sqlite_error)?;
+    let statement = batch.next().map_err(ServerError::from)?;
     let mut statement = statement.ok_or_else(|| ServerError::sql("42601", "There is no statement."))?;
     let mut rows = statement.raw_query();
-    while rows.next().map_err(sqlite_error)?.is_some() {}
+    while rows.next().map_err(ServerError::from)?.is_some() {}
     drop(rows);
     drop(statement);
     match batch.next() {
@@ -111,7 +110,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<Tables> {
 fn refuse_temporary(connection: &Connection) -> Result<(), ServerError> {
     use rusqlite::OptionalExtension;
     let sql = "SELECT type || ' ' || name FROM sqlite_temp_master LIMIT 1";
-    match connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(sqlite_error)? {
+    match connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(ServerError::from)? {
         None => Ok(()),
         Some(object) => Err(ServerError::sql(
             "0A000",
@@ -125,7 +124,7 @@ fn refuse_unfit(connection: &Connection, name: &str, root: i64) -> Result<(), Se
     let why = if root == 0 {
         "virtual tables cannot be replicated"
     } else {
-        match Table::load(connection, name).map_err(sqlite_error)? {
+        match Table::load(connection, name).map_err(ServerError::from)? {
             Some(table) if table.can_be_replicated() => return Ok(()),
             _ => NO_ROWID,
         }
@@ -135,20 +134,20 @@ fn refuse_unfit(connection: &Connection, name: &str, root: i64) -> Result<(), Se
 
 /// All rows of a new table, which the hook has not seen.
 fn put_rows(connection: &Connection, name: &str, buffer: &mut Vec<u8>) -> Result<(), ServerError> {
-    let Some(table) = Table::load(connection, name).map_err(sqlite_error)? else { return Ok(()) };
+    let Some(table) = Table::load(connection, name).map_err(ServerError::from)? else { return Ok(()) };
     let rowid = table.rowid_name.as_deref().map_or("NULL".to_owned(), quoted);
     let columns: String = table.columns.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
     let sql = format!("SELECT {rowid}{columns} FROM main.{}", quoted(name));
-    let mut statement = connection.prepare(&sql).map_err(sqlite_error)?;
-    let mut rows = statement.query([]).map_err(sqlite_error)?;
-    while let Some(row) = rows.next().map_err(sqlite_error)? {
+    let mut statement = connection.prepare(&sql).map_err(ServerError::from)?;
+    let mut rows = statement.query([]).map_err(ServerError::from)?;
+    while let Some(row) = rows.next().map_err(ServerError::from)? {
         put_head(buffer, TAG_INSERT, name);
-        put_optional_rowid(buffer, row.get(0).map_err(sqlite_error)?);
+        put_optional_rowid(buffer, row.get(0).map_err(ServerError::from)?);
         put_count(buffer, table.columns.len());
         for place in 0..table.columns.len() {
             put_value(
                 buffer,
-                match row.get_ref(place + 1).map_err(sqlite_error)? {
+                match row.get_ref(place + 1).map_err(ServerError::from)? {
                     ValueRef::Null => Value::Null,
                     ValueRef::Integer(value) => Value::Integer(value),
                     ValueRef::Real(value) => Value::Real(value),

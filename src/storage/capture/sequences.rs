@@ -10,7 +10,6 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::codec;
 use crate::error::ServerError;
 use crate::storage::change::Change;
-use crate::storage::sqlite_error::sqlite_error;
 
 /// The counters as the receiver has them after what is in the buffer.
 #[derive(Default)]
@@ -70,7 +69,7 @@ impl Sequences {
         mut was_inserted: impl FnMut(&str) -> bool,
     ) -> Result<(), ServerError> {
         let any_inserted = std::mem::take(&mut self.any_inserted);
-        let exists = self.is_there(connection).map_err(sqlite_error)?;
+        let exists = self.is_there(connection).map_err(ServerError::from)?;
         if !exists && self.values.is_empty() {
             return Ok(());
         }
@@ -78,13 +77,13 @@ impl Sequences {
         let mut found = 0;
         if exists {
             let sql = "SELECT name, seq FROM sqlite_sequence";
-            let mut statement = connection.prepare_cached(sql).map_err(sqlite_error)?;
-            let mut rows = statement.query([]).map_err(sqlite_error)?;
-            while let Some(row) = rows.next().map_err(sqlite_error)? {
+            let mut statement = connection.prepare_cached(sql).map_err(ServerError::from)?;
+            let mut rows = statement.query([]).map_err(ServerError::from)?;
+            while let Some(row) = rows.next().map_err(ServerError::from)? {
                 let unfit =
                     |_| ServerError::sql("0A000", "sqlite_sequence may hold only table names and integers.");
-                let name = row.get_ref(0).map_err(sqlite_error)?.as_str().map_err(unfit)?;
-                let value = row.get_ref(1).map_err(sqlite_error)?.as_i64().map_err(unfit)?;
+                let name = row.get_ref(0).map_err(ServerError::from)?.as_str().map_err(unfit)?;
+                let value = row.get_ref(1).map_err(ServerError::from)?.as_i64().map_err(unfit)?;
                 let before = self.values.get(name).copied();
                 found += usize::from(before.is_some());
                 // Asked in any case: asking clears it.
@@ -113,10 +112,10 @@ impl Sequences {
         let mut removed: Vec<String> = self.values.keys().cloned().collect();
         if exists {
             let mut statement =
-                connection.prepare("SELECT name FROM sqlite_sequence").map_err(sqlite_error)?;
-            let names = statement.query_map([], |row| row.get::<_, String>(0)).map_err(sqlite_error)?;
+                connection.prepare("SELECT name FROM sqlite_sequence").map_err(ServerError::from)?;
+            let names = statement.query_map([], |row| row.get::<_, String>(0)).map_err(ServerError::from)?;
             for name in names {
-                let name = name.map_err(sqlite_error)?;
+                let name = name.map_err(ServerError::from)?;
                 removed.retain(|other| *other != name);
             }
         }

@@ -103,6 +103,16 @@ impl From<LogReadError> for ServerError {
     }
 }
 
+/// Deletes all segments: the database that they belong to is being replaced.
+pub fn remove_all(configuration: &LogConfiguration) -> Result<(), ServerError> {
+    let names = segment::SegmentNames::new(configuration)?;
+    let failed = |error: std::io::Error| unusable(names.directory(), &error);
+    for number in names.list()? {
+        std::fs::remove_file(names.path(number)).map_err(failed)?;
+    }
+    super::files::sync_directory(names.directory()).map_err(failed)
+}
+
 /// Damage: error 30787 with the place.
 fn damaged(path: &Path, offset: usize, what: impl std::fmt::Display) -> ServerError {
     let advice = "Copy the database from the other server with 'hsb netcopy'";

@@ -1,9 +1,9 @@
 //! Appends batches, rolls segments over, drops what is pending or no longer needed; repairs the tail at the start.
 
+use crate::storage::files::sync_directory;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::segment::{Found, Segment, SegmentHead, SegmentNames, encode_head, read_head_of};
 use super::{LogConfiguration, LogReadError, LogReader, damaged, unusable};
@@ -369,9 +369,4 @@ fn wipe(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
         (offset, length) = (offset + part, length - part);
     }
     Ok(())
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    let directory = File::open(directory)?;
-    directory.sync_all()
 }

@@ -42,8 +42,10 @@ impl Core {
         self.connection.get_interrupt_handle()
     }
 
-    pub(super) fn begin_batch(&mut self) -> Result<(), ServerError> {
-        self.run("BEGIN IMMEDIATE")
+    /// Begins a batch; `taken_over`: the last batch was not made here.
+    pub(super) fn begin_batch(&mut self, taken_over: bool) -> Result<(), ServerError> {
+        self.run("BEGIN IMMEDIATE")?;
+        if taken_over { self.capture.refresh(&self.connection) } else { Ok(()) }
     }
 
     pub(super) fn check_snapshot(&self, snapshot: Option<Position>, now: Position) -> Result<(), ServerError> {
@@ -80,7 +82,7 @@ impl Core {
         if let Some(problem) = self.capture.problem() {
             return Err(problem);
         }
-        if self.capture.has_deferred_violations(&self.connection)? {
+        if self.capture.has_deferred_violations(&self.connection) {
             return Err(ServerError::sql("23503", "FOREIGN KEY constraint failed (deferred)"));
         }
         Ok(())

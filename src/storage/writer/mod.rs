@@ -162,7 +162,7 @@ impl Writer {
         let waiter = Arc::new(Waiter::without_job(request));
         self.enter(&waiter)?;
         let begun = self.with_core(|core| {
-            core.begin_batch()?;
+            core.begin_batch(self.queue.taken_over())?;
             core.check_snapshot(waiter.request.snapshot, self.queue.history().0)?;
             core.begin_member()
         });
@@ -213,7 +213,7 @@ impl Writer {
     fn lead_with(&self, core: &mut Core, first: Vec<Arc<Waiter>>, run: bool) -> Result<(), ServerError> {
         let mut members = Vec::new();
         if run {
-            core.begin_batch()?;
+            core.begin_batch(self.queue.taken_over())?;
             for waiter in first {
                 self.run_job(core, waiter, &mut members);
             }
@@ -249,7 +249,7 @@ impl Writer {
                         member.finish(Err(ServerError::sql("40001", text)));
                     }
                     core.roll_back();
-                    if let Err(error) = core.begin_batch() {
+                    if let Err(error) = core.begin_batch(self.queue.taken_over()) {
                         log::error!("cannot begin a transaction: {error}");
                     }
                 }

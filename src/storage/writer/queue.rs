@@ -64,6 +64,8 @@ struct Inner {
     interrupt: Option<InterruptHandle>,
     position: Position,
     epoch: u64,
+    /// The last batch was not made by this writer.
+    taken_over: bool,
     idle_timeout: Duration,
 }
 
@@ -140,6 +142,7 @@ impl Queue {
                 interrupt: None,
                 position: Position::ORIGIN,
                 epoch: 0,
+                taken_over: false,
                 idle_timeout: Duration::from_secs(5),
             }),
         }
@@ -149,6 +152,12 @@ impl Queue {
         let mut inner = lock(&self.inner);
         inner.position = position;
         inner.epoch = epoch;
+        inner.taken_over = true;
+    }
+
+    /// True once after [`Queue::begin_history`].
+    pub(super) fn taken_over(&self) -> bool {
+        std::mem::take(&mut lock(&self.inner).taken_over)
     }
 
     pub(super) fn history(&self) -> (Position, u64) {

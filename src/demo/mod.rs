@@ -1,0 +1,5 @@
+//! `solid demo`
+use crate::command_line::DemoOptions;
+use crate::error::ServerError;
+/// demo
+pub fn run(_: &DemoOptions) -> Result<(), ServerError> { Ok(()) }

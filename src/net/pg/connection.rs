@@ -1,0 +1,257 @@
+//! The message loop of one logged-in client.
+//!
+//! Output gathers in one buffer that is written when the client waits (Sync, Flush, end of a simple query) or when it
+//! is large and the session is not the writer. After an error in the extended protocol everything up to Sync is
+//! skipped.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::codec::{self, MessageReader, ReadProblem};
+use super::extended::Portal;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::sql::execute::Prepared;
+use crate::sql::registry::{Ticket, process_id};
+use crate::sql::session::Session;
+use crate::sql::settings::REPORTED;
+
+/// More output than this goes to the client between rows.
+pub const FLUSH_BYTES: usize = 256 << 10;
+/// A bigger output buffer is given back once it is empty.
+const KEPT_OUTPUT_BYTES: usize = 1 << 20;
+
+/// Why the loop ends.
+pub enum End {
+    /// The client left or is gone.
+    Gone,
+    /// It is told this first.
+    Fatal(ServerError),
+}
+
+/// One client.
+pub struct Client<'r> {
+    pub(super) stream: &'r TcpStream,
+    pub(super) session: Session<'r>,
+    pub(super) out: Vec<u8>,
+    pub(super) statements: HashMap<String, Arc<Prepared>>,
+    pub(super) portals: HashMap<String, Portal<'r>>,
+    /// Statements by their text, for clients that parse the same text again and again.
+    pub(super) known_texts: HashMap<String, Arc<Prepared>>,
+    skipping: bool,
+    ticket: Ticket,
+    told: HashMap<&'static str, String>,
+    told_read_only: bool,
+    pub(super) settings_changed: bool,
+}
+
+/// Serves a client until it leaves.
+pub fn run<'r>(
+    stream: &'r TcpStream,
+    reader: MessageReader,
+    session: Session<'r>,
+    ticket: Ticket,
+    greeting: Vec<u8>,
+) {
+    let mut client = Client {
+        stream,
+        session,
+        out: greeting,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+        known_texts: HashMap::new(),
+        skipping: false,
+        ticket,
+        told: HashMap::new(),
+        told_read_only: false,
+        settings_changed: true,
+    };
+    let end = client.serve(reader);
+    client.portals.clear();
+    client.session.rollback();
+    if let End::Fatal(error) = end {
+        codec::error_response(&mut client.out, "FATAL", &error);
+        let _ = client.flush();
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+}
+
+impl Client<'_> {
+    fn serve(&mut self, mut reader: MessageReader) -> End {
+        let start = codec::begin(&mut self.out, b'K');
+        self.out.extend_from_slice(&process_id(self.ticket.id).to_be_bytes());
+        self.out.extend_from_slice(&self.ticket.secret.to_be_bytes());
+        codec::finish(&mut self.out, start);
+        if let Err(end) = self.ready() {
+            return end;
+        }
+        loop {
+            if let Err(end) = self.next_message(&mut reader) {
+                return end;
+            }
+        }
+    }
+
+    fn next_message(&mut self, reader: &mut MessageReader) -> Result<(), End> {
+        let idle = self.session.settings.idle_timeout.filter(|limit| !limit.is_zero());
+        if idle.is_some() && !reader.has_input() {
+            reader.set_deadline(idle.map(|limit| Instant::now() + limit));
+        }
+        let message = reader.next();
+        if idle.is_some() {
+            reader.set_deadline(None);
+        }
+        self.check_closing()?;
+        let (kind, range) = message.map_err(|problem| self.end_of(problem))?;
+        if self.skipping && !matches!(kind, b'S' | b'X') {
+            return Ok(());
+        }
+        let handled = match kind {
+            b'Q' => {
+                self.simple_query(reader, range)?;
+                return self.ready();
+            }
+            b'P' => self.parse(reader.body(range)),
+            b'B' => self.bind(reader.body(range)),
+            b'D' => self.describe(reader.body(range)),
+            b'E' => self.execute(reader, range),
+            b'C' => self.close(reader.body(range)),
+            b'H' => return self.flush(),
+            b'S' => {
+                self.skipping = false;
+                self.sync();
+                return self.ready();
+            }
+            b'X' => return Err(End::Gone),
+            // What is left of a COPY that failed.
+            b'd' | b'c' | b'f' => return Ok(()),
+            b'F' => {
+                let error = ServerError::sql("0A000", "function calls of the protocol are not supported");
+                self.error(&error);
+                return self.ready();
+            }
+            other => {
+                let text = format!("invalid message type {other}");
+                return Err(End::Fatal(ServerError::sql("08P01", text)));
+            }
+        };
+        if let Err(error) = handled {
+            self.check_closing()?;
+            self.error(&error);
+            self.skipping = true;
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, problem: ReadProblem) -> End {
+        match problem {
+            ReadProblem::Closed => End::Gone,
+            ReadProblem::TimedOut => {
+                End::Fatal(ServerError::sql("57P05", "terminating connection due to idle-session timeout"))
+            }
+            ReadProblem::Protocol(text) => End::Fatal(ServerError::sql("08P01", text)),
+        }
+    }
+
+    /// Ends the session if an administrator, a copy or the shutdown wants it.
+    pub(super) fn check_closing(&self) -> Result<(), End> {
+        match self.ticket.closing() {
+            None => Ok(()),
+            Some(code) => Err(End::Fatal(ServerError { sqlstate: closing_state(code), ..ServerError::new(code) })),
+        }
+    }
+
+    /// Tells an error and what it does to the transaction.
+    pub(super) fn error(&mut self, error: &ServerError) {
+        codec::error_response(&mut self.out, "ERROR", error);
+        self.session.deadline.set(None);
+        self.portals.clear();
+        self.session.on_error();
+    }
+
+    /// End of an extended query: commits what was sent together.
+    fn sync(&mut self) {
+        if self.session.is_implicit() {
+            self.portals.clear();
+            if let Err(error) = self.session.commit() {
+                self.error(&error);
+            }
+        }
+        if !self.session.in_transaction() {
+            self.portals.clear();
+        }
+    }
+
+    /// ReadyForQuery, with what has changed before it.
+    fn ready(&mut self) -> Result<(), End> {
+        let read_only = self.session.context.status.is_read_only();
+        if self.settings_changed || read_only != self.told_read_only {
+            self.told_read_only = read_only;
+            self.settings_changed = false;
+            self.report_settings();
+        }
+        codec::ready_for_query(&mut self.out, self.session.status());
+        self.flush()
+    }
+
+    fn report_settings(&mut self) {
+        for name in REPORTED {
+            let value = self.setting(name).unwrap_or_default();
+            if self.told.get(name) != Some(&value) {
+                codec::parameter_status(&mut self.out, name, &value);
+                self.told.insert(name, value);
+            }
+        }
+    }
+
+    /// A setting's value, those that the node decides included.
+    pub(super) fn setting(&self, name: &str) -> Option<String> {
+        let read_only = self.session.context.status.is_read_only();
+        let on_off = |on: bool| Some(if on { "on" } else { "off" }.to_string());
+        match name.to_ascii_lowercase().as_str() {
+            "in_hot_standby" => on_off(read_only),
+            "default_transaction_read_only" => on_off(read_only || self.session.settings.read_only),
+            "transaction_read_only" => on_off(read_only || self.session.modes().1),
+            "transaction_isolation" => Some(self.session.modes().0.name().to_string()),
+            "is_superuser" => on_off(self.session.role == crate::sql::users::Role::Admin),
+            "session_authorization" | "role" => Some(self.session.identity.user.clone()),
+            _ => self.session.settings.show(name),
+        }
+    }
+
+    /// Writes all output.
+    pub(super) fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let written = self.stream.write_all(&self.out);
+        self.out.clear();
+        if self.out.capacity() > KEPT_OUTPUT_BYTES {
+            self.out = Vec::with_capacity(8192);
+        }
+        written.map_err(|_| End::Gone)
+    }
+
+    /// Writes large output while the session is not the writer.
+    pub(super) fn relieve(&mut self) -> Result<(), End> {
+        if self.out.len() > FLUSH_BYTES && !self.session.is_writing() { self.flush() } else { Ok(()) }
+    }
+}
+
+/// Sends full buffers to the client between rows of a read.
+pub(super) fn flush_large(mut stream: &TcpStream, out: &mut Vec<u8>) -> Result<(), ServerError> {
+    if out.len() < FLUSH_BYTES {
+        return Ok(());
+    }
+    let written = stream.write_all(out);
+    out.clear();
+    written.map_err(|error| ServerError::sql("08006", format!("the client takes no data: {error}")))
+}
+
+fn closing_state(code: Code) -> &'static str {
+    // Whatever the code is elsewhere: the connection ends because an administrator or the server wants it.
+    if code.sqlstate().starts_with("57") { code.sqlstate() } else { "57P01" }
+}

@@ -1,0 +1,16 @@
+//! The SQL port: PostgreSQL protocol v3, one thread a session, blocking.
+//!
+//! `serve` runs a whole connection. What statements mean is decided in `sql`.
+
+pub mod codec;
+pub mod connection;
+mod copy;
+mod extended;
+mod numeric;
+pub mod scram;
+mod simple;
+pub mod startup;
+mod utility;
+pub mod values;
+
+pub use startup::{looks_like_start_up, refuse, serve};

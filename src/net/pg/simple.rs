@@ -1,0 +1,153 @@
+//! The simple query protocol: a text of one or more statements.
+
+use std::ops::Range;
+
+use super::codec::{self, Fields, Formats, MessageReader};
+use super::connection::{Client, End, flush_large};
+use crate::error::ServerError;
+use crate::sql::access::ClientScope;
+use crate::sql::execute::{self, Work};
+use crate::sql::statement::{self, Kind, Statement};
+
+/// What CommandComplete says.
+pub struct Completion {
+    /// Its first words.
+    pub tag: &'static str,
+    /// The number after them.
+    pub count: Option<u64>,
+}
+
+impl Client<'_> {
+    pub(super) fn simple_query(&mut self, reader: &mut MessageReader, range: Range<usize>) -> Result<(), End> {
+        // As in PostgreSQL a simple query does away with the unnamed statement and portal.
+        self.statements.remove("");
+        self.portals.remove("");
+        let parsed = Fields::new(reader.body(range)).text().and_then(statement::parse);
+        let statements = match parsed {
+            Ok(statements) => statements,
+            Err(error) => {
+                self.error(&error);
+                return Ok(());
+            }
+        };
+        let count = statements.len();
+        for (index, statement) in statements.into_iter().enumerate() {
+            if let Err(error) = self.one_of(reader, statement, count > 1, index + 1 == count) {
+                self.check_closing()?;
+                self.error(&error);
+                break;
+            }
+            self.relieve()?;
+        }
+        if !self.session.in_transaction() {
+            self.portals.clear();
+        }
+        Ok(())
+    }
+
+    fn one_of(
+        &mut self,
+        reader: &mut MessageReader,
+        statement: Statement,
+        several: bool,
+        last: bool,
+    ) -> Result<(), ServerError> {
+        self.session.check_usable(&statement.kind)?;
+        if matches!(statement.kind, Kind::Empty) {
+            codec::empty_message(&mut self.out, b'I');
+            return Ok(());
+        }
+        if several {
+            self.session.begin_implicit();
+        }
+        self.session.deadline.set(self.session.settings.statement_max_time.filter(|limit| !limit.is_zero()));
+        let completion = self.run_statement(reader, statement, !several)?;
+        self.session.deadline.set(None);
+        // Before the client is told that its last statement is complete.
+        if last && self.session.is_implicit() {
+            self.session.commit()?;
+        }
+        codec::command_complete(&mut self.out, completion.tag, completion.count);
+        Ok(())
+    }
+
+    fn run_statement(
+        &mut self,
+        reader: &mut MessageReader,
+        statement: Statement,
+        alone: bool,
+    ) -> Result<Completion, ServerError> {
+        let tag = statement.tag;
+        match statement.kind {
+            Kind::Query | Kind::Pragma => self.simple_read(statement, alone),
+            Kind::Change => self.simple_work(Work::Simple(statement), alone, tag),
+            Kind::Copy(command) => self.copy(reader, &command),
+            _ => match work_of(&statement) {
+                Some(work) => self.simple_work(work, alone, tag),
+                None => self.utility(&statement, &Formats::Text, true),
+            },
+        }
+    }
+
+    fn simple_work(&mut self, work: Work, alone: bool, tag: &'static str) -> Result<Completion, ServerError> {
+        if matches!(work, Work::User(_)) {
+            self.check_admin()?;
+        }
+        let outcome = self.session.write(work, alone, tag)?;
+        self.out.extend_from_slice(&outcome.rows);
+        Ok(Completion { tag, count: outcome.count })
+    }
+
+    fn simple_read(&mut self, statement: Statement, alone: bool) -> Result<Completion, ServerError> {
+        let tag = statement.tag;
+        let locks = statement.locks && self.session.in_transaction();
+        if self.session.is_writing() || locks {
+            let outcome = self.read_at_writer(statement, locks)?;
+            self.out.extend_from_slice(&outcome.rows);
+            return Ok(Completion { tag, count: outcome.count });
+        }
+        self.session.before_read()?;
+        let stream = self.stream;
+        let count = {
+            let _scope = ClientScope::enter(&self.session.identity);
+            let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
+            execute::run_simple(self.session.reader, &statement, true, &mut self.out, &mut flush)?
+        };
+        match count {
+            Some(count) => Ok(Completion { tag, count: Some(count) }),
+            None => self.simple_work(Work::Simple(statement), alone, tag),
+        }
+    }
+
+    /// A read inside a write transaction; with a lock it makes the session the writer.
+    fn read_at_writer(&mut self, statement: Statement, locks: bool) -> Result<execute::Outcome, ServerError> {
+        let identity = self.session.identity.clone();
+        if locks {
+            self.session.check_may_write("SELECT FOR UPDATE")?;
+        }
+        if self.session.modes().1 {
+            let compiles_readonly = self.session.describe(&statement, &[])?.readonly;
+            if !compiles_readonly {
+                self.session.check_may_write(statement.tag)?;
+            }
+        }
+        self.session.run_at_writer(|transaction| Work::Simple(statement).run(transaction, &identity))
+    }
+
+    pub(super) fn check_admin(&self) -> Result<(), ServerError> {
+        if self.session.role == crate::sql::users::Role::Admin {
+            return Ok(());
+        }
+        Err(ServerError::sql("42501", "only users with SYS_ADMIN_ROLE may change users and roles"))
+    }
+}
+
+/// The writer's work for statements that are neither queries nor about the session.
+pub fn work_of(statement: &Statement) -> Option<Work> {
+    match &statement.kind {
+        Kind::Schema => Some(Work::Schema(statement.sql.clone())),
+        Kind::Several(list, schema) => Some(Work::Several(list.clone(), *schema)),
+        Kind::User(command) => Some(Work::User(command.clone())),
+        _ => None,
+    }
+}

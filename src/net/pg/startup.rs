@@ -1,0 +1,264 @@
+//! From the first byte to ReadyForQuery: SSLRequest, CancelRequest, start-up packet, SCRAM.
+//!
+//! All of it must be done within [`START_UP_TIMEOUT`]; what is not well-formed gets an ErrorResponse and the end.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::codec::{self, Fields, MAX_MESSAGE_BYTES, MessageReader, ReadProblem};
+use super::connection;
+use super::scram::Exchange;
+use crate::error::ServerError;
+use crate::node::NodeContext;
+use crate::sql::access;
+use crate::sql::access::Identity;
+use crate::sql::errors::from_sqlite;
+use crate::sql::functions;
+use crate::sql::session::{Deadline, Session};
+use crate::sql::users::{self, Role, Verifier};
+
+/// From accept to logged in.
+pub const START_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes no bytes for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_START_UP_BYTES: usize = 10_000;
+const PROTOCOL_3: i32 = 3 << 16;
+const CANCEL_REQUEST: i32 = 80_877_102;
+const SSL_REQUEST: i32 = 80_877_103;
+const GSS_REQUEST: i32 = 80_877_104;
+/// Operations of SQLite between looks at the time limit.
+const PROGRESS_OPERATIONS: i32 = 4000;
+
+/// True if a connection's first eight bytes are those of a PostgreSQL client.
+pub fn looks_like_start_up(first8: &[u8]) -> bool {
+    let word = |at: usize| first8.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    let (Some(length), Some(code)) = (word(0), word(4)) else { return false };
+    let known = code >> 16 == 3 || [CANCEL_REQUEST, SSL_REQUEST, GSS_REQUEST].contains(&code);
+    known && usize::try_from(length).is_ok_and(|length| (8..=MAX_START_UP_BYTES).contains(&length))
+}
+
+/// What a client said at start.
+struct StartUp {
+    user: String,
+    settings: Vec<(String, String)>,
+    minor_version: i32,
+    unknown_options: Vec<String>,
+}
+
+fn protocol(message: impl Into<String>) -> ServerError {
+    ServerError::sql("08P01", message)
+}
+
+/// Why a connection ends before it began; without an error nobody is told.
+type Ended = Option<ServerError>;
+
+fn from_problem(problem: ReadProblem) -> Ended {
+    match problem {
+        ReadProblem::Closed => None,
+        ReadProblem::TimedOut => Some(ServerError::sql("08006", "the log-in took too long")),
+        ReadProblem::Protocol(text) => Some(protocol(text)),
+    }
+}
+
+/// Runs a whole connection on this thread; `first_bytes` were read from it already.
+pub fn serve(stream: TcpStream, first_bytes: Vec<u8>, context: Arc<NodeContext>) {
+    if let Err(Some(error)) = run(&stream, first_bytes, &context) {
+        send_fatal(&stream, &error);
+    }
+}
+
+/// Answers a client with an error instead of serving it.
+pub fn refuse(stream: &TcpStream, first_bytes: Vec<u8>, context: &NodeContext, error: &ServerError) {
+    let Ok(mut reader) = prepare(stream, first_bytes) else { return };
+    if let Ok(Some(_)) = start_up(stream, &mut reader, context) {
+        send_fatal(stream, error);
+    }
+}
+
+fn send_fatal(mut stream: &TcpStream, error: &ServerError) {
+    let mut out = Vec::new();
+    codec::error_response(&mut out, "FATAL", error);
+    let _ = stream.write_all(&out);
+}
+
+fn prepare(stream: &TcpStream, first_bytes: Vec<u8>) -> std::io::Result<MessageReader> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    let mut reader = MessageReader::new(stream.try_clone()?, first_bytes);
+    reader.set_deadline(Some(Instant::now() + START_UP_TIMEOUT));
+    Ok(reader)
+}
+
+fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> Result<(), Ended> {
+    let mut reader = prepare(stream, first_bytes).map_err(|_| None)?;
+    let Some(start) = start_up(stream, &mut reader, context)? else { return Ok(()) };
+    let mut connection = context.database.open_reader().map_err(Some)?;
+    let role = authenticate(stream, &mut reader, &connection, &start.user)?;
+    let deadline = Deadline::none();
+    let watched = deadline.clone();
+    access::install(&mut connection).map_err(Some)?;
+    functions::register(&connection, &context.status).map_err(Some)?;
+    connection
+        .progress_handler(PROGRESS_OPERATIONS, Some(move || watched.has_passed()))
+        .map_err(|error| Some(from_sqlite(&error)))?;
+    connection.set_prepared_statement_cache_capacity(256);
+    let id = context.sessions.new_id();
+    let handle = stream.try_clone().map_err(|_| None)?;
+    let ticket = context
+        .sessions
+        .register(id, &start.user, connection.get_interrupt_handle(), handle)
+        .map_err(Some)?;
+    let identity = Arc::new(Identity { session: id, user: start.user.clone() });
+    let mut session = Session::new(&connection, context.clone(), identity, role, deadline);
+    for (name, value) in &start.settings {
+        session.settings.set(name, Some(value)).map_err(Some)?;
+    }
+    reader.set_deadline(None);
+    reader.max_message_bytes = MAX_MESSAGE_BYTES;
+    let mut greeting = Vec::with_capacity(1024);
+    if start.minor_version > 0 || !start.unknown_options.is_empty() {
+        negotiate(&mut greeting, &start.unknown_options);
+    }
+    connection::run(stream, reader, session, ticket, greeting);
+    Ok(())
+}
+
+/// NegotiateProtocolVersion: we speak 3.0 and know no `_pq_` options.
+fn negotiate(out: &mut Vec<u8>, options: &[String]) {
+    let start = codec::begin(out, b'v');
+    out.extend_from_slice(&0i32.to_be_bytes());
+    out.extend_from_slice(&(options.len() as i32).to_be_bytes());
+    options.iter().for_each(|option| codec::text(out, option));
+    codec::finish(out, start);
+}
+
+/// Reads up to the start-up packet; none if this was a CancelRequest.
+fn start_up(
+    mut stream: &TcpStream,
+    reader: &mut MessageReader,
+    context: &NodeContext,
+) -> Result<Option<StartUp>, Ended> {
+    // A client asks for TLS and for GSS at most once each.
+    for _ in 0..3 {
+        let range = reader.next_start_up(MAX_START_UP_BYTES).map_err(from_problem)?;
+        let mut fields = Fields::new(reader.body(range));
+        match fields.i32().map_err(Some)? {
+            SSL_REQUEST | GSS_REQUEST => {
+                if reader.has_input() {
+                    return Err(Some(protocol("data after the request for encryption")));
+                }
+                stream.write_all(b"N").map_err(|_| None)?;
+            }
+            CANCEL_REQUEST => {
+                let (process, secret) = (fields.i32().map_err(Some)?, fields.i32().map_err(Some)?);
+                context.sessions.cancel(process, secret);
+                return Ok(None);
+            }
+            version if version >> 16 == 3 => {
+                return parse_start_up(fields, version - PROTOCOL_3).map(Some).map_err(Some);
+            }
+            version => {
+                let text = format!("unsupported protocol {}.{}: the server speaks 3.0", version >> 16, version & 0xffff);
+                return Err(Some(ServerError::sql("0A000", text)));
+            }
+        }
+    }
+    Err(Some(protocol("no start-up packet")))
+}
+
+fn parse_start_up(mut fields: Fields<'_>, minor_version: i32) -> Result<StartUp, ServerError> {
+    let mut start = StartUp { user: String::new(), settings: Vec::new(), minor_version, unknown_options: Vec::new() };
+    loop {
+        let name = fields.text()?;
+        if name.is_empty() {
+            break;
+        }
+        let value = fields.text()?;
+        match name {
+            "user" => start.user = value.to_string(),
+            "database" => {}
+            "replication" if !["false", "off", "no", "0"].contains(&value) => {
+                return Err(ServerError::sql("0A000", "replication connections are not supported"));
+            }
+            "replication" => {}
+            "options" => command_line_options(value, &mut start.settings),
+            _ if name.starts_with("_pq_.") => start.unknown_options.push(name.to_string()),
+            _ => start.settings.push((name.to_string(), value.to_string())),
+        }
+    }
+    if start.user.is_empty() {
+        return Err(ServerError::sql("28000", "no user name is given"));
+    }
+    Ok(start)
+}
+
+/// `-c name=value …`, as PGOPTIONS sends it.
+fn command_line_options(text: &str, settings: &mut Vec<(String, String)>) {
+    for word in text.split_whitespace() {
+        let word = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).unwrap_or(word);
+        if let Some((name, value)) = word.split_once('=') {
+            settings.push((name.replace('-', "_"), value.to_string()));
+        }
+    }
+}
+
+/// SCRAM-SHA-256; the same steps for users who do not exist.
+fn authenticate(
+    mut stream: &TcpStream,
+    reader: &mut MessageReader,
+    connection: &rusqlite::Connection,
+    user: &str,
+) -> Result<Role, Ended> {
+    let found = users::find(connection, user).map_err(Some)?;
+    let role = found.as_ref().map(|(role, _)| *role);
+    let verifier = found.map_or_else(|| Verifier::mock(user, mock_secret()), |(_, verifier)| verifier);
+    let failed = || Some(ServerError::sql("28P01", format!("password authentication failed for user \"{user}\"")));
+    let mut send = |kind: i32, body: &[u8]| {
+        let mut out = Vec::with_capacity(body.len() + 16);
+        let start = codec::begin(&mut out, b'R');
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(body);
+        codec::finish(&mut out, start);
+        stream.write_all(&out).map_err(|_| None)
+    };
+    send(10, b"SCRAM-SHA-256\0\0")?;
+    let first = password_message(reader)?;
+    let mut fields = Fields::new(&first);
+    if fields.text().map_err(Some)? != "SCRAM-SHA-256" {
+        return Err(Some(protocol("the client chose an authentication that was not offered")));
+    }
+    fields.i32().map_err(Some)?;
+    let message = utf8(fields.rest())?;
+    let nonce = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        users::random_bytes::<18>().map_err(Some)?,
+    );
+    let exchange = Exchange::begin(message, verifier, &nonce).map_err(Some)?;
+    send(11, exchange.server_first().as_bytes())?;
+    let last = password_message(reader)?;
+    let answer = exchange.finish(utf8(&last)?).map_err(Some)?;
+    let (Some(answer), Some(role)) = (answer, role) else { return Err(failed()) };
+    send(12, answer.as_bytes())?;
+    send(0, b"")?;
+    Ok(role)
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Ended> {
+    std::str::from_utf8(bytes).map_err(|_| Some(protocol("malformed SCRAM message")))
+}
+
+fn password_message(reader: &mut MessageReader) -> Result<Vec<u8>, Ended> {
+    let (kind, range) = reader.next().map_err(from_problem)?;
+    if kind != b'p' {
+        return Err(Some(protocol("a password message was expected")));
+    }
+    Ok(reader.body(range).to_vec())
+}
+
+/// From which the salts of users who do not exist are made; the same while the process runs.
+fn mock_secret() -> &'static [u8; 32] {
+    static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
+    SECRET.get_or_init(|| users::random_bytes::<32>().unwrap_or([7; 32]))
+}

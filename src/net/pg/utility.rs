@@ -1,0 +1,204 @@
+//! Statements about the session itself: transactions, settings, admin commands.
+
+use rusqlite::types::ValueRef;
+
+use super::codec::{self, Formats};
+use super::connection::Client;
+use super::simple::Completion;
+use super::values;
+use crate::error::ServerError;
+use crate::hsb::settings::{Durability, Safeness};
+use crate::sql::describe::{self, Column, Metadata};
+use crate::sql::set_statement::{Scope, SetCommand};
+use crate::sql::statement::{Kind, Statement};
+use crate::sql::types;
+
+fn done(tag: &'static str) -> Result<Completion, ServerError> {
+    Ok(Completion { tag, count: None })
+}
+
+impl Client<'_> {
+    /// Carries one out; `describe`: rows are preceded by their description.
+    pub(super) fn utility(
+        &mut self,
+        statement: &Statement,
+        formats: &Formats,
+        describe: bool,
+    ) -> Result<Completion, ServerError> {
+        let tag = statement.tag;
+        match &statement.kind {
+            Kind::Begin(modes) => {
+                if !self.session.begin(*modes) {
+                    codec::notice(&mut self.out, "25001", "there is already a transaction in progress");
+                }
+                done(tag)
+            }
+            Kind::Commit | Kind::Rollback | Kind::Savepoint(_) | Kind::RollbackTo(_) | Kind::Release(_) => {
+                self.transaction_control(&statement.kind, tag)
+            }
+            Kind::Admin(text) => self.admin(text, formats, describe),
+            Kind::Set(command) => self.set(command, tag),
+            Kind::Show(name) => self.show(name, formats, describe),
+            Kind::Reset(name) => {
+                match name {
+                    Some(name) => self.session.settings.set(name, None)?,
+                    None => self.session.settings.reset_all(),
+                }
+                self.settings_changed = true;
+                done(tag)
+            }
+            Kind::Discard => {
+                if self.session.in_transaction() && !self.session.is_implicit() {
+                    return Err(ServerError::sql("25001", "DISCARD ALL cannot run inside a transaction block"));
+                }
+                self.statements.clear();
+                self.portals.clear();
+                self.session.settings.reset_all();
+                self.settings_changed = true;
+                done(tag)
+            }
+            Kind::Deallocate(name) => {
+                match name {
+                    None => self.statements.clear(),
+                    Some(name) => drop(self.statements.remove(name)),
+                }
+                done(tag)
+            }
+            Kind::Listen(_) | Kind::Unlisten(_) => {
+                codec::notice(&mut self.out, "00000", "events are not sent on this connection yet");
+                done(tag)
+            }
+            Kind::Skipped(why) => {
+                codec::notice(&mut self.out, "00000", why);
+                done(tag)
+            }
+            Kind::Refused(why) => Err(ServerError::sql("0A000", *why)),
+            _ => Err(ServerError::sql("0A000", "this statement is not supported here")),
+        }
+    }
+
+    fn transaction_control(&mut self, kind: &Kind, tag: &'static str) -> Result<Completion, ServerError> {
+        if !self.session.in_transaction() && matches!(kind, Kind::Commit | Kind::Rollback) {
+            codec::notice(&mut self.out, "25P01", "there is no transaction in progress");
+            return done(tag);
+        }
+        match kind {
+            Kind::Commit => {
+                self.portals.clear();
+                let committed = self.session.commit()?;
+                return done(if committed { tag } else { "ROLLBACK" });
+            }
+            Kind::Rollback => {
+                self.portals.clear();
+                self.session.rollback();
+            }
+            Kind::Savepoint(name) => self.session.savepoint(name)?,
+            Kind::RollbackTo(name) => {
+                self.portals.clear();
+                self.session.rollback_to(name)?;
+            }
+            Kind::Release(name) => self.session.release(name)?,
+            _ => {}
+        }
+        done(tag)
+    }
+
+    fn admin(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
+        let (role, user) = (self.session.role, self.session.identity.user.clone());
+        if !role.may_command() {
+            let text = "ADMIN COMMAND needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE";
+            return Err(ServerError::sql("42501", text));
+        }
+        let answers = self.session.context.admin.execute(&user, role.may_administrate(), text);
+        let columns = describe::admin_columns();
+        if describe {
+            Metadata::of_columns(columns.clone(), true).append_description(&mut self.out, formats);
+        }
+        for (code, text) in &answers {
+            let row = [ValueRef::Integer(i64::from(*code)), ValueRef::Text(text.as_bytes())];
+            self.append_row(&row, &columns, formats)?;
+        }
+        Ok(Completion { tag: "ADMIN COMMAND", count: None })
+    }
+
+    fn append_row(&mut self, row: &[ValueRef<'_>], columns: &[Column], formats: &Formats) -> Result<(), ServerError> {
+        let start = codec::begin(&mut self.out, b'D');
+        self.out.extend_from_slice(&(columns.len() as i16).to_be_bytes());
+        for (index, (value, column)) in row.iter().zip(columns).enumerate() {
+            values::append_value(&mut self.out, *value, column, formats.is_binary(index))?;
+        }
+        codec::finish(&mut self.out, start);
+        Ok(())
+    }
+
+    fn show(&mut self, name: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
+        let value = self.setting(name).ok_or_else(|| {
+            ServerError::sql("42704", format!("unrecognized configuration parameter \"{name}\""))
+        })?;
+        let columns = [Column { name: name.to_string(), oid: types::TEXT, certain: true }];
+        if describe {
+            Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
+        }
+        self.append_row(&[ValueRef::Text(value.as_bytes())], &columns, formats)?;
+        done("SHOW")
+    }
+
+    fn set(&mut self, command: &SetCommand, tag: &'static str) -> Result<Completion, ServerError> {
+        let writing = self.session.is_writing();
+        let too_late = |what: &str| ServerError::sql("25001", format!("SET TRANSACTION {what} must come before the first write"));
+        let settings = &mut self.session.settings;
+        match command {
+            SetCommand::Safeness(scope, choice) => {
+                let safeness = match choice.as_str() {
+                    "1safe" => Safeness::OneSafe,
+                    "2safe" => Safeness::TwoSafe,
+                    _ => Safeness::Default,
+                };
+                match scope {
+                    Scope::Session => settings.safeness = safeness,
+                    Scope::Transaction if writing => return Err(too_late("SAFENESS")),
+                    Scope::Transaction => settings.next_transaction.safeness = Some(safeness),
+                }
+            }
+            SetCommand::Durability(scope, choice) => {
+                let durability = match choice.as_str() {
+                    "relaxed" => Durability::Relaxed,
+                    "strict" => Durability::Strict,
+                    _ => Durability::Default,
+                };
+                match scope {
+                    Scope::Session => settings.durability = durability,
+                    Scope::Transaction if writing => return Err(too_late("DURABILITY")),
+                    Scope::Transaction => settings.next_transaction.durability = Some(durability),
+                }
+            }
+            SetCommand::Modes(Scope::Session, modes) => {
+                settings.isolation = modes.isolation.unwrap_or(settings.isolation);
+                settings.read_only = modes.read_only.unwrap_or(settings.read_only);
+                self.settings_changed = true;
+            }
+            SetCommand::Modes(Scope::Transaction, modes) => self.session.set_modes(*modes)?,
+            SetCommand::LockTimeout(time) => settings.lock_timeout = *time,
+            SetCommand::IdleTimeout(time) => settings.idle_timeout = *time,
+            SetCommand::StatementMaxTime(time) => settings.statement_max_time = *time,
+            SetCommand::Token(_) => {
+                return Err(ServerError::sql("0A000", "SET TRANSACTION TOKEN is not available yet"));
+            }
+            SetCommand::Generic(name, value) => self.set_generic(name, value.as_deref())?,
+        }
+        done(tag)
+    }
+
+    fn set_generic(&mut self, name: &str, value: Option<&str>) -> Result<(), ServerError> {
+        let mut modes = crate::sql::set_statement::TransactionModes::default();
+        match (name, value) {
+            ("transaction_read_only", Some(text)) => modes.read_only = types::truth(text),
+            ("transaction_isolation", Some(text)) => modes.isolation = crate::sql::set_statement::Isolation::parse(text),
+            _ => {
+                self.settings_changed = true;
+                return self.session.settings.set(name, value);
+            }
+        }
+        self.session.set_modes(modes)
+    }
+}

@@ -1,0 +1,373 @@
+//! Turns the PostgreSQL-isms that drivers and pgbench send into SQLite's SQL.
+//!
+//! Each rewriting is local: it looks at a few tokens and edits them in place. What is not listed here passes
+//! unchanged and SQLite judges it.
+
+use super::lexer::{Reader, Token, TokenKind, quoted, unquoted};
+use super::statement::{Kind, syntax};
+use super::types;
+use crate::error::ServerError;
+
+/// Replacement of a stretch of the text.
+struct Edit {
+    start: usize,
+    end: usize,
+    text: String,
+}
+
+/// Cuts a trailing `FOR UPDATE …` or `FOR SHARE …`; true if there was one.
+pub fn without_lock_clause<'a>(sql: &str, part: &'a [Token]) -> (&'a [Token], bool) {
+    for index in (1..part.len().saturating_sub(1)).rev().take(8) {
+        let locks = ["UPDATE", "SHARE", "NO"].iter().any(|word| part[index + 1].is(sql, word));
+        if part[index].is(sql, "FOR") && locks {
+            return (&part[..index], true);
+        }
+    }
+    (part, false)
+}
+
+/// Rewrites names, strings and casts inside a statement.
+pub fn expressions(sql: &str, part: &[Token]) -> String {
+    let mut edits = Vec::new();
+    // Where the operand of the cast that ended just before starts, for chains of casts.
+    let mut cast: Option<(usize, usize)> = None;
+    for (index, token) in part.iter().enumerate() {
+        let text = token.text(sql);
+        match token.kind {
+            TokenKind::EscapeText | TokenKind::DollarText => {
+                edits.push(Edit { start: token.start, end: token.end, text: plain_string(text) });
+            }
+            TokenKind::Word => word_edit(sql, part, index, &mut edits),
+            TokenKind::Symbol if text == "::" => {
+                let operand = match cast {
+                    Some((end, operand)) if end == index => operand,
+                    _ => operand_start(sql, part, index),
+                };
+                let end = cast_edit(sql, part, index, operand, &mut edits);
+                cast = Some((end, operand));
+            }
+            _ => {}
+        }
+    }
+    apply(sql, part, edits)
+}
+
+fn apply(sql: &str, part: &[Token], mut edits: Vec<Edit>) -> String {
+    let (Some(first), Some(last)) = (part.first(), part.last()) else { return String::new() };
+    let whole = sql.get(first.start..last.end).unwrap_or("");
+    if edits.is_empty() {
+        return whole.to_string();
+    }
+    edits.sort_by_key(|edit| edit.start);
+    let mut out = String::with_capacity(whole.len() + 64);
+    let mut at = first.start;
+    for edit in edits {
+        if edit.start < at {
+            continue;
+        }
+        out.push_str(sql.get(at..edit.start).unwrap_or(""));
+        out.push_str(&edit.text);
+        at = edit.end;
+    }
+    out.push_str(sql.get(at..last.end).unwrap_or(""));
+    out
+}
+
+fn word_edit(sql: &str, part: &[Token], index: usize, edits: &mut Vec<Edit>) {
+    let token = part[index];
+    let next_is = |symbol: &str| part.get(index + 1).is_some_and(|next| next.is_symbol(sql, symbol));
+    let after_dot = index > 0 && part[index - 1].is_symbol(sql, ".");
+    let text = token.text(sql);
+    if !text.starts_with(['c', 'C', 's', 'S', 'p', 'P']) || after_dot {
+        return;
+    }
+    let bare = ["current_user", "session_user", "current_schema", "current_catalog"];
+    if bare.iter().any(|name| text.eq_ignore_ascii_case(name)) && !next_is("(") && !next_is(".") {
+        edits.push(Edit { start: token.end, end: token.end, text: "()".into() });
+    } else if text.eq_ignore_ascii_case("pg_catalog") && next_is(".") {
+        let calls = part.get(index + 3).is_some_and(|token| token.is_symbol(sql, "("));
+        if calls {
+            edits.push(Edit { start: token.start, end: part[index + 1].end, text: String::new() });
+        }
+    }
+}
+
+fn operand_start(sql: &str, part: &[Token], index: usize) -> usize {
+    let Some(mut at) = index.checked_sub(1) else { return index };
+    if part[at].is_symbol(sql, ")") {
+        let mut depth = 0usize;
+        loop {
+            match part[at].text(sql) {
+                ")" => depth += 1,
+                "(" => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 || at == 0 {
+                break;
+            }
+            at -= 1;
+        }
+        let called = at > 0 && part[at - 1].kind == TokenKind::Word && part[at - 1].end == part[at].start;
+        return if called { at - 1 } else { at };
+    }
+    while at >= 2 && part[at - 1].is_symbol(sql, ".") {
+        at -= 2;
+    }
+    at
+}
+
+/// Rewrites `operand::type`; tells the token after the type.
+fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mut Vec<Edit>) -> usize {
+    let (name, end) = type_name(sql, part, index + 1);
+    let colon = part[index].start;
+    let type_end = part.get(end.saturating_sub(1)).map_or(part[index].end, |token| token.end);
+    let literal = part.get(operand).filter(|token| operand + 1 == index && token.kind == TokenKind::Text);
+    // The names keep PostgreSQL's sizes for whoever reads the type later; SQLite takes its affinity from them.
+    let target = match types::oid_of_name(&name) {
+        _ if name.eq_ignore_ascii_case("int") || name.eq_ignore_ascii_case("integer") => "int4",
+        types::INT8 => "int8",
+        types::INT4 => "int4",
+        types::INT2 => "int2",
+        types::FLOAT8 | types::FLOAT4 => "float8",
+        types::TEXT | types::VARCHAR | types::BPCHAR => "text",
+        types::NUMERIC => "numeric",
+        types::BYTEA | types::BOOL => {
+            if let (Some(token), Some(text)) = (literal, literal.and_then(|token| special(sql, token, &name))) {
+                edits.push(Edit { start: token.start, end: type_end, text });
+                return end;
+            }
+            ""
+        }
+        _ => "",
+    };
+    if target.is_empty() {
+        edits.push(Edit { start: colon, end: type_end, text: String::new() });
+    } else {
+        let start = part[operand].start;
+        edits.push(Edit { start, end: start, text: "CAST(".into() });
+        edits.push(Edit { start: colon, end: type_end, text: format!(" AS {target})") });
+    }
+    end
+}
+
+/// A literal of bytea or bool.
+fn special(sql: &str, token: &Token, name: &str) -> Option<String> {
+    let value = unquoted(token.text(sql));
+    if name.eq_ignore_ascii_case("bytea") {
+        let hex = value.strip_prefix("\\x")?;
+        return hex.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| format!("X'{hex}'"));
+    }
+    let truth = types::truth(&value)?;
+    Some(if truth { "1".into() } else { "0".into() })
+}
+
+/// The type name at `at`, and the token after it.
+fn type_name(sql: &str, part: &[Token], at: usize) -> (String, usize) {
+    let mut end = at + 1;
+    let mut name = part.get(at).map(|token| unquoted(token.text(sql))).unwrap_or_default();
+    if part.get(end).is_some_and(|token| token.is_symbol(sql, ".")) {
+        name = part.get(end + 1).map(|token| unquoted(token.text(sql))).unwrap_or_default();
+        end += 2;
+    }
+    for follow in [["double", "precision"], ["character", "varying"]] {
+        if name.eq_ignore_ascii_case(follow[0]) && part.get(end).is_some_and(|token| token.is(sql, follow[1])) {
+            end += 1;
+        }
+    }
+    if part.get(end).is_some_and(|token| token.is_symbol(sql, "(")) {
+        while end < part.len() && !part[end].is_symbol(sql, ")") {
+            end += 1;
+        }
+        end = (end + 1).min(part.len());
+    }
+    let zone = |word: &str| part.get(end).is_some_and(|token| token.is(sql, word));
+    if zone("with") || zone("without") {
+        end = (end + 3).min(part.len());
+    }
+    (name, end.min(part.len()))
+}
+
+/// A plain literal for `E'…'` or `$tag$…$tag$`.
+fn plain_string(text: &str) -> String {
+    let value = if let Some(tag_end) = text.strip_prefix('$').and_then(|rest| rest.find('$')) {
+        let tag = tag_end + 2;
+        text.get(tag..text.len().saturating_sub(tag)).unwrap_or("").to_string()
+    } else {
+        unescaped(text.get(2..text.len().saturating_sub(1)).unwrap_or(""))
+    };
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '\'' => {
+                let _ = rest.next_if_eq(&'\'');
+                out.push('\'');
+            }
+            '\\' => match rest.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('r') => out.push('\r'),
+                Some('b') => out.push('\u{8}'),
+                Some('f') => out.push('\u{c}'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Rewrites CREATE, DROP and ALTER; may become several statements.
+pub fn schema(sql: &str, part: &[Token]) -> Result<(Kind, String), ServerError> {
+    let mut reader = Reader::new(sql, part);
+    if reader.accept(&["DROP"]) {
+        return drop_several(&mut reader, sql, part);
+    }
+    if reader.accept(&["ALTER", "TABLE"]) {
+        let _ = reader.accept(&["IF", "EXISTS"]);
+        let _ = reader.accept(&["ONLY"]);
+        if let Some(text) = add_key(&mut reader)? {
+            return Ok((Kind::Schema, text));
+        }
+        return Ok((Kind::Schema, expressions(sql, part)));
+    }
+    if reader.accept(&["CREATE", "DATABASE"]) || reader.accept(&["CREATE", "SCHEMA"]) {
+        return Err(ServerError::sql("0A000", "there is one database with one schema; create tables in it"));
+    }
+    let text = apply(sql, part, create_edits(sql, part));
+    let again = super::lexer::tokens(&text);
+    Ok((Kind::Schema, expressions(&text, &again)))
+}
+
+fn drop_several(reader: &mut Reader<'_>, sql: &str, part: &[Token]) -> Result<(Kind, String), ServerError> {
+    let Some(object) = ["TABLE", "VIEW", "INDEX", "TRIGGER"].into_iter().find(|word| reader.accept(&[word])) else {
+        return Ok((Kind::Schema, expressions(sql, part)));
+    };
+    let if_exists = if reader.accept(&["IF", "EXISTS"]) { "IF EXISTS " } else { "" };
+    let names = name_list(reader)?;
+    let mut drops: Vec<String> = names.iter().map(|name| format!("DROP {object} {if_exists}{name}")).collect();
+    if drops.len() == 1 {
+        return Ok((Kind::Schema, drops.remove(0)));
+    }
+    Ok((Kind::Several(drops, true), String::new()))
+}
+
+/// `a, b, c [CASCADE|RESTRICT]` up to the end.
+pub fn name_list(reader: &mut Reader<'_>) -> Result<Vec<String>, ServerError> {
+    let mut names = vec![qualified_name(reader)?];
+    while reader.accept_symbol(",") {
+        names.push(qualified_name(reader)?);
+    }
+    let _ = reader.accept(&["RESTART", "IDENTITY"]) || reader.accept(&["CONTINUE", "IDENTITY"]);
+    let _ = reader.accept(&["CASCADE"]) || reader.accept(&["RESTRICT"]);
+    if !reader.at_end() {
+        return Err(syntax(format!("syntax error at \"{}\"", reader.rest())));
+    }
+    Ok(names)
+}
+
+/// A name, quoted for SQLite; the schema `public` is ours and dropped.
+pub fn qualified_name(reader: &mut Reader<'_>) -> Result<String, ServerError> {
+    let missing = || syntax("a name is missing");
+    let first = reader.name().ok_or_else(missing)?;
+    if !reader.accept_symbol(".") {
+        return Ok(quoted(&first));
+    }
+    let second = reader.name().ok_or_else(missing)?;
+    if first.eq_ignore_ascii_case("public") {
+        return Ok(quoted(&second));
+    }
+    Ok(format!("{}.{}", quoted(&first), quoted(&second)))
+}
+
+/// `ALTER TABLE t ADD PRIMARY KEY (c)`: SQLite cannot add one, a unique index does what it is for.
+fn add_key(reader: &mut Reader<'_>) -> Result<Option<String>, ServerError> {
+    let table = qualified_name(reader)?;
+    if !reader.accept(&["ADD"]) {
+        return Ok(None);
+    }
+    let named = if reader.accept(&["CONSTRAINT"]) { reader.name() } else { None };
+    let suffix = if reader.accept(&["PRIMARY", "KEY"]) {
+        "pkey"
+    } else if reader.accept(&["UNIQUE"]) {
+        "key"
+    } else if reader.accept(&["FOREIGN", "KEY"]) {
+        return Err(ServerError::sql("0A000", "a foreign key cannot be added to a table; name it in CREATE TABLE"));
+    } else {
+        return Ok(None);
+    };
+    let name = named.unwrap_or_else(|| format!("{}_{suffix}", table.trim_matches('"')));
+    Ok(Some(format!("CREATE UNIQUE INDEX IF NOT EXISTS {} ON {table} {}", quoted(&name), reader.rest())))
+}
+
+fn create_edits(sql: &str, part: &[Token]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut cut = |start: usize, end: usize, text: &str| edits.push(Edit { start, end, text: text.into() });
+    for (index, token) in part.iter().enumerate().skip(1) {
+        let next = part.get(index + 1);
+        let next_is = |symbol: &str| next.is_some_and(|next| next.is_symbol(sql, symbol));
+        if token.kind != TokenKind::Word {
+            continue;
+        }
+        match token.text(sql).to_ascii_lowercase().as_str() {
+            "unlogged" if index == 1 => cut(token.start, token.end, ""),
+            "concurrently" => cut(token.start, token.end, ""),
+            "with" if next_is("(") && part[index - 1].is_symbol(sql, ")") => {
+                let closing = part[index..].iter().find(|token| token.is_symbol(sql, ")"));
+                cut(token.start, closing.map_or(token.end, |token| token.end), "");
+            }
+            "tablespace" => cut(token.start, next.map_or(token.end, |next| next.end), ""),
+            "using" if next.is_some_and(|next| next.is(sql, "btree")) => {
+                cut(token.start, next.map_or(token.end, |next| next.end), "");
+            }
+            "serial" | "bigserial" if !part[index - 1].is_symbol(sql, ",") => cut(token.start, token.end, "INTEGER"),
+            "now" if part[index - 1].is(sql, "default") && next_is("(") => {
+                let end = part.get(index + 2).map_or(token.end, |token| token.end);
+                cut(token.start, end, "CURRENT_TIMESTAMP");
+            }
+            _ => {}
+        }
+    }
+    edits
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sql::statement::{Kind, parse};
+
+    fn sql_of(text: &str) -> String {
+        parse(text).unwrap().remove(0).sql
+    }
+
+    #[test]
+    fn casts_names_and_strings() {
+        assert_eq!(sql_of("select '12'::int8, a.b::text"), "select CAST('12' AS int8), CAST(a.b AS text)");
+        assert_eq!(sql_of("select '\\x00ff'::bytea, $1::timestamp"), "select X'00ff', $1");
+        assert_eq!(sql_of("select count(x)::float8 from t"), "select CAST(count(x) AS float8) from t");
+        assert_eq!(sql_of("select pg_catalog.version(), current_user"), "select version(), current_user()");
+        assert_eq!(sql_of(r"insert into t values (E'a\'b\n')"), "insert into t values ('a''b\n')");
+        assert_eq!(sql_of("select 1::text::varchar(3)"), "select CAST(CAST(1 AS text) AS text)");
+    }
+
+    #[test]
+    fn what_pgbench_sends() {
+        let several = parse("drop table if exists a, b").unwrap().remove(0);
+        assert!(matches!(several.kind, Kind::Several(list, true) if list.len() == 2));
+        assert_eq!(sql_of("create table t(a int) with (fillfactor=100)"), "create table t(a int) ");
+        let index = sql_of("alter table t add primary key (a)");
+        assert_eq!(index, "CREATE UNIQUE INDEX IF NOT EXISTS \"t_pkey\" ON \"t\" (a)");
+        let locked = parse("select * from t where a = 1 for update").unwrap().remove(0);
+        assert!(locked.locks && locked.sql == "select * from t where a = 1");
+    }
+
+    #[test]
+    fn trigger_bodies_are_not_cut() {
+        let text = "create trigger x after insert on t begin delete from u; select case when 1 then 2 end; end; select 1";
+        assert_eq!(parse(text).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,211 @@
+//! The syntax of SET, of transaction modes and of the names after SHOW and RESET.
+
+use std::time::Duration;
+
+use super::lexer::{Reader, TokenKind, unquoted};
+use super::statement::syntax;
+use crate::error::ServerError;
+
+/// How far a transaction sees the commits of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isolation {
+    /// Each statement sees what was committed before it.
+    ReadCommitted,
+    /// The whole transaction sees one state.
+    RepeatableRead,
+    /// As REPEATABLE READ: writers run one after another and a moved-on snapshot cannot write.
+    Serializable,
+}
+
+impl Isolation {
+    /// As SHOW says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isolation::ReadCommitted => "read committed",
+            Isolation::RepeatableRead => "repeatable read",
+            Isolation::Serializable => "serializable",
+        }
+    }
+
+    /// Reads a name; the one level that PostgreSQL has and we have not is raised to the next.
+    pub fn parse(text: &str) -> Option<Isolation> {
+        match text.to_ascii_lowercase().as_str() {
+            "read committed" | "read uncommitted" | "default" => Some(Isolation::ReadCommitted),
+            "repeatable read" => Some(Isolation::RepeatableRead),
+            "serializable" => Some(Isolation::Serializable),
+            _ => None,
+        }
+    }
+}
+
+/// What BEGIN and SET TRANSACTION can say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TransactionModes {
+    /// ISOLATION LEVEL.
+    pub isolation: Option<Isolation>,
+    /// READ ONLY or READ WRITE.
+    pub read_only: Option<bool>,
+}
+
+/// How far a setting reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// All transactions of the session from now on.
+    Session,
+    /// This transaction, or the next one if none is open.
+    Transaction,
+}
+
+/// A SET statement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SetCommand {
+    /// SAFENESS: "1safe", "2safe" or "default".
+    Safeness(Scope, String),
+    /// DURABILITY: "relaxed", "strict" or "default".
+    Durability(Scope, String),
+    /// ISOLATION LEVEL, READ ONLY, READ WRITE.
+    Modes(Scope, TransactionModes),
+    /// LOCK TIMEOUT; none: the default.
+    LockTimeout(Option<Duration>),
+    /// IDLE TIMEOUT; none or zero: never.
+    IdleTimeout(Option<Duration>),
+    /// STATEMENT MAXTIME; none or zero: no limit.
+    StatementMaxTime(Option<Duration>),
+    /// TRANSACTION TOKEN.
+    Token(String),
+    /// A setting of PostgreSQL; no value: DEFAULT.
+    Generic(String, Option<String>),
+}
+
+/// Reads a SET statement from its first token.
+pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
+    reader.at = 1;
+    if reader.accept(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
+        return Ok(SetCommand::Modes(Scope::Session, transaction_modes(reader)?));
+    }
+    let scope = if reader.accept(&["TRANSACTION"]) { Scope::Transaction } else { Scope::Session };
+    if reader.accept(&["TOKEN"]) {
+        let token = reader.string().ok_or_else(|| syntax("SET TRANSACTION TOKEN takes a string in single quotes"))?;
+        return Ok(SetCommand::Token(token));
+    }
+    if reader.accept(&["SAFENESS"]) {
+        return Ok(SetCommand::Safeness(scope, choice(reader, "SAFENESS", &["1safe", "2safe", "default"])?));
+    }
+    if reader.accept(&["DURABILITY"]) {
+        return Ok(SetCommand::Durability(scope, choice(reader, "DURABILITY", &["relaxed", "strict", "default"])?));
+    }
+    let starts_mode = ["ISOLATION", "READ", "WRITE"].iter().any(|word| reader.clone().accept(&[word]));
+    if scope == Scope::Transaction || starts_mode {
+        return Ok(SetCommand::Modes(scope, transaction_modes(reader)?));
+    }
+    if reader.accept(&["LOCK", "TIMEOUT"]) {
+        return Ok(SetCommand::LockTimeout(seconds(reader)?));
+    }
+    if reader.accept(&["IDLE", "TIMEOUT"]) {
+        return Ok(SetCommand::IdleTimeout(seconds(reader)?));
+    }
+    if reader.accept(&["STATEMENT", "MAXTIME"]) {
+        return Ok(SetCommand::StatementMaxTime(seconds(reader)?));
+    }
+    let _ = reader.accept(&["SESSION"]) || reader.accept(&["LOCAL"]);
+    generic(reader)
+}
+
+fn generic(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
+    if reader.accept(&["TIME", "ZONE"]) {
+        return Ok(SetCommand::Generic("timezone".into(), value(reader)));
+    }
+    if reader.accept(&["NAMES"]) {
+        return Ok(SetCommand::Generic("client_encoding".into(), value(reader)));
+    }
+    let mut name = reader.name().ok_or_else(|| syntax("SET takes a name and a value"))?.to_lowercase();
+    while reader.accept_symbol(".") {
+        name = format!("{name}.{}", reader.name().unwrap_or_default().to_lowercase());
+    }
+    if !reader.accept_symbol("=") && !reader.accept(&["TO"]) && reader.at_end() {
+        return Err(syntax(format!("SET {name} takes a value")));
+    }
+    Ok(SetCommand::Generic(name, value(reader)))
+}
+
+fn value(reader: &mut Reader<'_>) -> Option<String> {
+    if reader.accept(&["DEFAULT"]) {
+        return None;
+    }
+    let mut text = String::new();
+    while let Some(token) = reader.take() {
+        let part = token.text(reader.sql);
+        match token.kind {
+            TokenKind::Text | TokenKind::Quoted => text.push_str(&unquoted(part)),
+            TokenKind::Symbol if part == "," => text.push_str(", "),
+            _ => text.push_str(part),
+        }
+    }
+    Some(text)
+}
+
+fn choice(reader: &mut Reader<'_>, what: &str, allowed: &[&str]) -> Result<String, ServerError> {
+    let text = reader.take().map(|token| token.text(reader.sql).to_ascii_lowercase()).unwrap_or_default();
+    if !allowed.contains(&text.as_str()) || !reader.at_end() {
+        return Err(syntax(format!("{what} is one of {}", allowed.join(", ").to_uppercase())));
+    }
+    Ok(text)
+}
+
+fn seconds(reader: &mut Reader<'_>) -> Result<Option<Duration>, ServerError> {
+    let _ = reader.accept_symbol("=") || reader.accept(&["TO"]);
+    if reader.accept(&["DEFAULT"]) {
+        return Ok(None);
+    }
+    let text = reader.rest();
+    if let Some(milliseconds) = text.to_ascii_lowercase().strip_suffix("ms").and_then(|text| text.trim().parse().ok()) {
+        return Ok(Some(Duration::from_millis(milliseconds)));
+    }
+    let wrong = || ServerError::sql("22023", format!("'{text}' is no number of seconds"));
+    text.parse::<u32>().map(|seconds| Some(Duration::from_secs(u64::from(seconds)))).map_err(|_| wrong())
+}
+
+/// Reads transaction modes up to the end.
+pub fn transaction_modes(reader: &mut Reader<'_>) -> Result<TransactionModes, ServerError> {
+    let mut modes = TransactionModes::default();
+    while !reader.at_end() {
+        if reader.accept_symbol(",") || reader.accept(&["DEFERRABLE"]) || reader.accept(&["NOT", "DEFERRABLE"]) {
+            continue;
+        }
+        if reader.accept(&["ISOLATION", "LEVEL"]) {
+            modes.isolation = Some(isolation(reader)?);
+        } else if reader.accept(&["READ", "ONLY"]) {
+            modes.read_only = Some(true);
+        } else if reader.accept(&["READ", "WRITE"]) || reader.accept(&["WRITE"]) {
+            modes.read_only = Some(false);
+        } else {
+            return Err(syntax(format!("syntax error at \"{}\"", reader.rest())));
+        }
+    }
+    Ok(modes)
+}
+
+fn isolation(reader: &mut Reader<'_>) -> Result<Isolation, ServerError> {
+    if reader.accept(&["READ", "COMMITTED"]) || reader.accept(&["READ", "UNCOMMITTED"]) {
+        return Ok(Isolation::ReadCommitted);
+    }
+    if reader.accept(&["REPEATABLE", "READ"]) {
+        return Ok(Isolation::RepeatableRead);
+    }
+    if reader.accept(&["SERIALIZABLE"]) {
+        return Ok(Isolation::Serializable);
+    }
+    Err(syntax("ISOLATION LEVEL is one of READ COMMITTED, REPEATABLE READ, SERIALIZABLE"))
+}
+
+/// The name after SHOW or RESET as one word in small letters.
+pub fn shown_name(reader: &mut Reader<'_>) -> String {
+    let text = unquoted(reader.rest()).to_ascii_lowercase();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        ["transaction", "isolation", "level"] => "transaction_isolation".into(),
+        ["session", "authorization"] => "session_authorization".into(),
+        ["time", "zone"] => "timezone".into(),
+        _ => words.join(" "),
+    }
+}
