@@ -253,7 +253,8 @@ fn put_change(buffer: &mut Vec<u8>, table: &Table, change: &RowChange<'_>) -> Re
     put_optional_rowid(buffer, table.has_rowid().then_some(rowid));
     put_count(buffer, table.columns.len());
     for column in &table.columns {
-        let value = if tag == TAG_INSERT { change.new(column.index)? } else { change.old(column.index)? };
+        let value =
+            if tag == TAG_INSERT { change.after(column.index)? } else { change.before(column.index)? };
         put_value(buffer, value);
     }
     Ok(())
@@ -267,14 +268,14 @@ fn put_update(buffer: &mut Vec<u8>, table: &Table, change: &RowChange<'_>) -> Re
     } else {
         put_primary_key(buffer, table.key.len());
         for key in &table.key {
-            put_value(buffer, change.old(table.columns[key.column].index)?);
+            put_value(buffer, change.before(table.columns[key.column].index)?);
         }
     }
     let count_at = buffer.len();
     put_count(buffer, 0);
     let mut count = 0_u64;
     for (place, column) in table.columns.iter().enumerate() {
-        let (old, new): (Value<'_>, Value<'_>) = (change.old(column.index)?, change.new(column.index)?);
+        let (old, new): (Value<'_>, Value<'_>) = (change.before(column.index)?, change.after(column.index)?);
         if !old.is_same(&new) {
             buffer.extend_from_slice(&(place as u16).to_le_bytes());
             put_value(buffer, old);

@@ -45,7 +45,7 @@ impl RowChange<'_> {
     }
 
     /// Value of a column before the change; for updates and deletions.
-    pub fn old(&self, column: u16) -> Result<Value<'_>, c_int> {
+    pub fn before(&self, column: u16) -> Result<Value<'_>, c_int> {
         let mut value = std::ptr::null_mut();
         // SAFETY: as in `column_count`; SQLite checks operation and column and says so by its result.
         let result = unsafe { ffi::sqlite3_preupdate_old(self.handle, c_int::from(column), &raw mut value) };
@@ -53,9 +53,9 @@ impl RowChange<'_> {
     }
 
     /// Value of a column after the change; for updates and insertions.
-    pub fn new(&self, column: u16) -> Result<Value<'_>, c_int> {
+    pub fn after(&self, column: u16) -> Result<Value<'_>, c_int> {
         let mut value = std::ptr::null_mut();
-        // SAFETY: as in `old`.
+        // SAFETY: as in `before`.
         let result = unsafe { ffi::sqlite3_preupdate_new(self.handle, c_int::from(column), &raw mut value) };
         self.borrow(result, value)
     }
