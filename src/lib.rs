@@ -18,6 +18,7 @@ pub mod codec;
 pub mod command_line;
 pub mod config;
 pub mod error;
+pub mod client;
 pub mod demo;
 pub mod logging;
 pub mod program;

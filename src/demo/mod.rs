@@ -1,4 +1,5 @@
 //! `solid demo`
+pub mod pair;
 use crate::command_line::DemoOptions;
 use crate::error::ServerError;
 /// demo

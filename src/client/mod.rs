@@ -1,0 +1,3 @@
+//! Clients of a node, for programs that drive it.
+
+pub mod console;

@@ -1,0 +1,193 @@
+//! Two servers as child processes in directories of their own: for the demo, and for tests that need real processes.
+//!
+//! A server that is dropped is killed, by its process id, and reaped.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::console::ConsoleClient;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+
+/// User and password of the administrator of databases made here.
+pub const ADMINISTRATOR: (&str, &str) = ("dba", "dba-secret");
+/// For conditions that come true in milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server's directory, port and, while it runs, process.
+pub struct Server {
+    /// For messages.
+    pub name: &'static str,
+    /// With solid.ini, the database and the log.
+    pub directory: PathBuf,
+    /// On loopback.
+    pub port: u16,
+    program: PathBuf,
+    child: Option<Child>,
+}
+
+/// A pair; which of them is the primary changes.
+pub struct Pair {
+    /// The primary at first.
+    pub first: Server,
+    /// The secondary at first.
+    pub second: Server,
+}
+
+impl Pair {
+    /// Two directories below `root` with a solid.ini each; `extra` are further lines for both. Starts nothing.
+    pub fn prepare(program: &Path, root: &Path, extra: &str) -> Result<Pair, ServerError> {
+        let ports = free_ports()?;
+        let server = |name, port, peer| Server::prepare(program, root, name, port, peer, extra);
+        Ok(Pair { first: server("first", ports[0], ports[1])?, second: server("second", ports[1], ports[0])? })
+    }
+
+    /// Starts both, copies the database and connects: PRIMARY ACTIVE and SECONDARY ACTIVE.
+    pub fn start(&mut self) -> Result<(), ServerError> {
+        self.first.start(&[])?;
+        self.second.start(&["-x", "backupserver"])?;
+        self.first.expect("hsb set primary alone")?;
+        self.first.expect("hsb netcopy")?;
+        self.first.wait_for("hsb status copy", "SUCCESS")?;
+        self.connect()
+    }
+
+    /// `hsb connect` at the first server, then waits until both are active.
+    pub fn connect(&mut self) -> Result<(), ServerError> {
+        self.first.expect("hsb connect")?;
+        self.first.wait_for("hsb status connect", "CONNECTED")?;
+        self.second.wait_for("hsb status connect", "CONNECTED")
+    }
+
+    /// The other one becomes the first.
+    pub fn swap(&mut self) {
+        std::mem::swap(&mut self.first, &mut self.second);
+    }
+}
+
+impl Server {
+    fn prepare(program: &Path, root: &Path, name: &'static str, port: u16, peer: u16, extra: &str) -> Result<Server, ServerError> {
+        let directory = root.join(name);
+        let ini = format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::write(directory.join("solid.ini"), ini))
+            .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
+        Ok(Server { name, directory, port, program: program.to_path_buf(), child: None })
+    }
+
+    /// Starts the process and waits until it accepts connections.
+    pub fn start(&mut self, arguments: &[&str]) -> Result<(), ServerError> {
+        let output = std::fs::File::create(self.directory.join("stderr.out"))
+            .map_err(|error| failed(format!("{}: {error}", self.directory.display())))?;
+        let child = Command::new(&self.program)
+            .arg("-c")
+            .arg(&self.directory)
+            .args(arguments)
+            .env("SOLID_USER", ADMINISTRATOR.0)
+            .env("SOLID_PASSWORD", ADMINISTRATOR.1)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .map_err(|error| failed(format!("{}: {error}", self.program.display())))?;
+        self.child = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(self.address()).is_err() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if ended.is_some() || Instant::now() > deadline {
+                return Err(failed(format!("server '{}' did not start; see stderr.out and solmsg.out in {}", self.name, self.directory.display())));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Fails only if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks it to shut down in order and waits until it has.
+    pub fn stop(&mut self) -> Result<(), ServerError> {
+        self.expect("shutdown")?;
+        if let Some(mut child) = self.child.take() {
+            child.wait().map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the process live on when this value is dropped.
+    pub fn leave_running(&mut self) {
+        self.child = None;
+    }
+
+    /// A new console connection.
+    pub fn console(&self) -> Result<ConsoleClient, ServerError> {
+        ConsoleClient::connect(self.address(), ADMINISTRATOR.0, ADMINISTRATOR.1, PATIENCE)
+    }
+
+    /// Gives a command and returns RC and TEXT of the first row.
+    pub fn ask(&self, command: &str) -> Result<(u32, String), ServerError> {
+        self.console()?.ask(command)
+    }
+
+    /// Gives a command that has to succeed.
+    pub fn expect(&self, command: &str) -> Result<String, ServerError> {
+        match self.ask(command)? {
+            (0, text) => Ok(text),
+            (code, text) => Err(failed(format!("'{command}' at server '{}': {code} {text}", self.name))),
+        }
+    }
+
+    /// Repeats a command until its first row is `wanted`.
+    pub fn wait_for(&self, command: &str, wanted: &str) -> Result<(), ServerError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut console = self.console()?;
+        loop {
+            let (code, text) = console.ask(command)?;
+            if text == wanted {
+                return Ok(());
+            }
+            if Instant::now() > deadline || text.starts_with("FAILED") {
+                return Err(failed(format!("'{command}' at server '{}' says {code} {text}, not {wanted}", self.name)));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Two ports that were free a moment ago; held together, so they differ.
+fn free_ports() -> Result<[u16; 2], ServerError> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+    bind()
+        .and_then(|one| bind().map(|other| (one, other)))
+        .and_then(|(one, other)| Ok([port(&one)?, port(&other)?]))
+        .map_err(|error| failed(format!("no free port: {error}")))
+}
+
+fn failed(detail: String) -> ServerError {
+    ServerError::with(Code::OPERATION_FAILED, detail)
+}
