@@ -178,14 +178,22 @@ impl Drop for Server {
     }
 }
 
-/// Two ports that were free a moment ago; held together, so they differ.
+/// Two different ports that were free a moment ago, chosen at random below those that the system gives to outgoing
+/// connections: nobody takes them by chance before the server does.
 fn free_ports() -> Result<[u16; 2], ServerError> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    bind()
-        .and_then(|one| bind().map(|other| (one, other)))
-        .and_then(|(one, other)| Ok([port(&one)?, port(&other)?]))
-        .map_err(|error| failed(format!("no free port: {error}")))
+    let mut held: Vec<(u16, TcpListener)> = Vec::new();
+    for _ in 0..1000 {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(|error| failed(error.to_string()))?;
+        let port = 10_000 + u16::from_le_bytes(random) % 22_000;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            held.push((port, listener));
+        }
+        if let [(one, _), (other, _)] = held[..] {
+            return Ok([one, other]);
+        }
+    }
+    Err(failed("no free ports".into()))
 }
 
 fn failed(detail: String) -> ServerError {
