@@ -358,7 +358,7 @@ mod tests {
     fn what_pgbench_sends() {
         let several = parse("drop table if exists a, b").unwrap().remove(0);
         assert!(matches!(several.kind, Kind::Several(list, true) if list.len() == 2));
-        assert_eq!(sql_of("create table t(a int) with (fillfactor=100)"), "create table t(a int) ");
+        assert_eq!(sql_of("create table t(a int) with (fillfactor=100)"), "create table t(a int)");
         let index = sql_of("alter table t add primary key (a)");
         assert_eq!(index, "CREATE UNIQUE INDEX IF NOT EXISTS \"t_pkey\" ON \"t\" (a)");
         let locked = parse("select * from t where a = 1 for update").unwrap().remove(0);
