@@ -120,7 +120,13 @@ impl Writer {
         access::install(&mut connection)?;
         functions::register(&connection, status)?;
         let (in_use, free) = (Mutex::new(false), std::sync::Condvar::new());
-        Ok(Writer { connection: Mutex::new(connection), in_use, free, database, refuse: AtomicBool::new(false) })
+        Ok(Writer {
+            connection: Mutex::new(connection),
+            in_use,
+            free,
+            database,
+            refuse: AtomicBool::new(false),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -152,7 +158,9 @@ impl Writer {
         }
         let connection = self.lock();
         connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| from_sqlite(&error))?;
-        let now = connection.query_row("SELECT value FROM _hsb_meta WHERE key='position'", [], |row| row.get::<_, Vec<u8>>(0));
+        let now = connection.query_row("SELECT value FROM _hsb_meta WHERE key='position'", [], |row| {
+            row.get::<_, Vec<u8>>(0)
+        });
         let now = now.map_err(|error| from_sqlite(&error))?;
         let sequence = now.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         if request.snapshot.is_some_and(|snapshot| snapshot.sequence != sequence) {
@@ -197,7 +205,8 @@ impl OpenTransaction {
             let before: Vec<u8> = connection
                 .query_row("SELECT value FROM _hsb_meta WHERE key='position'", [], |row| row.get(0))
                 .map_err(|error| from_sqlite(&error))?;
-            let sequence = before.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+            let sequence =
+                before.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
             let next = (sequence + 1).to_le_bytes().to_vec();
             connection
                 .prepare_cached(bump)
