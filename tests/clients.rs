@@ -1,5 +1,7 @@
 //! The SQL port as a stock client sees it: the `postgres` crate against sessions on a database of their own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
