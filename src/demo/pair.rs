@@ -180,7 +180,7 @@ impl Drop for Server {
 
 /// Two different ports that were free a moment ago, chosen at random below those that the system gives to outgoing
 /// connections: nobody takes them by chance before the server does.
-fn free_ports() -> Result<[u16; 2], ServerError> {
+pub fn free_ports() -> Result<[u16; 2], ServerError> {
     let mut held: Vec<(u16, TcpListener)> = Vec::new();
     for _ in 0..1000 {
         let mut random = [0; 2];

@@ -110,7 +110,9 @@ impl Heart {
             batch.info.needs_acknowledgement = false;
             if strict && !batch.info.strict {
                 batch.info.strict = true;
-                self.effects.push(Effect::Flush);
+                if !batch.durable {
+                    self.effects.push(Effect::Flush);
+                }
             }
         }
         self.try_to_decide();

@@ -63,9 +63,7 @@ fn plain(text: &str) -> &'static str {
         "42883"
     } else if starts("no such index") || starts("no such trigger") {
         "42704"
-    } else if starts("table ") && text.contains("already exists") || starts("there is already") {
-        "42P07"
-    } else if starts("index ") && text.contains("already exists") {
+    } else if text.ends_with("already exists") || starts("there is already") {
         "42P07"
     } else if starts("duplicate column name") {
         "42701"

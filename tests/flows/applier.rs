@@ -3,12 +3,9 @@
 use actix::prelude::*;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
-use hotstandby::actors::log_writer::{Append, Flush, Flushed, LogProgress, TruncateAfter};
-use hotstandby::actors::replication_sender::Tell;
+use hotstandby::actors::log_writer::{Flushed, LogProgress};
 use hotstandby::actors::secondary_applier::{BatchArrived, Drain, DropPending, Follow, FromApplyThread, SecondaryApplier};
-use hotstandby::actors::supervisor::ApplierSays;
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport};
-use hotstandby::hsb::event::PeerMessage;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::AcknowledgePolicy;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -25,21 +22,10 @@ impl Stage {
     fn new(pending: Option<Batch>) -> Stage {
         let record = Record::default();
         let (sender, jobs) = unbounded();
-        let append = record.probe_with("log writer", |Append { batch, sync }: &Append| {
-            format!("append {}{}", batch.after.sequence, if *sync { ", sync" } else { "" })
-        });
-        let flush = record.probe_with("log writer", |Flush { ticket }: &Flush| format!("flush {ticket:?}"));
-        let truncate = record.probe_with("log writer", |TruncateAfter(at): &TruncateAfter| format!("truncate after {}", at.sequence));
-        let tell = record.probe_with("sender", |Tell(message): &Tell| match message {
-            PeerMessage::Acknowledge { position } => format!("acknowledge {}", position.sequence),
-            other => format!("{other:?}"),
-        });
-        let supervisor = record.probe_with("supervisor", |says: &ApplierSays| match says {
-            ApplierSays::Applied { position } => format!("applied {}", position.sequence),
-            ApplierSays::Drained { ticket, position } => format!("drained {} (ticket {ticket})", position.sequence),
-            ApplierSays::Failed { detail } => format!("failed: {detail}"),
-        });
-        let applier = SecondaryApplier::new(sender, (append, flush, truncate), tell, supervisor, pending).start();
+        let probe = record.probe();
+        let log_writer = (probe.clone().recipient(), probe.clone().recipient(), probe.clone().recipient());
+        let tell = probe.clone().recipient();
+        let applier = SecondaryApplier::new(sender, log_writer, tell, probe.recipient(), pending).start();
         Stage { record, applier, jobs }
     }
 
@@ -72,7 +58,7 @@ async fn received_is_acknowledged_before_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Received).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 1", "sender <- acknowledge 1"]);
+    assert_eq!(stage.record.take().await, ["log writer <- append 1, to be acknowledged", "sender <- acknowledge 1"]);
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
 }
@@ -83,7 +69,7 @@ async fn visible_is_acknowledged_when_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Visible).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 1"]);
+    assert_eq!(stage.record.take().await, ["log writer <- append 1, to be acknowledged"]);
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1", "sender <- acknowledge 1"]);
 }
@@ -95,7 +81,7 @@ async fn durable_is_acknowledged_when_applied_and_on_disk_in_either_order() {
         stage.follow(AcknowledgePolicy::Durable).await;
         let one = batch(Position::ORIGIN, b"one");
         stage.arrives(&one).await;
-        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync"]);
+        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync, to be acknowledged"]);
         if applied_first {
             stage.applied(&one).await;
             assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
@@ -144,14 +130,14 @@ async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
     stage.arrives(&one).await;
     stage.applier.send(Drain { ticket: 5, with_pending: true }).await.unwrap();
     let told = stage.record.take().await;
-    assert_eq!(told.last().unwrap(), "log writer <- flush Some(5)");
+    assert_eq!(told.last().unwrap(), "log writer <- flush and report");
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
     stage.applier.send(Flushed { ticket: 5 }).await.unwrap();
     assert_eq!(stage.record.take().await, Vec::<String>::new());
     let reached = ApplyReport::Reached { ticket: 5, position: one.after };
     stage.applier.send(FromApplyThread(reached)).await.unwrap();
-    assert_eq!(stage.record.take().await, ["supervisor <- drained 1 (ticket 5)"]);
+    assert_eq!(stage.record.take().await, ["supervisor <- drained 1"]);
     // Promoted: what the old primary still sends is nobody's.
     stage.arrives(&batch(one.after, b"two")).await;
     assert_eq!(stage.record.take().await, Vec::<String>::new());
@@ -163,7 +149,7 @@ async fn a_pending_batch_that_the_primary_has_is_applied_without_being_logged_tw
     let stage = Stage::new(Some(one.clone()));
     stage.follow(AcknowledgePolicy::Received).await;
     stage.arrives(&one.marked(false).unwrap()).await;
-    assert_eq!(stage.record.take().await, ["log writer <- flush None", "sender <- acknowledge 1"]);
+    assert_eq!(stage.record.take().await, ["log writer <- flush", "sender <- acknowledge 1"]);
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
 }
 
@@ -173,7 +159,7 @@ async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
     stage.follow(AcknowledgePolicy::Received).await;
     stage.arrives(&batch(Position::ORIGIN, b"theirs")).await;
     let told = stage.record.take().await;
-    assert_eq!(told, ["log writer <- truncate after 0", "log writer <- append 1", "sender <- acknowledge 1"]);
+    assert_eq!(told, ["log writer <- truncate after 0", "log writer <- append 1, to be acknowledged", "sender <- acknowledge 1"]);
 
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;

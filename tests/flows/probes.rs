@@ -1,17 +1,35 @@
-//! Probes: recipients that write down every message in one common list.
+//! The probe: one actor in the place of all others. It has one mailbox, so its list shows the order of sending.
 
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use actix::prelude::*;
+use hotstandby::actors::log_writer::{Append, Flush, RetainFrom, TruncateAfter};
+use hotstandby::actors::ping_monitor::{StartPings, StopPings};
+use hotstandby::actors::replication_sender::{
+    AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
+};
+use hotstandby::actors::secondary_applier::{Drain, DropPending, Follow, KeepPending};
+use hotstandby::actors::supervisor::{ApplierSays, LinkEnded};
+use hotstandby::hsb::event::PeerMessage;
 
 /// What was told, in order: `receiver <- message`.
 #[derive(Clone, Default)]
-pub struct Record(Arc<Mutex<Vec<String>>>);
+pub struct Record {
+    lines: Arc<Mutex<Vec<String>>>,
+    ticket: Arc<Mutex<u64>>,
+}
+
+/// Something told to whoever is no actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Line(pub String);
+
+pub struct Probe(Record);
 
 impl Record {
-    pub fn add(&self, line: impl Into<String>) {
-        self.0.lock().unwrap().push(line.into());
+    /// Stands in for every receiver of messages.
+    pub fn probe(&self) -> Addr<Probe> {
+        Probe(self.clone()).start()
     }
 
     /// Lets all mailboxes run dry, then takes what was written down.
@@ -19,39 +37,77 @@ impl Record {
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
-        std::mem::take(&mut *self.0.lock().unwrap())
+        std::mem::take(&mut *self.lines.lock().unwrap())
     }
 
-    /// A recipient that writes down what it gets in the message's own words.
-    pub fn probe<M>(&self, receiver: &'static str) -> Recipient<M>
-    where
-        M: Message<Result = ()> + Debug + Send + Unpin + 'static,
-    {
-        self.probe_with(receiver, |message| format!("{message:?}"))
-    }
-
-    /// The same, in these words.
-    pub fn probe_with<M>(&self, receiver: &'static str, words: fn(&M) -> String) -> Recipient<M>
-    where
-        M: Message<Result = ()> + Send + Unpin + 'static,
-    {
-        Probe { record: self.clone(), receiver, words }.start().recipient()
+    /// The ticket of the last drain.
+    pub fn ticket(&self) -> u64 {
+        *self.ticket.lock().unwrap()
     }
 }
 
-struct Probe<M> {
-    record: Record,
-    receiver: &'static str,
-    words: fn(&M) -> String,
-}
-
-impl<M: Unpin + 'static> Actor for Probe<M> {
+impl Actor for Probe {
     type Context = Context<Self>;
 }
 
-impl<M: Message<Result = ()> + Unpin + 'static> Handler<M> for Probe<M> {
+macro_rules! words {
+    ($($receiver:literal: $message:ty => $words:expr;)*) => {
+        $(impl Handler<$message> for Probe {
+            type Result = ();
+            fn handle(&mut self, message: $message, _: &mut Context<Self>) {
+                let words: fn(&$message) -> String = $words;
+                self.0.lines.lock().unwrap().push(format!("{} <- {}", $receiver, words(&message)));
+            }
+        })*
+    };
+}
+
+words! {
+    "log writer": Append => |Append { batch, sync }| {
+        let sync = if *sync { ", sync" } else { "" };
+        let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
+        format!("append {}{sync}{marked}", batch.after.sequence)
+    };
+    "log writer": Flush => |Flush { ticket }| if ticket.is_some() { "flush and report".into() } else { "flush".into() };
+    "log writer": TruncateAfter => |TruncateAfter(position)| format!("truncate after {}", position.sequence);
+    "log writer": RetainFrom => |RetainFrom(position)| format!("retain from {}", position.sequence);
+    "sender": AttachLink => |_| "attach".into();
+    "sender": SendBatch => |SendBatch(batch)| format!("batch {}", batch.after.sequence);
+    "sender": Tell => |Tell(message)| match message {
+        PeerMessage::Acknowledge { position } => format!("acknowledge {}", position.sequence),
+        PeerMessage::HandOver { position } => format!("HandOver at {}", position.sequence),
+        PeerMessage::GoActive { position } => format!("GoActive at {}", position.sequence),
+        PeerMessage::Accept { .. } => "Accept".into(),
+        other => format!("{other:?}"),
+    };
+    "sender": CloseLink => |CloseLink { farewell }| format!("close, farewell {farewell:?}");
+    "sender": CheckHistory => |CheckHistory(position)| format!("check history for {}", position.sequence);
+    "sender": StartCatchup => |_| "start catchup".into();
+    "sender": StopCatchup => |_| "stop catchup".into();
+    "applier": Follow => |Follow { position, .. }| format!("follow from {}", position.sequence);
+    "applier": KeepPending => |KeepPending(batch)| format!("keep pending {}", batch.after.sequence);
+    "applier": DropPending => |_| "drop pending".into();
+    "ping monitor": StartPings => |_| "start".into();
+    "ping monitor": StopPings => |_| "stop".into();
+    "supervisor": LinkEnded => |LinkEnded { link, why }| format!("link {link} lost: {why}");
+    "supervisor": ApplierSays => |says| match says {
+        ApplierSays::Applied { position } => format!("applied {}", position.sequence),
+        ApplierSays::Drained { position, .. } => format!("drained {}", position.sequence),
+        ApplierSays::Failed { detail } => format!("failed: {detail}"),
+    };
+}
+
+impl Handler<Line> for Probe {
     type Result = ();
-    fn handle(&mut self, message: M, _: &mut Context<Self>) {
-        self.record.add(format!("{} <- {}", self.receiver, (self.words)(&message)));
+    fn handle(&mut self, Line(line): Line, _: &mut Context<Self>) {
+        self.0.lines.lock().unwrap().push(line);
+    }
+}
+
+impl Handler<Drain> for Probe {
+    type Result = ();
+    fn handle(&mut self, Drain { ticket, with_pending }: Drain, _: &mut Context<Self>) {
+        *self.0.ticket.lock().unwrap() = ticket;
+        self.0.lines.lock().unwrap().push(format!("applier <- drain, with pending: {with_pending}"));
     }
 }

@@ -4,9 +4,7 @@ use std::net::{TcpListener, TcpStream};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::log_writer::{Append, LogProgress};
-use hotstandby::actors::replication_sender::{CloseLink, SendBatch, Tell};
-use hotstandby::actors::secondary_applier::{Drain, Follow};
+use hotstandby::actors::log_writer::LogProgress;
 use hotstandby::actors::supervisor::{
     Acknowledged, Answer, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside, PeerSays, Peers,
     Supervisor,
@@ -22,7 +20,7 @@ use hotstandby::hsb::state::State;
 use hotstandby::storage::batch::{Batch, BatchHeader};
 use hotstandby::storage::writer::{Submission, WriterRequest};
 
-use crate::probes::Record;
+use crate::probes::{Line, Probe, Record};
 
 const PAIR: PairSettings =
     PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1000, ping_timeout_ms: 4000 };
@@ -35,74 +33,72 @@ const SETTINGS: Settings = Settings {
 };
 
 /// The supervisor's world, written down.
-struct World(Record);
+struct World(Addr<Probe>);
+
+impl World {
+    fn add(&self, line: String) {
+        self.0.do_send(Line(line));
+    }
+}
 
 impl Outside for World {
     fn decide(&mut self, decision: Decision) {
-        self.0.add(format!("writer <- {decision:?}"));
+        self.add(format!("writer <- {decision:?}"));
     }
     fn admit(&mut self, admission: Admission) {
-        self.0.add(format!("writer <- admit {admission:?}"));
+        self.add(format!("writer <- admit {admission:?}"));
     }
     fn begin_history(&mut self, position: Position, epoch: u64) {
-        self.0.add(format!("writer <- history from {} in epoch {epoch}", position.sequence));
+        self.add(format!("writer <- history from {} in epoch {epoch}", position.sequence));
     }
     fn entered(&mut self, from: State, to: State, _: &'static str) {
-        self.0.add(format!("everybody <- {from} -> {to}"));
+        self.add(format!("everybody <- {from} -> {to}"));
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
     fn publish(&mut self, _: &Heart) {}
     fn dial(&mut self, purpose: Purpose, _: Hello) {
-        self.0.add(format!("network <- dial to {purpose:?}"));
+        self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
     fn close_sessions(&mut self, _: Code) {}
 }
 
-fn peers(record: &Record) -> Peers {
+fn peers(probe: &Addr<Probe>) -> Peers {
     Peers {
-        append: record.probe_with("log writer", |Append { batch, sync }| {
-            let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
-            format!("append {}{}{marked}", batch.after.sequence, if *sync { ", sync" } else { "" })
-        }),
-        flush: record.probe_with("log writer", |_| "flush".into()),
-        retain: record.probe("log writer"),
-        attach: record.probe_with("sender", |_| "attach".into()),
-        send: record.probe_with("sender", |SendBatch(batch)| format!("batch {}", batch.after.sequence)),
-        tell: record.probe_with("sender", |Tell(message)| match message {
-            PeerMessage::HandOver { position } => format!("HandOver at {}", position.sequence),
-            PeerMessage::GoActive { position } => format!("GoActive at {}", position.sequence),
-            PeerMessage::Accept { .. } => "Accept".into(),
-            other => format!("{other:?}"),
-        }),
-        close: record.probe_with("sender", |CloseLink { farewell }| format!("close, farewell {farewell:?}")),
-        check_history: record.probe_with("sender", |_| "check history".into()),
-        start_catchup: record.probe("sender"),
-        stop_catchup: record.probe("sender"),
-        follow: record.probe_with("applier", |Follow { position, .. }| format!("follow from {}", position.sequence)),
-        drain: record.probe_with("applier", |Drain { with_pending, .. }| format!("drain, with pending: {with_pending}")),
-        keep_pending: record.probe_with("applier", |_| "keep pending".into()),
-        drop_pending: record.probe_with("applier", |_| "drop pending".into()),
-        start_pings: record.probe_with("ping monitor", |_| "start".into()),
-        stop_pings: record.probe_with("ping monitor", |_| "stop".into()),
+        append: probe.clone().recipient(),
+        flush: probe.clone().recipient(),
+        retain: probe.clone().recipient(),
+        attach: probe.clone().recipient(),
+        send: probe.clone().recipient(),
+        tell: probe.clone().recipient(),
+        close: probe.clone().recipient(),
+        check_history: probe.clone().recipient(),
+        start_catchup: probe.clone().recipient(),
+        stop_catchup: probe.clone().recipient(),
+        follow: probe.clone().recipient(),
+        drain: probe.clone().recipient(),
+        keep_pending: probe.clone().recipient(),
+        drop_pending: probe.clone().recipient(),
+        start_pings: probe.clone().recipient(),
+        stop_pings: probe.clone().recipient(),
     }
 }
 
 struct Stage {
     record: Record,
     supervisor: Addr<Supervisor>,
-    /// Supervisors count requests, links, drains; the stage has to know some of these numbers.
-    next_ticket: u64,
+    link: u64,
 }
 
 impl Stage {
     async fn new(settings: Settings) -> Stage {
         let record = Record::default();
         let heart = Heart::new(State::SecondaryAlone, settings, [7; 16], Position::ORIGIN, Position::ORIGIN);
-        let world = Box::new(World(record.clone()));
-        let supervisor = Supervisor::new(heart, peers(&record), world).start();
+        let probe = record.probe();
+        let world = Box::new(World(probe.clone()));
+        let supervisor = Supervisor::new(heart, peers(&probe), world).start();
         assert_eq!(record.take().await, ["writer <- admit Refuse(Code(10045))"]);
-        Stage { record, supervisor, next_ticket: 1 }
+        Stage { record, supervisor, link: 0 }
     }
 
     async fn operator(&self, command: Command) -> Receiver<Answer> {
@@ -111,14 +107,16 @@ impl Stage {
         answer
     }
 
-    async fn drained(&mut self, position: Position) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+    async fn drained(&self, position: Position) {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        let ticket = self.record.ticket();
         self.supervisor.send(ApplierSays::Drained { ticket, position }).await.unwrap();
     }
 
     async fn peer_says(&self, message: PeerMessage) {
-        self.supervisor.send(PeerSays { link: LINK, message }).await.unwrap();
+        self.supervisor.send(PeerSays { link: self.link, message }).await.unwrap();
     }
 
     async fn expect(&self, lines: &[&str]) {
@@ -136,12 +134,14 @@ impl Stage {
         if role == State::SecondaryActive {
             stage.drained(Position::ORIGIN).await;
         }
+        // Requests and links share one count: so many commands were given before the link came.
+        stage.link = if role == State::PrimaryActive { 3 } else { 2 };
         let state = if role == State::PrimaryActive { State::SecondaryAlone } else { State::PrimaryAlone };
         let hello = Hello { database_id: [7; 16], state, position: Position::ORIGIN, log_end: Position::ORIGIN, pair: PAIR };
         stage.supervisor.send(DialEnded { purpose: Purpose::Connect, outcome: Ok((a_stream(), hello)) }).await.unwrap();
         if role == State::PrimaryActive {
-            stage.supervisor.send(CatchupSays::Checked { link: LINK, result: Ok(()) }).await.unwrap();
-            stage.supervisor.send(CatchupSays::NearEnd { link: LINK }).await.unwrap();
+            stage.supervisor.send(CatchupSays::Checked { link: stage.link, result: Ok(()) }).await.unwrap();
+            stage.supervisor.send(CatchupSays::NearEnd { link: stage.link }).await.unwrap();
             stage.peer_says(PeerMessage::Active).await;
         } else {
             stage.peer_says(PeerMessage::Accept { pair: PAIR }).await;
@@ -153,9 +153,6 @@ impl Stage {
         stage
     }
 }
-
-/// Requests and links share one count: two requests before the first link at a primary, one at a secondary.
-const LINK: u64 = 3;
 
 fn a_stream() -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -233,7 +230,7 @@ async fn switchover_at_the_old_primary() {
 
 #[actix::test]
 async fn switchover_at_the_new_primary() {
-    let mut stage = Stage::active(State::SecondaryActive, SETTINGS).await;
+    let stage = Stage::active(State::SecondaryActive, SETTINGS).await;
     stage.peer_says(PeerMessage::HandOver { position: Position::ORIGIN }).await;
     stage.expect(&["applier <- drain, with pending: false"]).await;
     stage.drained(Position::ORIGIN).await;
@@ -252,14 +249,14 @@ async fn switchover_at_the_new_primary() {
 async fn a_switchover_that_breaks_ends_in_secondary_alone_on_either_side() {
     let stage = Stage::active(State::PrimaryActive, SETTINGS).await;
     stage.operator(Command::SwitchSecondary).await;
-    stage.supervisor.send(LinkEnded { link: LINK, why: "test".into() }).await.unwrap();
+    stage.supervisor.send(LinkEnded { link: stage.link, why: "test".into() }).await.unwrap();
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> SECONDARY ALONE".into()), "{told:#?}");
 
-    let mut stage = Stage::active(State::SecondaryActive, SETTINGS).await;
+    let stage = Stage::active(State::SecondaryActive, SETTINGS).await;
     stage.peer_says(PeerMessage::HandOver { position: Position::ORIGIN }).await;
     stage.drained(Position::ORIGIN).await;
-    stage.supervisor.send(LinkEnded { link: LINK, why: "test".into() }).await.unwrap();
+    stage.supervisor.send(LinkEnded { link: stage.link, why: "test".into() }).await.unwrap();
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- SECONDARY ACTIVE -> SECONDARY ALONE".into()), "{told:#?}");
 }
@@ -271,7 +268,7 @@ async fn ping_timeout_with_a_commit_under_way() {
     stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
     stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
     stage.record.take().await;
-    stage.supervisor.send(LinkEnded { link: LINK, why: "30555: ping timeout".into() }).await.unwrap();
+    stage.supervisor.send(LinkEnded { link: stage.link, why: "30555: ping timeout".into() }).await.unwrap();
     stage
         .expect(&[
             "ping monitor <- stop",
@@ -295,7 +292,7 @@ async fn ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
     stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
     stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
     stage.record.take().await;
-    stage.supervisor.send(LinkEnded { link: LINK, why: "30555: ping timeout".into() }).await.unwrap();
+    stage.supervisor.send(LinkEnded { link: stage.link, why: "30555: ping timeout".into() }).await.unwrap();
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> PRIMARY ALONE".into()), "{told:#?}");
     assert!(told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- Commit".into()), "{told:#?}");
