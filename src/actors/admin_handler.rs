@@ -71,7 +71,8 @@ const HELP: &[(&str, &str)] = &[
     ("info dbsize|uptime|version|numusers|hsbstate …", "single figures"),
     ("userlist | throwout <id|all>", "who is connected; end a session"),
     ("errorcode <number|all>", "explain a code"),
-    ("version | pid | help | shutdown", "as they say"),
+    ("version | pid | help", "as they say"),
+    ("shutdown [force]", "end this server; force: even with a transaction whose outcome is open"),
 ];
 
 type Rows = Result<Answer, ServerError>;
@@ -100,7 +101,8 @@ impl AdminHandler {
             }
             ["throwout" | "shutdown", ..] if !may_administrate => Err(no_right()),
             ["throwout", who] => self.throw_out(who),
-            ["shutdown"] => {
+            ["shutdown"] if self.is_in_doubt() => Err(ServerError::new(Code::TRANSACTION_ACTIVE)),
+            ["shutdown"] | ["shutdown", "force"] => {
                 // The channel holds one request; a second one changes nothing.
                 let _ = self.targets.shutdown.try_send(());
                 Ok(one("The server is shutting down.".into()))
@@ -181,6 +183,12 @@ impl AdminHandler {
                 vec![(Code::ACTIVE.number(), format!("ACTIVE {percent} % ({done} of {total} bytes)"))]
             }
         }
+    }
+
+    /// PRIMARY UNCERTAIN with a transaction whose outcome is open: somebody should decide it first.
+    fn is_in_doubt(&self) -> bool {
+        let now = self.targets.status.snapshot();
+        now.state == State::PrimaryUncertain && now.decided != now.log_end
     }
 
     fn info(&self, option: &str) -> String {

@@ -300,11 +300,8 @@ impl Supervisor {
                 }
             }
             Effect::Flush => self.peers.flush.do_send(Flush { ticket: None }),
-            Effect::KeepPending => {
-                if let Some(batch) = self.batch.take() {
-                    self.peers.keep_pending.do_send(KeepPending(batch));
-                }
-            }
+            Effect::KeepPending => self.peers.keep_pending.do_send(KeepPending(self.batch.take())),
+            Effect::ForgetPending => self.peers.keep_pending.do_send(KeepPending(None)),
             Effect::DropPending => self.peers.drop_pending.do_send(DropPending { position: self.heart.decided() }),
             Effect::Drain { ticket, with_pending } => self.peers.drain.do_send(Drain { ticket, with_pending }),
             other => self.carry_out_on_link(other, context),
@@ -394,7 +391,7 @@ impl Supervisor {
             }
         };
         let strict = self.heart.settings().is_strict(durability, needs_acknowledgement);
-        let info = BatchInfo { after: batch.after, needs_acknowledgement, strict };
+        let info = BatchInfo { before: batch.header.before, after: batch.after, needs_acknowledgement, strict };
         let effects = self.heart.handle(Event::BatchReady(info));
         if effects.contains(&Effect::Hold) {
             self.held = Some(submission);

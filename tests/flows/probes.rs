@@ -85,7 +85,7 @@ words! {
     "sender": StartCatchup => |_| "start catchup".into();
     "sender": StopCatchup => |_| "stop catchup".into();
     "applier": Follow => |Follow { position, .. }| format!("follow from {}", position.sequence);
-    "applier": KeepPending => |KeepPending(batch)| format!("keep pending {}", batch.after.sequence);
+    "applier": KeepPending => |KeepPending(batch)| format!("keep pending {:?}", batch.as_ref().map(|batch| batch.after.sequence));
     "applier": DropPending => |_| "drop pending".into();
     "ping monitor": StartPings => |_| "start".into();
     "ping monitor": StopPings => |_| "stop".into();
