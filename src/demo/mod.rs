@@ -3,4 +3,6 @@ pub mod pair;
 use crate::command_line::DemoOptions;
 use crate::error::ServerError;
 /// demo
-pub fn run(_: &DemoOptions) -> Result<(), ServerError> { Ok(()) }
+pub fn run(_: &DemoOptions) -> Result<(), ServerError> {
+    Ok(())
+}

@@ -55,9 +55,13 @@ struct Login {
 
 fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let authenticate = |user: &str, password: &str| log_in(context, user, password);
-    let execute = |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
+    let execute =
+        |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
     let subscribe = |_: &Login| context.events.subscribe();
-    console::serve(stream, &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe });
+    console::serve(
+        stream,
+        &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe },
+    );
 }
 
 fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, ServerError> {
@@ -126,4 +130,3 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),
     }
 }
-

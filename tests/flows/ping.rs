@@ -8,8 +8,11 @@ use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
 
 use crate::probes::Record;
 
-const PAIR: PairSettings =
-    PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1000, ping_timeout_ms: 4000 };
+const PAIR: PairSettings = PairSettings {
+    acknowledge_policy: AcknowledgePolicy::Received,
+    ping_interval_ms: 1000,
+    ping_timeout_ms: 4000,
+};
 
 fn monitor(record: &Record) -> Addr<PingMonitor> {
     let probe = record.probe();
@@ -31,7 +34,10 @@ async fn silence_is_told_to_the_supervisor_after_the_ping_timeout() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let told = record.take().await;
     let last = told.last().unwrap();
-    assert!(last.starts_with("supervisor <- link 7 lost: 30555: ping timeout, nothing heard for 400"), "{last}");
+    assert!(
+        last.starts_with("supervisor <- link 7 lost: 30555: ping timeout, nothing heard for 400"),
+        "{last}"
+    );
 }
 
 #[actix::test]

@@ -6,8 +6,8 @@ use actix::prelude::*;
 use crossbeam_channel::{Receiver, bounded};
 use hotstandby::actors::log_writer::LogProgress;
 use hotstandby::actors::supervisor::{
-    Acknowledged, Answer, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside, PeerSays, Peers,
-    Supervisor,
+    Acknowledged, Answer, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside,
+    PeerSays, Peers, Supervisor,
 };
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, Command, ConnectStatus, Decision, Hello, PeerMessage, Purpose};
@@ -22,8 +22,11 @@ use hotstandby::storage::writer::{Submission, WriterRequest};
 
 use crate::probes::{Line, Probe, Record};
 
-const PAIR: PairSettings =
-    PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1000, ping_timeout_ms: 4000 };
+const PAIR: PairSettings = PairSettings {
+    acknowledge_policy: AcknowledgePolicy::Received,
+    ping_interval_ms: 1000,
+    ping_timeout_ms: 4000,
+};
 const SETTINGS: Settings = Settings {
     safeness: SafenessLevel::TwoSafe,
     durability: DurabilityLevel::Adaptive,
@@ -137,8 +140,18 @@ impl Stage {
         // Requests and links share one count: so many commands were given before the link came.
         stage.link = if role == State::PrimaryActive { 3 } else { 2 };
         let state = if role == State::PrimaryActive { State::SecondaryAlone } else { State::PrimaryAlone };
-        let hello = Hello { database_id: [7; 16], state, position: Position::ORIGIN, log_end: Position::ORIGIN, pair: PAIR };
-        stage.supervisor.send(DialEnded { purpose: Purpose::Connect, outcome: Ok((a_stream(), hello)) }).await.unwrap();
+        let hello = Hello {
+            database_id: [7; 16],
+            state,
+            position: Position::ORIGIN,
+            log_end: Position::ORIGIN,
+            pair: PAIR,
+        };
+        stage
+            .supervisor
+            .send(DialEnded { purpose: Purpose::Connect, outcome: Ok((a_stream(), hello)) })
+            .await
+            .unwrap();
         if role == State::PrimaryActive {
             stage.supervisor.send(CatchupSays::Checked { link: stage.link, result: Ok(()) }).await.unwrap();
             stage.supervisor.send(CatchupSays::NearEnd { link: stage.link }).await.unwrap();
@@ -282,7 +295,13 @@ async fn ping_timeout_with_a_commit_under_way() {
     stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
     stage.expect(&[]).await;
     stage.operator(Command::SetPrimaryAlone).await;
-    stage.expect(&["everybody <- PRIMARY UNCERTAIN -> PRIMARY ALONE", "writer <- admit Open", "writer <- Commit"]).await;
+    stage
+        .expect(&[
+            "everybody <- PRIMARY UNCERTAIN -> PRIMARY ALONE",
+            "writer <- admit Open",
+            "writer <- Commit",
+        ])
+        .await;
 }
 
 #[actix::test]
@@ -295,7 +314,10 @@ async fn ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
     stage.supervisor.send(LinkEnded { link: stage.link, why: "30555: ping timeout".into() }).await.unwrap();
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> PRIMARY ALONE".into()), "{told:#?}");
-    assert!(told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- Commit".into()), "{told:#?}");
+    assert!(
+        told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- Commit".into()),
+        "{told:#?}"
+    );
     stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
     stage.expect(&["writer <- Commit"]).await;
 }
