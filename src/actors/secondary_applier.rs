@@ -52,10 +52,11 @@ pub struct Drain {
     pub with_pending: bool,
 }
 
-/// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it.
+/// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it. None: the database
+/// was replaced, forget what was pending in the old one.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct KeepPending(pub Batch);
+pub struct KeepPending(pub Option<Batch>);
 
 /// From the supervisor: the pending batch does not exist in the primary's history.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
@@ -238,7 +239,7 @@ impl Handler<Drain> for SecondaryApplier {
 impl Handler<KeepPending> for SecondaryApplier {
     type Result = ();
     fn handle(&mut self, KeepPending(batch): KeepPending, _: &mut Context<Self>) {
-        self.pending = Some(batch);
+        self.pending = batch;
     }
 }
 

@@ -420,8 +420,13 @@ impl Heart {
     /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
     /// keeps the log for its peer needs it from where the peer is known to be.
     pub fn needed_from(&self, checkpoint: Position) -> Position {
-        let for_peer = matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
-        if for_peer && self.acknowledged.sequence < checkpoint.sequence { self.acknowledged } else { checkpoint }
+        let for_peer =
+            matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
+        if for_peer && self.acknowledged.sequence < checkpoint.sequence {
+            self.acknowledged
+        } else {
+            checkpoint
+        }
     }
 
     /// New settings from the operator.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::copy;
-use super::start::Storage;
 use super::events::EventHub;
+use super::start::Storage;
 use super::status::NodeStatus;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;

@@ -112,13 +112,14 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
     let mut path = parameters.database_file().into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
-    let refuse = |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
+    let refuse =
+        |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
     let file = File::create(&path).map_err(|error| refuse(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(refuse("another server runs on this database; stop it, or start in another directory (-c).".into()))
-        }
+        Err(TryLockError::WouldBlock) => Err(refuse(
+            "another server runs on this database; stop it, or start in another directory (-c).".into(),
+        )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
 }
@@ -133,11 +134,16 @@ fn log_configuration(parameters: &Parameters) -> LogConfiguration {
     }
 }
 
-fn create(database: &Database, parameters: &Parameters, administrator: AskAdministrator) -> Result<(), ServerError> {
+fn create(
+    database: &Database,
+    parameters: &Parameters,
+    administrator: AskAdministrator,
+) -> Result<(), ServerError> {
     let (user, password) = administrator()?;
     let verifier = users::Verifier::of_password(&password)?;
     let page_size = u32::try_from(parameters.page_size_bytes()).unwrap_or(4096);
-    database.create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
+    database
+        .create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
     log::info!("created the database {} with the administrator {user}", database.path().display());
     Ok(())
 }
@@ -202,7 +208,12 @@ struct Addresses {
 }
 
 impl Building {
-    fn new(parameters: Arc<Parameters>, database: Arc<Database>, log: LogConfiguration, state: State) -> Building {
+    fn new(
+        parameters: Arc<Parameters>,
+        database: Arc<Database>,
+        log: LogConfiguration,
+        state: State,
+    ) -> Building {
         let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
         let target = Arc::clone(&supervisor);
         let submit = move |request: WriterRequest| {
@@ -231,9 +242,16 @@ impl Building {
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, listener: TcpListener, lock: File) -> Result<Node, ServerError> {
+    fn build(
+        self,
+        recovered: Option<Recovered>,
+        listener: TcpListener,
+        lock: File,
+    ) -> Result<Node, ServerError> {
         let (heart, pending) = self.heart(recovered.as_ref());
-        let log = recovered.as_ref().map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
+        let log = recovered
+            .as_ref()
+            .map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
         let (wiring, system_thread) = start_actors(&this, heart, pending)?;
@@ -286,9 +304,15 @@ impl Building {
             return (Heart::new(self.state, settings, [0; 16], nowhere, nowhere), None);
         };
         let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
-        log::info!("the database is at {}; {} batches rolled forward", recovered.decided, recovered.rolled_forward);
+        log::info!(
+            "the database is at {}; {} batches rolled forward",
+            recovered.decided,
+            recovered.rolled_forward
+        );
         if recovered.pending.is_some() {
-            log::warn!("the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it");
+            log::warn!(
+                "the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it"
+            );
         }
         let heart = Heart::new(self.state, settings, recovered.database_id, recovered.decided, log_end);
         (heart, recovered.pending.clone())
@@ -310,7 +334,11 @@ impl Building {
         spawn("log", move || body.run(&jobs))
     }
 
-    fn start_apply_thread(&self, applier: Option<Applier>, targets: &Addresses) -> Result<JoinHandle<()>, ServerError> {
+    fn start_apply_thread(
+        &self,
+        applier: Option<Applier>,
+        targets: &Addresses,
+    ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromApplyThread> = targets.applier.clone().recipient();
         let body = ApplyThread {
             applier,
@@ -320,6 +348,20 @@ impl Building {
         };
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
+    }
+
+    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
+        AdminHandler::new(AdminTargets {
+            operator: supervisor.clone().recipient(),
+            settings: supervisor.clone().recipient(),
+            status: Arc::clone(&self.status),
+            parameters: Arc::clone(&self.parameters),
+            sessions: Arc::clone(&self.sessions),
+            copy_progress: Arc::clone(&self.copy_progress),
+            database: Arc::clone(&self.database),
+            shutdown: self.shutdown.0.clone(),
+        })
+        .start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
@@ -363,23 +405,17 @@ impl Building {
         });
         for_applier.run(SecondaryApplier::new(
             self.apply_channel.0.clone(),
-            (to_log_writer.clone().recipient(), to_log_writer.clone().recipient(), to_log_writer.clone().recipient()),
+            (
+                to_log_writer.clone().recipient(),
+                to_log_writer.clone().recipient(),
+                to_log_writer.clone().recipient(),
+            ),
             to_sender.clone().recipient(),
             to_supervisor.clone().recipient(),
             pending,
         ));
         for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let admin = AdminHandler::new(AdminTargets {
-            operator: to_supervisor.clone().recipient(),
-            settings: to_supervisor.clone().recipient(),
-            status: Arc::clone(&self.status),
-            parameters: Arc::clone(&self.parameters),
-            sessions: Arc::clone(&self.sessions),
-            copy_progress: Arc::clone(&self.copy_progress),
-            database: Arc::clone(&self.database),
-            shutdown: self.shutdown.0.clone(),
-        })
-        .start();
+        let admin = self.start_admin_handler(&to_supervisor);
         let outside = NodeOutside {
             storage: Arc::clone(&storage),
             status: Arc::clone(&self.status),
@@ -394,7 +430,8 @@ impl Building {
         if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        let addresses = Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
+        let addresses =
+            Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
         (storage, addresses)
     }
 }

@@ -18,8 +18,8 @@ use rusqlite::{CachedStatement, Connection, params};
 
 use self::statements::TableStatements;
 use super::batch::Batch;
-use super::database::{read_identity, write_position};
 use super::change::{Change, ColumnChange, RowKey, Value, changes};
+use super::database::{read_identity, write_position};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -41,7 +41,9 @@ pub struct Applier {
 impl Applier {
     /// Takes over a connection to a database that has its `_hsb_meta`.
     pub fn new(connection: Connection) -> Result<Applier, ServerError> {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(ServerError::from)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
+            .map_err(ServerError::from)?;
         connection
             .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;")
             .map_err(ServerError::from)?;

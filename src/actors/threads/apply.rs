@@ -91,7 +91,8 @@ impl ApplyThread {
                     (self.report)(ApplyReport::Reached { ticket, position });
                 }
                 ApplyJob::Checkpoint => {
-                    let moved = self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
+                    let moved =
+                        self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
                     if let Some(Err(error)) = moved {
                         ::log::warn!("checkpoint: {error}");
                     }
