@@ -80,9 +80,4 @@ impl Directory {
 
 fn failed(detail: impl std::fmt::Display) -> ServerError {
     ServerError::with(Code::OPERATION_FAILED, detail)
-=======
-/// demo
-pub fn run(_: &DemoOptions) -> Result<(), ServerError> {
-    Ok(())
->>>>>>> main
 }
