@@ -14,7 +14,8 @@ use crate::storage::checksum::logical_checksum;
 use crate::storage::database;
 
 /// The table that the clients write to.
-pub const TABLE: &str = "CREATE TABLE demo(id INTEGER PRIMARY KEY, client INTEGER NOT NULL, note TEXT NOT NULL)";
+pub const TABLE: &str =
+    "CREATE TABLE demo(id INTEGER PRIMARY KEY, client INTEGER NOT NULL, note TEXT NOT NULL)";
 
 /// How many rows a message names.
 const ROWS_NAMED: usize = 10;
@@ -35,12 +36,19 @@ impl Finding {
     /// Compares the rows at a server with what the clients were told.
     pub fn at(server: &Server, account: &Account) -> Result<Finding, ServerError> {
         let rows = server.sql().and_then(|mut sql| sql.query("SELECT id FROM demo", &[]));
-        let there: HashSet<i64> = rows.map_err(|error| failed(format!("(reading at server '{}': {error})", server.name)))?.iter().map(|row| row.get(0)).collect();
+        let there: HashSet<i64> = rows
+            .map_err(|error| failed(format!("(reading at server '{}': {error})", server.name)))?
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
         let only = |rows: &[i64], wanted: bool| -> Vec<i64> {
             rows.iter().copied().filter(|id| there.contains(id) == wanted).collect()
         };
-        let told: HashSet<i64> =
-            [&account.acknowledged, &account.rolled_back, &account.unknown].into_iter().flatten().copied().collect();
+        let told: HashSet<i64> = [&account.acknowledged, &account.rolled_back, &account.unknown]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         Ok(Finding {
             lost: only(&account.acknowledged, false),
             risen: only(&account.rolled_back, true),

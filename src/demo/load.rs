@@ -66,7 +66,9 @@ impl Load {
             let thread = std::thread::Builder::new()
                 .name(format!("client-{client}"))
                 .spawn(move || Client::new(client, &shared).run())
-                .map_err(|error| ServerError::with(Code::OPERATION_FAILED, format!("(client {client}: {error})")))?;
+                .map_err(|error| {
+                    ServerError::with(Code::OPERATION_FAILED, format!("(client {client}: {error})"))
+                })?;
             load.clients.push(thread);
         }
         Ok(load)

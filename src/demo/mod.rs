@@ -16,7 +16,6 @@ use std::sync::atomic::AtomicBool;
 
 use crate::command_line::DemoOptions;
 use crate::error::ServerError;
-<<<<<<< HEAD
 use crate::hsb::codes::Code;
 
 /// Runs the demo; an error says what was not as promised.
@@ -31,7 +30,11 @@ pub fn run(options: &DemoOptions) -> Result<(), ServerError> {
     if options.stay || outcome.is_err() {
         let path = directory.keep();
         return outcome.map_err(|error| ServerError {
-            message: format!("{}\nThe servers' directories with their logs (solmsg.out): {}", error.message, path.display()),
+            message: format!(
+                "{}\nThe servers' directories with their logs (solmsg.out): {}",
+                error.message,
+                path.display()
+            ),
             ..error
         });
     }
@@ -42,7 +45,8 @@ pub fn run(options: &DemoOptions) -> Result<(), ServerError> {
 fn interruption() -> Result<Arc<AtomicBool>, ServerError> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(|error| failed(format!("(signals: {error})")))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))
+            .map_err(|error| failed(format!("(signals: {error})")))?;
     }
     Ok(flag)
 }

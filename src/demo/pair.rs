@@ -41,7 +41,10 @@ impl Pair {
     pub fn prepare(program: &Path, root: &Path, extra: &str) -> Result<Pair, ServerError> {
         let ports = free_ports()?;
         let server = |name, port, peer| Server::prepare(program, root, name, port, peer, extra);
-        Ok(Pair { first: server("first", ports[0], ports[1])?, second: server("second", ports[1], ports[0])? })
+        Ok(Pair {
+            first: server("first", ports[0], ports[1])?,
+            second: server("second", ports[1], ports[0])?,
+        })
     }
 
     /// Starts both, copies the database and connects: PRIMARY ACTIVE and SECONDARY ACTIVE.
@@ -86,9 +89,17 @@ impl Pair {
 }
 
 impl Server {
-    fn prepare(program: &Path, root: &Path, name: &'static str, port: u16, peer: u16, extra: &str) -> Result<Server, ServerError> {
+    fn prepare(
+        program: &Path,
+        root: &Path,
+        name: &'static str,
+        port: u16,
+        peer: u16,
+        extra: &str,
+    ) -> Result<Server, ServerError> {
         let directory = root.join(name);
-        let ini = format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
+        let ini =
+            format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
         std::fs::create_dir_all(&directory)
             .and_then(|()| std::fs::write(directory.join("solid.ini"), ini))
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
@@ -115,7 +126,11 @@ impl Server {
         while std::net::TcpStream::connect(self.address()).is_err() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || Instant::now() > deadline {
-                return Err(failed(format!("server '{}' did not start; see stderr.out and solmsg.out in {}", self.name, self.directory.display())));
+                return Err(failed(format!(
+                    "server '{}' did not start; see stderr.out and solmsg.out in {}",
+                    self.name,
+                    self.directory.display()
+                )));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -200,7 +215,10 @@ impl Server {
                 return Ok(());
             }
             if Instant::now() > deadline || text.starts_with("FAILED") || text.starts_with("ERROR") {
-                return Err(failed(format!("'{command}' at server '{}' says {code} {text}, not {wanted}", self.name)));
+                return Err(failed(format!(
+                    "'{command}' at server '{}' says {code} {text}, not {wanted}",
+                    self.name
+                )));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -228,7 +246,7 @@ pub fn sql_configuration(port: u16) -> postgres::Config {
 
 /// Two different ports that were free a moment ago, chosen at random below those that the system gives to outgoing
 /// connections: nobody takes them by chance before the server does.
-fn free_ports() -> Result<[u16; 2], ServerError> {
+pub fn free_ports() -> Result<[u16; 2], ServerError> {
     let mut held: Vec<(u16, TcpListener)> = Vec::new();
     for _ in 0..1000 {
         let mut random = [0; 2];

@@ -79,7 +79,11 @@ fn console(server: &Server, command: &str) -> String {
 pub fn already_there(directory: &Path) -> ServerError {
     let ports: Vec<String> = ["first", "second"]
         .iter()
-        .filter_map(|name| Parameters::load(&directory.join(name)).ok().map(|(found, _)| format!("{name}: port {}", found.listen().port)))
+        .filter_map(|name| {
+            Parameters::load(&directory.join(name))
+                .ok()
+                .map(|(found, _)| format!("{name}: port {}", found.listen().port))
+        })
         .collect();
     let ports = if ports.is_empty() { String::new() } else { format!(" ({})", ports.join(", ")) };
     let shown = directory.display();

@@ -18,7 +18,12 @@ const GLANCE: Duration = Duration::from_secs(1);
 const CRASH_WINDOW_MS: u16 = 500;
 
 /// Runs it all; the timeline is printed in any case.
-pub fn run(program: &Path, directory: &Path, options: &DemoOptions, interrupted: &AtomicBool) -> Result<(), ServerError> {
+pub fn run(
+    program: &Path,
+    directory: &Path,
+    options: &DemoOptions,
+    interrupted: &AtomicBool,
+) -> Result<(), ServerError> {
     let mut screen = Screen::new();
     let outcome = Pair::prepare(program, directory, "")
         .and_then(|pair| Story { pair, screen: &mut screen, options, interrupted }.tell());
@@ -76,7 +81,11 @@ impl Story<'_> {
         ))
     }
 
-    fn step<T>(&mut self, what: &str, work: impl FnOnce(&mut Pair) -> Result<T, ServerError>) -> Result<T, ServerError> {
+    fn step<T>(
+        &mut self,
+        what: &str,
+        work: impl FnOnce(&mut Pair) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
         self.check_interrupted()?;
         self.screen.begin(what);
         let start = Instant::now();
@@ -93,7 +102,11 @@ impl Story<'_> {
     }
 
     fn check_interrupted(&self) -> Result<(), ServerError> {
-        if self.interrupted.load(Ordering::Relaxed) { Err(failed("The demo was interrupted.")) } else { Ok(()) }
+        if self.interrupted.load(Ordering::Relaxed) {
+            Err(failed("The demo was interrupted."))
+        } else {
+            Ok(())
+        }
     }
 
     fn set_up(&mut self) -> Result<(), ServerError> {
@@ -117,13 +130,22 @@ impl Story<'_> {
             let all = load.acknowledged();
             // Rows of one run: far below where this would be inexact.
             rate = (all - before) as f64 / start.elapsed().as_secs_f64();
-            self.screen.progress(&format!("{what}: {all} rows acknowledged, {rate:.0}/s with {} clients", self.options.clients));
+            self.screen.progress(&format!(
+                "{what}: {all} rows acknowledged, {rate:.0}/s with {} clients",
+                self.options.clients
+            ));
         }
         if load.acknowledged() == before {
-            return Err(failed(format!("Nothing was acknowledged during '{what}'. Last error: {}", load.account().last_error)));
+            return Err(failed(format!(
+                "Nothing was acknowledged during '{what}'. Last error: {}",
+                load.account().last_error
+            )));
         }
         let clients = self.options.clients;
-        self.screen.note(format!("{what}: {} rows, {rate:.0}/s with {clients} clients", load.acknowledged() - before), None);
+        self.screen.note(
+            format!("{what}: {} rows, {rate:.0}/s with {clients} clients", load.acknowledged() - before),
+            None,
+        );
         Ok(())
     }
 
@@ -139,7 +161,10 @@ impl Story<'_> {
         self.pair.first.kill();
         self.screen.note("kill -9 of the primary under load", Some(crash.elapsed()));
         match console.ask("hsb set primary alone")? {
-            (0, _) => self.screen.note("since the kill: the secondary is promoted (hsb set primary alone)", Some(crash.elapsed())),
+            (0, _) => self.screen.note(
+                "since the kill: the secondary is promoted (hsb set primary alone)",
+                Some(crash.elapsed()),
+            ),
             (code, text) => return Err(failed(format!("'hsb set primary alone': {code} {text}"))),
         }
         let first = wait_for("a write at the new primary", self.interrupted, || load.first_success())?;
@@ -186,7 +211,11 @@ impl Story<'_> {
     }
 }
 
-fn wait_for<T>(what: &str, interrupted: &AtomicBool, mut look: impl FnMut() -> Option<T>) -> Result<T, ServerError> {
+fn wait_for<T>(
+    what: &str,
+    interrupted: &AtomicBool,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<T, ServerError> {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
