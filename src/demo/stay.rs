@@ -1,5 +1,6 @@
 //! `solid demo --stay`: a pair to try things out with.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::failed;
@@ -14,7 +15,8 @@ pub fn run(program: &Path, directory: &Path) -> Result<(), ServerError> {
     let text = explanation(&pair, program, directory)?;
     pair.first.leave_running();
     pair.second.leave_running();
-    println!("{text}");
+    // A reader that has gone away misses the text; the servers run all the same.
+    let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
 }
 
@@ -40,8 +42,10 @@ State and other admin commands, from any of these sessions:
   ADMIN COMMAND 'hsb state';
   ADMIN COMMAND 'hsb status';
   ADMIN COMMAND 'help';
-or by the console, a plain text protocol on the same ports:
+or from the shell:
   {}
+or by the console, a plain text protocol on the same ports: one line 'login {user} {password}', then a command per line:
+  nc 127.0.0.1 {one}
 
 A failover by hand: kill the primary, promote the secondary, bring the old one back as the secondary.
   kill -9 {first_id}
