@@ -94,6 +94,11 @@ pub struct SecondaryApplier {
     /// The batch whose outcome is open.
     pub pending: Option<Batch>,
     following: Option<LinkId>,
+    /// The connection followed last, for telling new ones from old ones.
+    last_followed: Option<LinkId>,
+    /// The primary may begin to send before the order to follow it has come round by the supervisor. Bounded by what
+    /// a catchup has in flight without an acknowledgement.
+    early: Vec<BatchArrived>,
     policy: AcknowledgePolicy,
     received: Position,
     applied: Position,
@@ -122,6 +127,8 @@ impl SecondaryApplier {
             supervisor,
             pending,
             following: None,
+            last_followed: None,
+            early: Vec::new(),
             policy: AcknowledgePolicy::Received,
             received: Position::ORIGIN,
             applied: Position::ORIGIN,
@@ -196,6 +203,7 @@ impl Handler<Follow> for SecondaryApplier {
     type Result = ();
     fn handle(&mut self, Follow { link, policy, position }: Follow, _: &mut Context<Self>) {
         self.following = Some(link);
+        self.last_followed = Some(link);
         self.policy = policy;
         self.received = position;
         self.applied = position;
@@ -203,12 +211,25 @@ impl Handler<Follow> for SecondaryApplier {
         self.acknowledged = position;
         self.backlog_bytes = 0;
         self.job(ApplyJob::Follow);
+        for batch in std::mem::take(&mut self.early) {
+            self.arrived(batch);
+        }
     }
 }
 
 impl Handler<BatchArrived> for SecondaryApplier {
     type Result = ();
-    fn handle(&mut self, BatchArrived { link, bytes }: BatchArrived, _: &mut Context<Self>) {
+    fn handle(&mut self, batch: BatchArrived, _: &mut Context<Self>) {
+        if self.last_followed.is_none_or(|last| batch.link > last) {
+            self.early.push(batch);
+        } else {
+            self.arrived(batch);
+        }
+    }
+}
+
+impl SecondaryApplier {
+    fn arrived(&mut self, BatchArrived { link, bytes }: BatchArrived) {
         if self.following != Some(link) {
             return;
         }

@@ -53,10 +53,14 @@ impl Applier {
         Ok(Applier { connection, position, committed: position, tables, schema_changed: false })
     }
 
-    /// Reads anew where the database stands: this node has been a primary since the last batch was applied.
+    /// Reads anew where the database stands: this node may have been a primary since the last batch was applied. Waits
+    /// for a transaction of its writer that is decided but not yet committed.
     pub fn reload(&mut self) -> Result<(), ServerError> {
         self.rollback();
-        (_, self.position) = read_identity(&self.connection)?;
+        self.begin()?;
+        let identity = read_identity(&self.connection);
+        self.rollback();
+        (_, self.position) = identity?;
         self.committed = self.position;
         Ok(())
     }

@@ -117,6 +117,23 @@ async fn a_batch_that_does_not_follow_is_refused_and_ends_following() {
 }
 
 #[actix::test]
+async fn batches_that_overtake_the_order_to_follow_are_kept_for_it() {
+    let stage = Stage::new(None);
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing happens before the order");
+    stage.follow(AcknowledgePolicy::Received).await;
+    stage.arrives(&batch(one.after, b"two")).await;
+    let expected = [
+        "log writer <- append 1, to be acknowledged",
+        "sender <- acknowledge 1",
+        "log writer <- append 2, to be acknowledged",
+        "sender <- acknowledge 2",
+    ];
+    assert_eq!(stage.record.take().await, expected);
+}
+
+#[actix::test]
 async fn damaged_bytes_are_refused() {
     let stage = Stage::new(None);
     stage.follow(AcknowledgePolicy::Received).await;
