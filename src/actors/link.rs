@@ -93,7 +93,7 @@ pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients
                 Err(error) => break error.to_string(),
             }
             recipients.heard.do_send(Heard { link: id });
-            if let Err(error) = dispatch(id, &mut buffer, &recipients) {
+            if let Err(error) = dispatch(id, &mut buffer, &recipients).await {
                 break error.to_string();
             }
         };
@@ -102,8 +102,13 @@ pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients
     Ok(Link { id, outgoing: Outgoing(sender), reader })
 }
 
-/// Hands over every whole frame at the start of `buffer`.
-fn dispatch(link: LinkId, buffer: &mut BytesMut, recipients: &LinkRecipients) -> Result<(), FrameError> {
+/// Hands over every whole frame at the start of `buffer`. A message is waited for: what it brings about (that the
+/// applier follows this connection, say) is under way before the frames behind it are handed over.
+async fn dispatch(
+    link: LinkId,
+    buffer: &mut BytesMut,
+    recipients: &LinkRecipients,
+) -> Result<(), FrameError> {
     loop {
         let (kind, length) = match codec::frame_length(buffer) {
             Ok(known) => known,
@@ -127,10 +132,95 @@ fn dispatch(link: LinkId, buffer: &mut BytesMut, recipients: &LinkRecipients) ->
                     PeerMessage::Acknowledge { position } => {
                         recipients.acknowledgements.do_send(PeerAcknowledges { link, position });
                     }
-                    message => recipients.messages.do_send(PeerSays { link, message }),
+                    message => {
+                        // Fails only when the node is going down.
+                        let _ = recipients.messages.send(PeerSays { link, message }).await;
+                    }
                 }
             }
             FrameKind::CopyBlock | FrameKind::Segment => return Err(FrameError::NotAFrame),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsb::position::Position;
+    use crate::hsb::settings::{AcknowledgePolicy, PairSettings};
+    use crate::storage::batch::{Batch, BatchHeader};
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Followed;
+
+    /// Stands for the applier; writes down in which order it hears.
+    struct Applier(crossbeam_channel::Sender<&'static str>);
+    /// Stands for all others; tells the applier of messages as the supervisor does.
+    struct Others(Addr<Applier>);
+
+    impl Actor for Applier {
+        type Context = Context<Self>;
+    }
+    impl Actor for Others {
+        type Context = Context<Self>;
+    }
+    impl Handler<Followed> for Applier {
+        type Result = ();
+        fn handle(&mut self, _: Followed, _: &mut Context<Self>) {
+            self.0.send("message").unwrap();
+        }
+    }
+    impl Handler<BatchArrived> for Applier {
+        type Result = ();
+        fn handle(&mut self, _: BatchArrived, _: &mut Context<Self>) {
+            self.0.send("batch").unwrap();
+        }
+    }
+    impl Handler<PeerSays> for Others {
+        type Result = ();
+        fn handle(&mut self, _: PeerSays, _: &mut Context<Self>) {
+            self.0.do_send(Followed);
+        }
+    }
+    impl Handler<PeerAcknowledges> for Others {
+        type Result = ();
+        fn handle(&mut self, _: PeerAcknowledges, _: &mut Context<Self>) {}
+    }
+    impl Handler<Heard> for Others {
+        type Result = ();
+        fn handle(&mut self, _: Heard, _: &mut Context<Self>) {}
+    }
+    impl Handler<LinkClosed> for Others {
+        type Result = ();
+        fn handle(&mut self, _: LinkClosed, _: &mut Context<Self>) {}
+    }
+
+    /// Else the batches right behind "accepted" would meet an applier that follows nobody yet, and be lost.
+    #[actix::test]
+    async fn what_a_message_brings_about_precedes_the_batch_behind_it() {
+        let (sender, heard) = crossbeam_channel::unbounded();
+        let applier = Applier(sender).start();
+        let others = Others(applier.clone()).start();
+        let header =
+            BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
+        let batch = Batch::seal(header, &[]).unwrap().bytes;
+        let pair = PairSettings {
+            acknowledge_policy: AcknowledgePolicy::Received,
+            ping_interval_ms: 1,
+            ping_timeout_ms: 1,
+        };
+        let accept = codec::encode_message(FrameKind::Peer, &PeerMessage::Accept { pair }).unwrap();
+        let mut buffer = BytesMut::from([accept, batch].concat().as_slice());
+        let recipients = LinkRecipients {
+            batches: applier.clone().recipient(),
+            acknowledgements: others.clone().recipient(),
+            messages: others.clone().recipient(),
+            heard: others.clone().recipient(),
+            closed: others.recipient(),
+        };
+        dispatch(1, &mut buffer, &recipients).await.unwrap();
+        applier.send(Followed).await.unwrap();
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["message", "batch", "message"]);
     }
 }

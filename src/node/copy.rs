@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 
 use super::outside;
-use super::start::Storage;
+use super::storage::Storage;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;

@@ -9,6 +9,7 @@ mod outside;
 mod sessions;
 mod start;
 mod status;
+mod storage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use actix::Recipient;
 
 use super::copy;
 use super::events::EventHub;
-use super::start::Storage;
 use super::status::NodeStatus;
+use super::storage::Storage;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
-use super::start::Storage;
+use super::storage::Storage;
 use super::{NodeContext, copy, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::error::ServerError;

@@ -3,7 +3,6 @@
 use std::fs::{File, TryLockError};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
+use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
 use crate::actors::admin_handler::{AdminHandler, AdminTargets};
 use crate::actors::link::LinkRecipients;
@@ -21,7 +21,7 @@ use crate::actors::log_writer::{FromLogThread, LogWriter};
 use crate::actors::ping_monitor::PingMonitor;
 use crate::actors::replication_sender::{ReplicationSender, UseLog};
 use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
-use crate::actors::supervisor::{Checkpointed, FromWriter, Peers, Supervisor};
+use crate::actors::supervisor::{FromWriter, Peers, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::config::Parameters;
@@ -34,16 +34,13 @@ use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
 use crate::sql::registry::SessionRegistry;
-use crate::sql::{access, functions, users};
+use crate::sql::users;
+use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
-use crate::storage::database::{self, Database};
+use crate::storage::database::Database;
 use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
-use crate::storage::{apply::Applier, checkpoint};
-
-/// How often the checkpointer looks.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
@@ -56,32 +53,6 @@ pub struct StartOptions {
     pub backup_server: bool,
     /// For a new database.
     pub administrator: AskAdministrator,
-}
-
-/// What the parts of a node that touch storage share.
-pub(super) struct Storage {
-    pub(super) database: Arc<Database>,
-    pub(super) writer: Arc<Writer>,
-    pub(super) log: LogConfiguration,
-    pub(super) log_jobs: Sender<LogJob>,
-    pub(super) apply_jobs: Sender<ApplyJob>,
-    pub(super) use_log: Recipient<UseLog>,
-    pub(super) copy_progress: Arc<CopyProgress>,
-    status: Arc<NodeStatus>,
-}
-
-impl Storage {
-    /// Opens the connection for writing, with functions and access rules.
-    pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
-        let mut connection = self.database.open_writer()?;
-        access::install(&mut connection)?;
-        functions::register(&connection, &self.status)?;
-        self.writer.attach(connection)
-    }
-
-    pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
-        database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
-    }
 }
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
@@ -262,7 +233,7 @@ impl Building {
         if this.database.exists() {
             wiring.storage.attach_writer()?;
         }
-        start_checkpointer(&wiring)?;
+        storage::start_checkpointer(&wiring.storage, wiring.targets.supervisor.clone().recipient())?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -492,35 +463,7 @@ fn start_actors(
     Ok((wiring, thread))
 }
 
-fn start_checkpointer(wiring: &Wiring) -> Result<(), ServerError> {
-    let storage = Arc::clone(&wiring.storage);
-    let checkpointed: Recipient<Checkpointed> = wiring.targets.supervisor.clone().recipient();
-    let stopped = Arc::new(AtomicBool::new(false));
-    // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
-    spawn("checkpoint", move || {
-        while !stopped.load(Ordering::Relaxed) && checkpointed.connected() {
-            std::thread::sleep(CHECKPOINT_INTERVAL);
-            if storage.database.exists() && checkpoint::is_due(&storage.database) {
-                match checkpoint_now(&storage) {
-                    Ok(position) => checkpointed.do_send(Checkpointed(position)),
-                    Err(error) => log::warn!("checkpoint: {error}"),
-                }
-            }
-        }
-    })
-    .map(|_| ())
-}
-
-fn checkpoint_now(storage: &Storage) -> Result<Position, ServerError> {
-    let position = checkpoint::passive(&storage.database.open_for_apply()?)?;
-    storage.writer.checkpoint()?;
-    if storage.apply_jobs.send(ApplyJob::Checkpoint).is_err() {
-        log::debug!("the apply thread has ended");
-    }
-    Ok(position)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(body)

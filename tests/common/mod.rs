@@ -1,0 +1,143 @@
+//! Helpers of the tests that run real server processes.
+#![allow(dead_code)]
+
+pub mod proxy;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hotstandby::demo::pair::{ADMINISTRATOR, PATIENCE, Pair, Server};
+use hotstandby::storage::checksum::logical_checksum;
+use postgres::{Client, NoTls};
+
+/// The server program that belongs to these tests.
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_solid"))
+}
+
+/// A pair that is PRIMARY ACTIVE and SECONDARY ACTIVE, and the directory it lives in.
+pub fn connected_pair(extra: &str) -> (tempfile::TempDir, Pair) {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), extra).unwrap();
+    pair.start().unwrap();
+    (root, pair)
+}
+
+/// An SQL connection as the administrator.
+pub fn sql(server: &Server) -> Client {
+    try_sql(server, ADMINISTRATOR.1).unwrap()
+}
+
+/// An SQL connection that may fail.
+pub fn try_sql(server: &Server, password: &str) -> Result<Client, postgres::Error> {
+    let mut configuration = postgres::Config::new();
+    configuration
+        .host("127.0.0.1")
+        .port(server.port)
+        .user(ADMINISTRATOR.0)
+        .password(password)
+        .dbname("solid");
+    configuration.connect_timeout(Duration::from_secs(20)).connect(NoTls)
+}
+
+/// The only number of a query's only row.
+pub fn number(client: &mut Client, query: &str) -> i64 {
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+/// The SQLSTATE and message of an error that the server has sent; a lost connection has none.
+pub fn server_error(error: &postgres::Error) -> Option<(String, String)> {
+    error.as_db_error().map(|error| (error.code().code().to_owned(), error.message().to_owned()))
+}
+
+/// Waits until `holds`; panics after the usual patience.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// What a server says to `hsb state`.
+pub fn state(server: &Server) -> String {
+    server.expect("hsb state").unwrap()
+}
+
+/// One of the lines of `hsb status`.
+fn status_line(server: &Server, name: &str) -> Option<String> {
+    let rows = server.console().unwrap().command("hsb status").unwrap();
+    rows.into_iter().find_map(|(_, line)| line.strip_prefix(name).map(|rest| rest.trim().to_owned()))
+}
+
+/// The decided position.
+pub fn position(server: &Server) -> String {
+    status_line(server, "position").unwrap()
+}
+
+/// Whether the log ends with a batch whose outcome is open.
+pub fn has_pending(server: &Server) -> bool {
+    status_line(server, "log end").is_some()
+}
+
+/// Waits until both are connected and level, then compares their databases.
+pub fn assert_identical(pair: &Pair) {
+    for server in [&pair.first, &pair.second] {
+        server.wait_for("hsb status connect", "CONNECTED").unwrap();
+    }
+    wait_until("both are at the same position", || position(&pair.first) == position(&pair.second));
+    assert_eq!(checksum(&pair.first), checksum(&pair.second), "the databases differ");
+}
+
+/// The logical checksum of a server's database.
+pub fn checksum(server: &Server) -> Vec<(String, u64, u128)> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(server.directory.join("solid.db"), flags).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection.execute_batch("BEGIN").unwrap();
+    logical_checksum(&connection).unwrap()
+}
+
+/// What a server has written to its message log and to stderr, for failures.
+pub fn messages(server: &Server) -> String {
+    let read = |name: &str| std::fs::read_to_string(server.directory.join(name)).unwrap_or_default();
+    format!("{}{}", read("solmsg.out"), read("stderr.out"))
+}
+
+/// Pseudo-random numbers (SplitMix64) that can be had again from their seed.
+pub struct Random(u64);
+
+impl Random {
+    /// From HSB_SEED or the clock; the seed is printed.
+    pub fn seeded(what: &str) -> Random {
+        let clock =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let seed = std::env::var("HSB_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
+        println!("{what}: HSB_SEED={seed}");
+        Random(seed)
+    }
+
+    /// Any.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// Another one, independent of this.
+    pub fn fork(&mut self) -> Random {
+        Random(self.next())
+    }
+}
+
+/// A number from the environment.
+pub fn from_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
