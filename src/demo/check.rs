@@ -41,6 +41,10 @@ impl Finding {
             .iter()
             .map(|row| row.get(0))
             .collect();
+        Ok(Finding::compare(&there, account))
+    }
+
+    fn compare(there: &HashSet<i64>, account: &Account) -> Finding {
         let only = |rows: &[i64], wanted: bool| -> Vec<i64> {
             rows.iter().copied().filter(|id| there.contains(id) == wanted).collect()
         };
@@ -49,12 +53,12 @@ impl Finding {
             .flatten()
             .copied()
             .collect();
-        Ok(Finding {
+        Finding {
             lost: only(&account.acknowledged, false),
             risen: only(&account.rolled_back, true),
             strange: there.difference(&told).copied().collect(),
             unknown_there: only(&account.unknown, true).len(),
-        })
+        }
     }
 
     /// An error that names the rows, unless all is as it has to be.
@@ -115,4 +119,24 @@ fn position(connection: &Connection) -> Result<Position, ServerError> {
 
 fn failed(error: impl std::fmt::Display) -> ServerError {
     ServerError::with(Code::OPERATION_FAILED, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_difference_is_found() {
+        let account = Account {
+            acknowledged: vec![1, 2, 3],
+            rolled_back: vec![4, 5],
+            unknown: vec![6, 7],
+            ..Account::default()
+        };
+        let right = Finding::compare(&HashSet::from([1, 2, 3, 7]), &account);
+        assert!(right.lost.is_empty() && right.risen.is_empty() && right.strange.is_empty());
+        assert_eq!(right.unknown_there, 1);
+        let wrong = Finding::compare(&HashSet::from([1, 3, 5, 8]), &account);
+        assert_eq!((wrong.lost, wrong.risen, wrong.strange), (vec![2], vec![5], vec![8]));
+    }
 }
