@@ -127,12 +127,10 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_found() {
-        let account = Account {
-            acknowledged: vec![1, 2, 3],
-            rolled_back: vec![4, 5],
-            unknown: vec![6, 7],
-            ..Account::default()
-        };
+        let mut account = Account::default();
+        account.acknowledged = vec![1, 2, 3];
+        account.rolled_back = vec![4, 5];
+        account.unknown = vec![6, 7];
         let right = Finding::compare(&HashSet::from([1, 2, 3, 7]), &account);
         assert!(right.lost.is_empty() && right.risen.is_empty() && right.strange.is_empty());
         assert_eq!(right.unknown_there, 1);
