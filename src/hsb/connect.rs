@@ -237,7 +237,12 @@ impl Heart {
     pub(super) fn apply_failed(&mut self, detail: String) {
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
-        self.phase = Phase::Idle;
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        if let Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request })
+        | Phase::Meeting { request: Some(request), .. } = phase
+        {
+            self.reply(request, code, format!("{} {detail}", code.text()));
+        }
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
         if self.state == State::SecondaryActive {
             self.go(Trigger::ApplyFailed);

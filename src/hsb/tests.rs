@@ -137,6 +137,14 @@ fn a_promotion_counts_what_is_pending_as_decided() {
 }
 
 #[test]
+fn a_promotion_that_cannot_be_completed_is_answered() {
+    let mut heart = heart(SecondaryAlone);
+    command(&mut heart, Command::SetPrimaryAlone);
+    let effects = heart.handle(Event::ApplyFailed { detail: "disk".into() });
+    assert_eq!((answer(&effects), heart.state()), (Some(Code::APPLY_FAILED), SecondaryAlone));
+}
+
+#[test]
 fn r2_switch_secondary_alone_needs_a_peer_that_is_level() {
     let hello = |state, sequence| Hello {
         database_id: [1; 16],
