@@ -7,3 +7,4 @@ mod applier;
 mod ping;
 mod probes;
 mod supervisor;
+mod threads;

@@ -54,7 +54,8 @@ pub enum ApplyReport {
         /// The position here.
         position: Position,
     },
-    /// A batch did not fit; nothing more is applied until the next [`ApplyJob::Follow`].
+    /// A batch did not fit; nothing more is applied until the next [`ApplyJob::Follow`]. A barrier reports it again:
+    /// what this node has received is not all there.
     Failed(ServerError),
 }
 
@@ -73,22 +74,27 @@ pub struct ApplyThread {
 impl ApplyThread {
     /// Works until [`ApplyJob::Stop`] or until nobody can send jobs any more.
     pub fn run(mut self, jobs: &Receiver<ApplyJob>) {
-        let mut failed = false;
+        let mut failed: Option<ServerError> = None;
         let mut next = jobs.recv().ok();
         while let Some(job) = next.take() {
             match job {
                 ApplyJob::Apply(first) => {
                     let (group, after) = gather(first, jobs);
-                    if !failed && let Err(error) = self.apply(&group) {
-                        failed = true;
+                    if failed.is_none()
+                        && let Err(error) = self.apply(&group)
+                    {
+                        failed = Some(error.clone());
                         (self.report)(ApplyReport::Failed(error));
                     }
                     next = after;
                 }
-                ApplyJob::Follow => failed = self.follow().is_err(),
+                ApplyJob::Follow => failed = self.follow().err(),
                 ApplyJob::Barrier { ticket } => {
-                    // Without having followed anybody: the node may have been a primary until now.
-                    if self.follow().is_ok() {
+                    if let Some(error) = &failed {
+                        // The log goes on behind the database: neither to be promoted nor to be sent more.
+                        (self.report)(ApplyReport::Failed(error.clone()));
+                    } else if self.follow().is_ok() {
+                        // Read anew without having followed anybody: the node may have been a primary until now.
                         let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
                         (self.report)(ApplyReport::Reached { ticket, position });
                     }
@@ -103,6 +109,7 @@ impl ApplyThread {
                 ApplyJob::Replace(open, done) => {
                     self.applier = None;
                     self.applier = open();
+                    failed = None;
                     // The asker may have given up waiting; nothing depends on it.
                     let _ = done.send(());
                 }

@@ -1,0 +1,39 @@
+//! The apply thread on a real database: what it says of itself after a change that did not fit.
+
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport, ApplyThread};
+use hotstandby::hsb::codes::Code;
+use hotstandby::hsb::position::Position;
+use hotstandby::storage::apply::Applier;
+use hotstandby::storage::batch::{Batch, BatchHeader};
+use hotstandby::storage::database::Database;
+use hotstandby::storage::log::LogMark;
+
+/// Else the node could be promoted at a position that its log has left behind.
+#[test]
+fn after_a_change_that_did_not_fit_no_barrier_is_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
+    database.create(4096, |_| Ok(())).unwrap();
+    let applier = Some(Applier::new(database.open_for_apply().unwrap()).unwrap());
+    let (report, reports) = unbounded();
+    let report = Box::new(move |told| report.send(told).unwrap());
+    let thread = ApplyThread { applier, database, mark: Arc::new(LogMark::default()), report };
+    let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
+    let (jobs, to_do) = unbounded();
+    jobs.send(ApplyJob::Apply(Batch::seal(header, b"no change").unwrap())).unwrap();
+    jobs.send(ApplyJob::Barrier { ticket: 1 }).unwrap();
+    jobs.send(ApplyJob::Follow).unwrap();
+    jobs.send(ApplyJob::Barrier { ticket: 2 }).unwrap();
+    jobs.send(ApplyJob::Stop).unwrap();
+    thread.run(&to_do);
+    let told: Vec<ApplyReport> = reports.try_iter().collect();
+    assert!(
+        matches!(&told[..2], [ApplyReport::Failed(first), ApplyReport::Failed(again)]
+            if first == again && first.code == Some(Code::APPLY_FAILED)),
+        "{told:?}"
+    );
+    assert_eq!(told[2..], [ApplyReport::Reached { ticket: 2, position: Position::ORIGIN }]);
+}
