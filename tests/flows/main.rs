@@ -8,3 +8,4 @@ mod ping;
 mod probes;
 mod supervisor;
 mod threads;
+mod writer;

@@ -168,11 +168,10 @@ impl Writer {
             core.check_snapshot(waiter.request.snapshot, self.queue.history().0)?;
             core.begin_member()
         });
-        if let Err(error) = begun {
+        if let Err(error) = begun.and_then(|()| self.queue.own(waiter.request.session)) {
             self.end_batch();
             return Err(error);
         }
-        self.queue.own(waiter.request.session);
         Ok(OpenTransaction::new(Arc::clone(self), waiter))
     }
 
@@ -243,6 +242,8 @@ impl Writer {
         match outcome {
             Ok(()) => members.push(waiter),
             Err(error) => {
+                let interrupted = error.sqlstate == "57014";
+                let error = self.queue.shut_out().filter(|_| interrupted).unwrap_or(error);
                 if core.lost_batch() {
                     // SQLite rolled everything back (disk full, ON CONFLICT ROLLBACK, an interrupt): nothing was
                     // sent yet, so the others can be told to repeat.

@@ -193,14 +193,13 @@ impl Queue {
                 for waiter in inner.waiting.drain(..) {
                     waiter.finish(Err(ServerError::new(code)));
                 }
-                let session = inner.owner.as_ref().map(|owner| owner.session);
-                if session.is_some()
-                    && inner.executing == session
+                // Whoever executes, an open transaction or the leader: SQLite's write lock is needed for applying.
+                if inner.executing.is_some()
                     && let Some(handle) = &inner.interrupt
                 {
                     handle.interrupt();
                 }
-                session
+                inner.owner.as_ref().map(|owner| owner.session)
             }
         }
     }
@@ -299,10 +298,15 @@ impl Queue {
 
     // ---- the open transaction ----
 
-    pub(super) fn own(&self, session: u64) {
+    /// Makes the leader the owner of an open transaction; an error if writers were shut out since it began to lead.
+    pub(super) fn own(&self, session: u64) -> Result<(), ServerError> {
         let mut inner = lock(&self.inner);
+        if let Admission::Refuse(code) = inner.admission {
+            return Err(ServerError::new(code));
+        }
         inner.owner = Some(Owner { session, idle_since: Some(Instant::now()) });
         inner.aborted = None;
+        Ok(())
     }
 
     /// The owner moves (`false`) or its client is to move (`true`). An error if the transaction was ended meanwhile.
@@ -351,6 +355,14 @@ impl Queue {
 
     pub(super) fn executing(&self, session: Option<u64>) {
         lock(&self.inner).executing = session;
+    }
+
+    /// Why a statement was interrupted, if it was because writers are shut out.
+    pub(super) fn shut_out(&self) -> Option<ServerError> {
+        match lock(&self.inner).admission {
+            Admission::Refuse(_) => Some(ServerError::new(Code::REPLICATED_ABORTED)),
+            _ => None,
+        }
     }
 
     pub(super) fn interrupt(&self, session: u64) {
