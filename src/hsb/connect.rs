@@ -243,6 +243,12 @@ impl Heart {
         {
             self.reply(request, code, format!("{} {detail}", code.text()));
         }
+        if let Phase::Draining(AfterDrain::Answer { link, .. }) = phase {
+            self.effects.push(Effect::TurnAway { link, code, detail: detail.clone() });
+        }
+        if matches!(phase, Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. })) {
+            self.switch_status = SwitchStatus::Failed(code);
+        }
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
         if self.state == State::SecondaryActive {
             self.go(Trigger::ApplyFailed);
@@ -265,12 +271,11 @@ impl Heart {
         self.note(format!("30550: connection to the other server broken: {why}"));
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         match phase {
-            Phase::Meeting { request: Some(request), .. } => {
-                self.reply(
-                    request,
-                    Code::COMMUNICATION_ERROR,
-                    format!("{} {why}", Code::COMMUNICATION_ERROR.text()),
-                );
+            Phase::Meeting { request, .. } => {
+                if let Some(request) = request {
+                    let code = Code::COMMUNICATION_ERROR;
+                    self.reply(request, code, format!("{} {why}", code.text()));
+                }
             }
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
                 self.note("30532: catchup has failed");
@@ -295,7 +300,12 @@ impl Heart {
 
     pub(super) fn peer_promoted(&mut self) {
         self.close(None);
-        self.phase = Phase::Idle;
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.go(Trigger::PeerPromoted);
+        if let Phase::Leaving { request: Some(request), .. } = phase {
+            self.refuse(request, Code::PEER_COMMAND_CONFLICT);
+        } else if matches!(phase, Phase::HandingOver { .. }) {
+            self.switch_status = SwitchStatus::Failed(Code::PEER_COMMAND_CONFLICT);
+        }
     }
 }

@@ -227,3 +227,33 @@ fn a_copy_in_the_wrong_direction_is_refused() {
     );
     assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
 }
+
+fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
+    let hello =
+        Hello { database_id: [1; 16], state, position: position(5), log_end: position(5), pair: PAIR };
+    heart.handle(Event::PeerArrived { link: 3, hello })
+}
+
+#[test]
+fn a_link_that_breaks_before_the_histories_are_compared_leaves_nothing_under_way() {
+    let mut heart = heart(PrimaryAlone);
+    assert!(arrival(&mut heart, SecondaryAlone).contains(&Effect::Welcome(3)));
+    heart.handle(Event::LinkLost { link: 3, why: "reset".into() });
+    assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), Some(Code::SUCCESS));
+}
+
+#[test]
+fn an_operator_whose_command_is_overtaken_by_the_peers_promotion_is_answered() {
+    let mut heart = with_batch_in_flight(PrimaryActive);
+    assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), None);
+    let effects = heart.handle(Event::PeerSays { link: 9, message: PeerMessage::Promoted });
+    assert_eq!((answer(&effects), heart.state()), (Some(Code::PEER_COMMAND_CONFLICT), PrimaryUncertain));
+}
+
+#[test]
+fn a_peer_that_waits_for_a_drain_that_fails_is_turned_away() {
+    let mut heart = heart(SecondaryAlone);
+    arrival(&mut heart, PrimaryAlone);
+    let effects = heart.handle(Event::ApplyFailed { detail: "row".into() });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::TurnAway { link: 3, .. })), "{effects:?}");
+}
