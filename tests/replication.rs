@@ -283,3 +283,29 @@ fn roles_taken_back_and_forth_by_hand_keep_the_position() {
     assert_same(pair, "at the end");
     assert_eq!(ids(&pair.first).len(), 10);
 }
+
+/// The database file is replaced under a running server: a session that kept its connection would read the file that
+/// is gone, for ever.
+#[test]
+fn sessions_that_come_during_a_netcopy_do_not_go_on_reading_the_old_database() {
+    let running = running("NetcopyMaxRate=100000");
+    let (first, second) = (&running.pair.first, &running.pair.second);
+    let mut primary = first.sql().unwrap();
+    primary.batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b)").unwrap();
+    primary.batch_execute("INSERT INTO t VALUES (1, randomblob(300000))").unwrap();
+    first.expect("hsb disconnect").unwrap();
+    first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    let copy = || first.console().unwrap().command("hsb status copy").unwrap().remove(0).1;
+    first.expect("hsb netcopy").unwrap();
+    wait_until("the copy is under way", || !copy().starts_with("ACTIVE 0 "));
+    let mut session = None;
+    wait_until("a session is there", || {
+        session = second.sql().ok();
+        session.as_mut().is_some_and(|session| session.query("SELECT count(*) FROM t", &[]).is_ok())
+    });
+    assert!(copy().starts_with("ACTIVE"), "the session came too late to show anything");
+    first.wait_for("hsb status copy", "SUCCESS").unwrap();
+    assert!(session.unwrap().query("SELECT count(*) FROM t", &[]).is_err());
+    assert_eq!(ids(second), BTreeSet::from([1]));
+}

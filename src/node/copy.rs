@@ -67,9 +67,9 @@ pub(super) fn receive(
 /// Closes the database everywhere, puts the new one in its place and opens it.
 fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError> {
     let io = |error: std::io::Error| ServerError::with(Code::OPERATION_FAILED, error);
-    storage.writer.detach();
     let arrived = storage.database.beside("arrived");
     files::rename_durably(incoming, &arrived).map_err(io)?;
+    storage.writer.detach();
 
     let (database, log) = (Arc::clone(&storage.database), storage.log.clone());
     let (closed, when_closed) = bounded(1);

@@ -6,6 +6,7 @@ use actix::Recipient;
 
 use super::copy;
 use super::events::EventHub;
+use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
@@ -75,7 +76,7 @@ impl Outside for NodeOutside {
     fn close_sessions(&mut self, code: Code) {
         let sessions = Arc::clone(&self.sessions);
         in_background("close-sessions", move || {
-            sessions.close_all(code, std::time::Duration::from_secs(3));
+            sessions.close_all(code, SESSION_PATIENCE);
         });
     }
 }

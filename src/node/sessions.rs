@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 use crossbeam_channel::bounded;
@@ -18,6 +19,9 @@ use crate::net::listener::Handlers;
 use crate::net::peer::handshake;
 use crate::net::pg;
 use crate::sql::users;
+
+/// How long the sessions of a replaced database may take to leave before they are cut off.
+pub(super) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where the peer's connections go.
 #[derive(Clone)]
@@ -121,6 +125,10 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
                     None
                 }
             };
+            if opened.is_some() {
+                // Whoever has come during the copy still reads the old database.
+                context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
+            }
             peers.copy_received.do_send(CopyReceived { opened });
             if opened.is_some() {
                 crate::net::peer::copy::answer(stream, &Ok(()));
