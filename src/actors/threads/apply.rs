@@ -129,7 +129,7 @@ impl ApplyThread {
             return Err(error);
         }
         let Some(last) = group.last() else { return Ok(()) };
-        while !self.mark.wait_beyond(last.after.sequence - 1, Duration::from_secs(1)) {
+        while !self.mark.wait_for(last.after, Duration::from_secs(1)) {
             ::log::debug!("apply waits for the log to have {}", last.after);
         }
         applier.commit()?;

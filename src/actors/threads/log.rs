@@ -160,7 +160,7 @@ impl LogThread {
 
     fn publish(&self) {
         if let Some(writer) = &self.writer {
-            self.mark.publish(writer.end().sequence);
+            self.mark.publish(writer.end());
         }
     }
 

@@ -1,38 +1,63 @@
 //! How far the log is, for those who wait for it: the secondary's apply and the sender of old batches.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::hsb::position::Position;
 
 /// Published by the one thread that writes the log.
 #[derive(Debug, Default)]
 pub struct LogMark {
-    written: AtomicU64,
-    lock: Mutex<()>,
+    written: Mutex<Position>,
     moved: Condvar,
 }
 
 impl LogMark {
-    /// Everything up to this sequence is in the file. May go back when pending batches are cut off.
-    pub fn publish(&self, sequence: u64) {
-        self.written.store(sequence, Ordering::Release);
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to this position is in the file. Goes back when a pending batch is cut off.
+    pub fn publish(&self, position: Position) {
+        *self.lock() = position;
         self.moved.notify_all();
     }
 
     /// The sequence that is in the file.
     pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
+        self.lock().sequence
     }
 
-    /// Waits until more than `sequence` is in the file, at most so long. True if it is.
-    pub fn wait_beyond(&self, sequence: u64, at_most: Duration) -> bool {
-        if self.written() > sequence {
-            return true;
-        }
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.moved.wait_timeout_while(guard, at_most, |()| self.written() <= sequence);
-        drop(waited);
-        self.written() > sequence
+    /// Waits until more than `sequence` is in the file, at most so long.
+    pub fn wait_beyond(&self, sequence: u64, at_most: Duration) {
+        self.wait(at_most, |written| written.sequence > sequence);
+    }
+
+    /// Waits until the batch that leads to `position` is in the file, at most so long. True if it is. A pending batch
+    /// of an older epoch, which is still to be cut off, does not count for it.
+    pub fn wait_for(&self, position: Position, at_most: Duration) -> bool {
+        self.wait(at_most, |written| written.progress() >= position.progress())
+    }
+
+    fn wait(&self, at_most: Duration, reached: impl Fn(&Position) -> bool) -> bool {
+        let waited = self.moved.wait_timeout_while(self.lock(), at_most, |written| !reached(written));
+        let (written, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        reached(&written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsb::position::Chain;
+
+    #[test]
+    fn a_pending_batch_does_not_stand_for_the_one_that_replaces_it() {
+        let at = |epoch, sequence| Position { epoch, sequence, chain: Chain::default() };
+        let mark = LogMark::default();
+        mark.publish(at(1, 12));
+        assert!(!mark.wait_for(at(2, 10), Duration::ZERO));
+        mark.publish(at(2, 10));
+        assert!(mark.wait_for(at(2, 10), Duration::ZERO));
     }
 }
