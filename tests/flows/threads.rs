@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport, ApplyThread};
+use hotstandby::codec;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::position::Position;
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::batch::{Batch, BatchHeader};
-use hotstandby::storage::database::Database;
+use hotstandby::storage::change::Change;
+use hotstandby::storage::database::{Database, read_identity};
 use hotstandby::storage::log::LogMark;
 
 /// Else the node could be promoted at a position that its log has left behind.
@@ -36,4 +38,25 @@ fn after_a_change_that_did_not_fit_no_barrier_is_reached() {
         "{told:?}"
     );
     assert_eq!(told[2..], [ApplyReport::Reached { ticket: 2, position: Position::ORIGIN }]);
+}
+
+/// Else the server would wait for the thread for ever when it goes down.
+#[test]
+fn what_the_log_will_never_have_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
+    database.create(4096, |_| Ok(())).unwrap();
+    let applier = Some(Applier::new(database.open_for_apply().unwrap()).unwrap());
+    let mut changes = Vec::new();
+    codec::append_value(&mut changes, &Change::Commit { token: None }).unwrap();
+    let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
+    let (jobs, to_do) = unbounded();
+    jobs.send(ApplyJob::Apply(Batch::seal(header, &changes).unwrap())).unwrap();
+    jobs.send(ApplyJob::Stop).unwrap();
+    let mark = Arc::new(LogMark::default());
+    mark.end();
+    let report = Box::new(|told| panic!("{told:?}"));
+    ApplyThread { applier, database: Arc::clone(&database), mark, report }.run(&to_do);
+    let reader = database.open_reader().unwrap();
+    assert_eq!(read_identity(&reader).unwrap().1, Position::ORIGIN);
 }

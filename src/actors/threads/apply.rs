@@ -130,6 +130,11 @@ impl ApplyThread {
         }
         let Some(last) = group.last() else { return Ok(()) };
         while !self.mark.wait_for(last.after, Duration::from_secs(1)) {
+            if self.mark.has_ended() {
+                // The server goes down; what the log has not got was never here.
+                self.applier = None;
+                return Ok(());
+            }
             ::log::debug!("apply waits for the log to have {}", last.after);
         }
         applier.commit()?;

@@ -68,6 +68,11 @@ pub struct LogThread {
 impl LogThread {
     /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
     pub fn run(mut self, jobs: &Receiver<LogJob>) {
+        self.work(jobs);
+        self.mark.end();
+    }
+
+    fn work(&mut self, jobs: &Receiver<LogJob>) {
         self.publish();
         let mut sync_by: Option<Instant> = None;
         loop {

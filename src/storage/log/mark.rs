@@ -8,24 +8,41 @@ use crate::hsb::position::Position;
 /// Published by the one thread that writes the log.
 #[derive(Debug, Default)]
 pub struct LogMark {
-    written: Mutex<Position>,
+    log: Mutex<Mark>,
     moved: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Mark {
+    written: Position,
+    ended: bool,
+}
+
 impl LogMark {
-    fn lock(&self) -> MutexGuard<'_, Position> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Mark> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything up to this position is in the file. Goes back when a pending batch is cut off.
     pub fn publish(&self, position: Position) {
-        *self.lock() = position;
+        self.lock().written = position;
         self.moved.notify_all();
+    }
+
+    /// Nothing more will be written: the server is going down.
+    pub fn end(&self) {
+        self.lock().ended = true;
+        self.moved.notify_all();
+    }
+
+    /// Whether the log has ended, so that waiting for it is in vain.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// The sequence that is in the file.
     pub fn written(&self) -> u64 {
-        self.lock().sequence
+        self.lock().written.sequence
     }
 
     /// Waits until more than `sequence` is in the file, at most so long.
@@ -40,9 +57,10 @@ impl LogMark {
     }
 
     fn wait(&self, at_most: Duration, reached: impl Fn(&Position) -> bool) -> bool {
-        let waited = self.moved.wait_timeout_while(self.lock(), at_most, |written| !reached(written));
-        let (written, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        reached(&written)
+        let waits = |mark: &mut Mark| !mark.ended && !reached(&mark.written);
+        let waited = self.moved.wait_timeout_while(self.lock(), at_most, waits);
+        let (mark, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        reached(&mark.written)
     }
 }
 
