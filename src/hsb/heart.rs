@@ -272,6 +272,16 @@ impl Heart {
         if matches!(row.to, State::PrimaryAlone | State::Standalone) {
             self.decide_alone();
         }
+        self.abandon_at_shutdown();
+    }
+
+    /// A server that goes down takes no decision on what is in doubt, and must not wait for one: it stays pending
+    /// in the log (R7).
+    pub(super) fn abandon_at_shutdown(&mut self) {
+        let in_doubt = self.in_flight.is_none_or(|batch| batch.info.needs_acknowledgement);
+        if self.shutting_down && self.state == State::PrimaryUncertain && in_doubt {
+            self.stop_being_primary();
+        }
     }
 
     /// Writers as the state has it.

@@ -294,6 +294,7 @@ impl Heart {
         if self.state.is_active() && self.phase == Phase::Idle {
             self.leave(Trigger::Disconnect, Some(request));
         } else {
+            self.abandon_at_shutdown();
             self.reply_state(request);
         }
     }
