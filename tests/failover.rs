@@ -207,3 +207,19 @@ fn users_survive_a_failover() {
     anna.connect(postgres::NoTls).unwrap();
     assert_ne!(ADMINISTRATOR.0, "anna");
 }
+
+/// A server that steps down and takes over again goes on from where it was, not from where it was last a secondary.
+#[test]
+fn stepping_down_and_taking_over_again_keeps_the_position() {
+    let (_root, pair) = connected_pair("");
+    create_tables(&pair.first);
+    pair.first.expect("hsb disconnect").unwrap();
+    pair.first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    let before = common::position(&pair.first);
+    pair.first.expect("hsb set secondary alone").unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert_eq!(common::position(&pair.first), before);
+    sql(&pair.first).batch_execute("INSERT INTO t VALUES (1, 1, 'after')").unwrap();
+    pair.second.expect("hsb connect").unwrap();
+    assert_identical(&pair);
+}

@@ -224,8 +224,9 @@ impl Handler<Drain> for SecondaryApplier {
         if with_pending {
             // The node takes over: what still arrives belongs to nobody.
             self.following = None;
+            // It may have been a primary since a batch was last applied: the position to go on from is in the database.
+            self.job(ApplyJob::Follow);
             if let Some(batch) = self.pending.take() {
-                self.job(ApplyJob::Follow);
                 self.job(ApplyJob::Apply(batch));
             }
         }
