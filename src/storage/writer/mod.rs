@@ -17,7 +17,7 @@ mod queue;
 mod transaction;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::Connection;
@@ -166,17 +166,20 @@ impl Writer {
             core.check_snapshot(waiter.request.snapshot, self.queue.history().0)?;
             core.begin_member()
         });
-        if let Err(error) = begun {
+        if let Err(error) = begun.and_then(|()| self.queue.own(waiter.request.session)) {
             self.end_batch();
             return Err(error);
         }
-        self.queue.own(waiter.request.session);
         Ok(OpenTransaction::new(Arc::clone(self), waiter))
     }
 
     fn enter(self: &Arc<Self>, waiter: &Arc<Waiter>) -> Result<Entered, ServerError> {
+        let deadline = Instant::now() + waiter.request.lock_timeout;
+        if self.queue.arrive(waiter)? {
+            return Ok(Entered::Leader);
+        }
         loop {
-            match self.queue.enter(waiter)? {
+            match self.queue.wait_turn(waiter, deadline)? {
                 queue::Turn::Entered(entered) => return Ok(entered),
                 queue::Turn::IdleOwner(session) => {
                     let text = "an open transaction was rolled back because it idled while others waited (General.TransactionIdleTimeOut)";
@@ -253,7 +256,8 @@ impl Writer {
                         log::error!("cannot begin a transaction: {error}");
                     }
                 }
-                waiter.finish(Err(error));
+                // Interrupted for a switch, most likely; what matters to its client is where to repeat it.
+                waiter.finish(Err(self.queue.refusal().map_or(error, ServerError::new)));
             }
         }
     }
