@@ -237,11 +237,29 @@ impl Heart {
     pub(super) fn apply_failed(&mut self, detail: String) {
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
-        self.phase = Phase::Idle;
+        self.break_off(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
         if self.state == State::SecondaryActive {
             self.go(Trigger::ApplyFailed);
         }
+    }
+
+    /// Ends what is under way on the connection or with the applier, and tells whoever waits for it.
+    pub(super) fn break_off(&mut self, code: Code, why: &str) {
+        match self.phase {
+            // These do not depend on either.
+            Phase::Dialling { .. } | Phase::Demoting { .. } | Phase::CopyingOut | Phase::CopyingIn => return,
+            Phase::HandingOver { .. } | Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. }) => {
+                self.switch_status = SwitchStatus::Failed(code);
+            }
+            Phase::Meeting { request: Some(request), .. }
+            | Phase::Leaving { request: Some(request), .. }
+            | Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request }) => {
+                self.reply(request, code, format!("{} {why}", code.text()));
+            }
+            _ => {}
+        }
+        self.phase = Phase::Idle;
     }
 
     pub(super) fn link_lost(&mut self, link: LinkId, why: &str) {
@@ -292,5 +310,35 @@ impl Heart {
         self.close(None);
         self.phase = Phase::Idle;
         self.go(Trigger::PeerPromoted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsb::event::{Command, Event};
+    use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel, Settings};
+
+    fn secondary() -> Heart {
+        let pair = PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1000, ping_timeout_ms: 4000 };
+        let settings = Settings {
+            safeness: SafenessLevel::TwoSafe,
+            durability: DurabilityLevel::Adaptive,
+            auto_primary_alone: false,
+            has_connect_string: true,
+            pair,
+        };
+        Heart::new(State::SecondaryAlone, settings, [1; 16], Position::ORIGIN, Position::ORIGIN)
+    }
+
+    /// An operator who waits for a promotion hears that it is impossible; the server takes further commands.
+    #[test]
+    fn a_change_that_cannot_be_applied_ends_a_promotion_with_an_answer() {
+        let mut heart = secondary();
+        heart.handle(Event::Command { request: 7, command: Command::SetPrimaryAlone });
+        let effects = heart.handle(Event::ApplyFailed { detail: "Insert into t".into() });
+        let answered = |effect: &Effect| matches!(effect, Effect::Reply { request: 7, code: Code::APPLY_FAILED, .. });
+        assert!(effects.iter().any(answered), "{effects:?}");
+        assert_eq!((heart.busy(), heart.state()), (None, State::SecondaryAlone));
     }
 }

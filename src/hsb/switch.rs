@@ -167,12 +167,13 @@ impl Heart {
     }
 
     pub(super) fn peer_disconnected(&mut self) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.close(None);
-        match phase {
-            Phase::Leaving { trigger, request } => self.left(trigger, request),
-            _ if self.state == State::SecondaryActive => self.go(Trigger::Disconnect),
-            _ => {}
+        if let Phase::Leaving { trigger, request } = self.phase {
+            return self.left(trigger, request);
+        }
+        self.break_off(Code::LINK_BROKEN, "The other server has disconnected.");
+        if self.state == State::SecondaryActive {
+            self.go(Trigger::Disconnect);
         }
     }
 
