@@ -49,11 +49,11 @@ pub enum Command {
 /// Options of `solid demo`.
 #[derive(Args, Debug, Clone)]
 pub struct DemoOptions {
-    /// Leave the pair running at the end, to try it out
+    /// Set up the pair, say how to connect to it, and leave it running; no load, no crash
     #[arg(long)]
     pub stay: bool,
 
-    /// Directory for the two servers; a temporary one if not given
+    /// New directory for the two servers; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
@@ -61,8 +61,8 @@ pub struct DemoOptions {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub clients: u32,
 
-    /// Seconds of load before and after the crash
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    /// Seconds of load before the crash, after it, and after the switch back
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
 }
 

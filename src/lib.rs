@@ -14,11 +14,11 @@ pub mod net;
 pub mod sql;
 
 // What all of them use.
+pub mod client;
 pub mod codec;
 pub mod command_line;
 pub mod config;
-pub mod error;
-pub mod client;
 pub mod demo;
+pub mod error;
 pub mod logging;
 pub mod program;

@@ -49,9 +49,11 @@ fn serve(options: Options) -> Result<(), ServerError> {
 
 /// SIGTERM and SIGINT end the server in order; a second one ends it at once.
 fn stop_on_signals(node: &Node) -> Result<(), ServerError> {
-    let failed = |error: std::io::Error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(signals: {error})"));
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
-        .map_err(failed)?;
+    let failed =
+        |error: std::io::Error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(signals: {error})"));
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+            .map_err(failed)?;
     let request = node.shutdown_requester();
     let body = move || {
         for (count, signal) in signals.forever().enumerate() {

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Random, assert_identical, from_environment, number, program, server_error, sql, state, try_sql};
+use common::{
+    Random, assert_identical, from_environment, number, program, server_error, sql, state, try_sql,
+};
 use hotstandby::client::console::ConsoleClient;
 use hotstandby::codec::{self, FrameKind};
 use hotstandby::demo::pair::{ADMINISTRATOR, Pair, Server};
@@ -167,9 +169,26 @@ fn garbage_after_the_log_in_is_survived() {
     for _ in 0..from_environment("HSB_GARBAGE_ROUNDS", 10) {
         let mut console = TcpStream::connect(pair.first.address()).unwrap();
         writeln!(console, "login {} {}", ADMINISTRATOR.0, ADMINISTRATOR.1).unwrap();
-        let words = ["hsb", "set", "status", "copy", "parameter", "=", ".", "'", "HotStandby.", "\t", "99999999999999999999", "describe", "errorcode", "throwout", "ä"];
+        let words = [
+            "hsb",
+            "set",
+            "status",
+            "copy",
+            "parameter",
+            "=",
+            ".",
+            "'",
+            "HotStandby.",
+            "\t",
+            "99999999999999999999",
+            "describe",
+            "errorcode",
+            "throwout",
+            "ä",
+        ];
         for _ in 0..20 {
-            let line: Vec<&str> = (0..random.below(5)).map(|_| words[random.below(words.len() as u64) as usize]).collect();
+            let line: Vec<&str> =
+                (0..random.below(5)).map(|_| words[random.below(words.len() as u64) as usize]).collect();
             writeln!(console, "{}", line.join(if random.below(2) == 0 { " " } else { "" })).unwrap();
         }
         console.shutdown(std::net::Shutdown::Write).unwrap();
@@ -189,9 +208,15 @@ fn oversized_messages_are_refused() {
     offer(&pair.first, &frame);
     let batch = [&b"HSBF\x01\x01\0\0"[..], &huge, &[0; 4], &[7; 70_000]].concat();
     offer(&pair.first, &batch);
-    offer(&pair.first, &[&0x7fff_ffffu32.to_be_bytes()[..], &196_608u32.to_be_bytes(), &[7; 70_000]].concat());
+    offer(
+        &pair.first,
+        &[&0x7fff_ffffu32.to_be_bytes()[..], &196_608u32.to_be_bytes(), &[7; 70_000]].concat(),
+    );
     // A start-up that is fine, then an answer to the password request that claims a gigabyte.
-    offer(&pair.first, &[&startup(b"user\0dba\0\0")[..], b"p", &0x4000_0000u32.to_be_bytes(), &[7; 70_000]].concat());
+    offer(
+        &pair.first,
+        &[&startup(b"user\0dba\0\0")[..], b"p", &0x4000_0000u32.to_be_bytes(), &[7; 70_000]].concat(),
+    );
     offer(&pair.first, &[&b"login dba "[..], &[b'x'; 300_000]].concat());
     let login = format!("login {} {}\n", ADMINISTRATOR.0, ADMINISTRATOR.1);
     offer(&pair.first, &[login.as_bytes(), &[b'x'; 300_000]].concat());

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::{Random, assert_identical, connected_pair, from_environment, messages, server_error, sql, state, try_sql};
+use common::{
+    Random, assert_identical, connected_pair, from_environment, messages, server_error, sql, state, try_sql,
+};
 use hotstandby::demo::pair::{ADMINISTRATOR, Pair, Server};
 use postgres::Client;
 
@@ -42,7 +44,8 @@ impl Load {
         let acknowledged = Arc::new(AtomicU64::new(0));
         let client = |number| {
             let mut session = sql(server);
-            let (mut random, next_id, acknowledged) = (random.fork(), Arc::clone(next_id), Arc::clone(&acknowledged));
+            let (mut random, next_id, acknowledged) =
+                (random.fork(), Arc::clone(next_id), Arc::clone(&acknowledged));
             std::thread::spawn(move || {
                 let mut records = Vec::new();
                 while !session.is_closed() {
@@ -65,7 +68,7 @@ impl Load {
 }
 
 fn transact(session: &mut Client, client: u64, random: &mut Random, next_id: &AtomicI64) -> Record {
-    let mut id = || next_id.fetch_add(1, Ordering::Relaxed);
+    let id = || next_id.fetch_add(1, Ordering::Relaxed);
     let insert = |id: i64| format!("INSERT INTO t VALUES ({id}, {client}, 'row {id}')");
     if random.below(2) == 0 {
         let id = id();
@@ -74,9 +77,14 @@ fn transact(session: &mut Client, client: u64, random: &mut Random, next_id: &At
     }
     let ids = vec![id(), id()];
     let give_up = random.below(4) == 0;
-    let begun = ["BEGIN".into(), insert(ids[0]), insert(ids[1]), format!("UPDATE counter SET n = n + 2 WHERE client = {client}")]
-        .iter()
-        .try_for_each(|statement: &String| session.batch_execute(statement));
+    let begun = [
+        "BEGIN".into(),
+        insert(ids[0]),
+        insert(ids[1]),
+        format!("UPDATE counter SET n = n + 2 WHERE client = {client}"),
+    ]
+    .iter()
+    .try_for_each(|statement: &String| session.batch_execute(statement));
     let outcome = match begun {
         // Without a COMMIT nothing may be there, whatever became of the connection.
         Err(_) => Outcome::RolledBack,
@@ -111,10 +119,18 @@ fn compare(server: &Server, records: &[Record], round: u64) {
     let mut counted: HashMap<u64, i64> = HashMap::new();
     for record in records {
         let there = record.ids.iter().filter(|id| present.contains_key(id)).count();
-        assert!(there == 0 || there == record.ids.len(), "round {round}: half of a transaction is there: {:?}", record.ids);
+        assert!(
+            there == 0 || there == record.ids.len(),
+            "round {round}: half of a transaction is there: {:?}",
+            record.ids
+        );
         match record.outcome {
-            Outcome::Acknowledged => assert!(there > 0, "round {round}: acknowledged and lost: {:?}", record.ids),
-            Outcome::RolledBack => assert!(there == 0, "round {round}: rolled back and there: {:?}", record.ids),
+            Outcome::Acknowledged => {
+                assert!(there > 0, "round {round}: acknowledged and lost: {:?}", record.ids)
+            }
+            Outcome::RolledBack => {
+                assert!(there == 0, "round {round}: rolled back and there: {:?}", record.ids)
+            }
             Outcome::Unknown => {}
         }
         if record.counted {
@@ -123,7 +139,11 @@ fn compare(server: &Server, records: &[Record], round: u64) {
     }
     for row in session.query("SELECT client, n FROM counter", &[]).unwrap() {
         let (client, n): (i64, i64) = (row.get(0), row.get(1));
-        assert_eq!(counted.get(&(client as u64)).copied().unwrap_or_default(), n, "round {round}: client {client}'s counter");
+        assert_eq!(
+            counted.get(&(client as u64)).copied().unwrap_or_default(),
+            n,
+            "round {round}: client {client}'s counter"
+        );
     }
     let known: usize = records.iter().map(|record| record.ids.len()).sum();
     assert!(present.len() <= known, "round {round}: rows that nobody inserted");
@@ -151,16 +171,30 @@ fn crash_rounds(policy: u32) {
             one_round(&mut pair, &mut random, &next_id, &mut records, round);
         }));
         if let Err(problem) = outcome {
-            println!("---- {}\n{}\n---- {}\n{}", pair.first.name, messages(&pair.first), pair.second.name, messages(&pair.second));
+            println!(
+                "---- {}\n{}\n---- {}\n{}",
+                pair.first.name,
+                messages(&pair.first),
+                pair.second.name,
+                messages(&pair.second)
+            );
             std::panic::resume_unwind(problem);
         }
         let count = |wanted| records.iter().filter(|record| record.outcome == wanted).count();
         (acknowledged, unknown) = (count(Outcome::Acknowledged), count(Outcome::Unknown));
     }
-    println!("policy {policy}: {rounds} crashes, {acknowledged} transactions acknowledged, {unknown} with unknown outcome, none lost");
+    println!(
+        "policy {policy}: {rounds} crashes, {acknowledged} transactions acknowledged, {unknown} with unknown outcome, none lost"
+    );
 }
 
-fn one_round(pair: &mut Pair, random: &mut Random, next_id: &Arc<AtomicI64>, records: &mut Vec<Record>, round: u64) {
+fn one_round(
+    pair: &mut Pair,
+    random: &mut Random,
+    next_id: &Arc<AtomicI64>,
+    records: &mut Vec<Record>,
+    round: u64,
+) {
     let load = Load::start(&pair.first, random, next_id);
     let acknowledged = Arc::clone(&load.acknowledged);
     common::wait_until("clients are at work", || acknowledged.load(Ordering::Relaxed) > CLIENTS);

@@ -6,7 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::proxy::{From, Network, Verdict, has_batch, peer_messages};
-use common::{Random, assert_identical, from_environment, has_pending, messages, number, program, server_error, sql, state, wait_until};
+use common::{
+    Random, assert_identical, from_environment, has_pending, messages, number, program, server_error, sql,
+    state, wait_until,
+};
 use hotstandby::demo::pair::{Pair, Server};
 use hotstandby::hsb::event::PeerMessage;
 use postgres::NoTls;
@@ -26,7 +29,9 @@ fn fixture(extra: &str) -> Fixture {
     let mut pair = Pair::prepare(program(), root.path(), extra).unwrap();
     let network = Network::between(&pair);
     pair.start().unwrap();
-    sql(&pair.first).batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+    sql(&pair.first)
+        .batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .unwrap();
     Fixture { network, pair, _root: root }
 }
 
@@ -73,7 +78,8 @@ fn in_doubt(fixture: &Fixture, batch: Batch) -> Waiting {
     let Fixture { network, pair, .. } = fixture;
     match batch {
         Batch::Arrives => network.spy(|from, data| {
-            let acknowledges = peer_messages(data).iter().any(|message| matches!(message, PeerMessage::Acknowledge { .. }));
+            let acknowledges =
+                peer_messages(data).iter().any(|message| matches!(message, PeerMessage::Acknowledge { .. }));
             if from == From::Second && acknowledges { Verdict::CutBefore } else { Verdict::Pass }
         }),
         Batch::GetsLost => network.spy(|from, data| {
@@ -378,7 +384,10 @@ fn an_old_primary_that_wrote_nothing_alone_follows_the_new_one() {
     for server in [&pair.first, &pair.second] {
         assert_eq!(server.ask("hsb connect").unwrap().0, 14700);
     }
-    assert_eq!((state(&pair.first), state(&pair.second)), ("PRIMARY UNCERTAIN".into(), "PRIMARY ALONE".into()));
+    assert_eq!(
+        (state(&pair.first), state(&pair.second)),
+        ("PRIMARY UNCERTAIN".into(), "PRIMARY ALONE".into())
+    );
     pair.first.expect("hsb set secondary alone").unwrap();
     // It waited as for a lock: nobody has it, so it is surely rolled back.
     let (sqlstate, message) = server_error(&waiting.join().unwrap().unwrap_err()).unwrap();
@@ -400,7 +409,10 @@ fn an_old_primary_that_wrote_alone_is_refused() {
     for server in [&pair.first, &pair.second] {
         let (code, text) = server.ask("hsb connect").unwrap();
         assert_eq!(code, 14525, "{text}");
-        assert_eq!((state(&pair.first), state(&pair.second)), ("SECONDARY ALONE".into(), "PRIMARY ALONE".into()));
+        assert_eq!(
+            (state(&pair.first), state(&pair.second)),
+            ("SECONDARY ALONE".into(), "PRIMARY ALONE".into())
+        );
     }
     assert!(has_row(&pair.first, 20) && has_row(&pair.second, 10), "nothing is thrown away");
 }
@@ -416,13 +428,18 @@ fn a_primary_under_load_hears_of_the_promotion() {
         let mut sessions: Vec<_> = (0..4).map(|_| sql(old)).collect();
         let first_id = next_id;
         next_id += 1_000_000;
-        let writers: Vec<_> = (0..4).map(|client| {
-            let mut session = sessions.pop().unwrap();
-            std::thread::spawn(move || {
-                let ids = (first_id + client..).step_by(4);
-                ids.take_while(|id| session.batch_execute(&format!("INSERT INTO t VALUES ({id})")).is_ok()).collect::<Vec<i64>>()
+        let writers: Vec<_> = (0..4)
+            .map(|client| {
+                let mut session = sessions.pop().unwrap();
+                std::thread::spawn(move || {
+                    let ids = (first_id + client..).step_by(4);
+                    ids.take_while(|id| {
+                        session.batch_execute(&format!("INSERT INTO t VALUES ({id})")).is_ok()
+                    })
+                    .collect::<Vec<i64>>()
+                })
             })
-        }).collect();
+            .collect();
         wait_until("there is load", || has_row(new, first_id + 20));
         new.expect("hsb set primary alone").unwrap();
         wait_until("the old primary has heard", || state(old) != "PRIMARY ACTIVE");
@@ -440,11 +457,21 @@ fn a_primary_under_load_hears_of_the_promotion() {
 /// One switch with the network cut at a moment of the switch; returns whether it went through.
 fn broken_switch(fixture: &Fixture, primary: &Server, secondary: &Server, random: &mut Random) -> bool {
     let from_secondary = random.below(2) == 0;
-    let asked = if random.below(2) == 0 { (secondary, "hsb switch primary") } else { (primary, "hsb switch secondary") };
+    let asked = if random.below(2) == 0 {
+        (secondary, "hsb switch primary")
+    } else {
+        (primary, "hsb switch secondary")
+    };
     let (mut countdown, before) = (random.below(4), random.below(2) == 0);
     fixture.network.spy(move |_, data| {
         let part_of_switch = |message: &PeerMessage| {
-            matches!(message, PeerMessage::AskSwitch | PeerMessage::HandOver { .. } | PeerMessage::TakeOver | PeerMessage::HandedOver)
+            matches!(
+                message,
+                PeerMessage::AskSwitch
+                    | PeerMessage::HandOver { .. }
+                    | PeerMessage::TakeOver
+                    | PeerMessage::HandedOver
+            )
         };
         if !peer_messages(data).iter().any(part_of_switch) {
             return Verdict::Pass;
@@ -456,7 +483,8 @@ fn broken_switch(fixture: &Fixture, primary: &Server, secondary: &Server, random
             false => Verdict::Pass,
         }
     });
-    let load: Vec<Waiting> = if from_secondary { vec![insert(primary, random.next() as i64 >> 1)] } else { Vec::new() };
+    let load: Vec<Waiting> =
+        if from_secondary { vec![insert(primary, random.next() as i64 >> 1)] } else { Vec::new() };
     asked.0.expect(asked.1).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -502,7 +530,10 @@ fn a_switch_that_breaks_leaves_no_two_primaries() {
         } else {
             assert_eq!(states, ("SECONDARY ALONE".into(), "SECONDARY ALONE".into()), "round {round}");
             let ahead = primary.expect("hsb logpos").unwrap() >= secondary.expect("hsb logpos").unwrap();
-            if !ahead || random.below(2) == 0 && primary.expect("hsb logpos").unwrap() == secondary.expect("hsb logpos").unwrap() {
+            if !ahead
+                || random.below(2) == 0
+                    && primary.expect("hsb logpos").unwrap() == secondary.expect("hsb logpos").unwrap()
+            {
                 std::mem::swap(&mut primary, &mut secondary);
             }
             primary.expect("hsb set primary alone").unwrap();

@@ -4,7 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{assert_identical, connected_pair, from_environment, number, server_error, sql, state, wait_until};
+use common::{
+    assert_identical, connected_pair, from_environment, number, server_error, sql, state, wait_until,
+};
 use hotstandby::demo::pair::Server;
 
 const BOUND: Duration = Duration::from_secs(1);
@@ -12,7 +14,9 @@ const BOUND: Duration = Duration::from_secs(1);
 /// Runs for about so long; the server's speed is measured first.
 fn long_query(server: &Server, seconds: u64) -> String {
     let query = |steps: u64| {
-        format!("WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {steps}) SELECT count(*) FROM c")
+        format!(
+            "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {steps}) SELECT count(*) FROM c"
+        )
     };
     let begun = Instant::now();
     let probe = 200_000;
@@ -48,8 +52,15 @@ fn a_long_query_delays_nobody() {
             timed(&mut command, || assert_eq!(state(&pair.second), "SECONDARY ACTIVE"));
         }
         long.join().unwrap();
-        println!("{}: query of {:?}; worst commit {commit:?}, read {read:?}, command {command:?}", busy.name, begun.elapsed());
-        assert!(begun.elapsed() > Duration::from_secs(seconds / 4), "the query was too short to tell anything");
+        println!(
+            "{}: query of {:?}; worst commit {commit:?}, read {read:?}, command {command:?}",
+            busy.name,
+            begun.elapsed()
+        );
+        assert!(
+            begun.elapsed() > Duration::from_secs(seconds / 4),
+            "the query was too short to tell anything"
+        );
         assert!(commit < BOUND && read < BOUND && command < BOUND);
     }
     assert_identical(&pair);
@@ -75,12 +86,18 @@ fn a_silent_transaction_ends_when_others_wait_and_not_before() {
     }
     let waited = begun.elapsed();
     assert!(waited > Duration::from_millis(700) && waited < Duration::from_secs(5), "{waited:?}");
-    let (sqlstate, message) = server_error(&silent.batch_execute("INSERT INTO t VALUES (5)").unwrap_err()).unwrap();
+    let (sqlstate, message) =
+        server_error(&silent.batch_execute("INSERT INTO t VALUES (5)").unwrap_err()).unwrap();
     assert_eq!(sqlstate, "25P03", "{message}");
     silent.batch_execute("ROLLBACK").unwrap();
     // The writer is free for everybody.
     silent.batch_execute("SET LOCK TIMEOUT 10; INSERT INTO t VALUES (6)").unwrap();
-    let rows: Vec<i64> = sql(&pair.first).query("SELECT id FROM t ORDER BY id", &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    let rows: Vec<i64> = sql(&pair.first)
+        .query("SELECT id FROM t ORDER BY id", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     assert_eq!(rows, [3, 4, 6]);
 }
 

@@ -71,7 +71,8 @@ const HELP: &[(&str, &str)] = &[
     ("info dbsize|uptime|version|numusers|hsbstate …", "single figures"),
     ("userlist | throwout <id|all>", "who is connected; end a session"),
     ("errorcode <number|all>", "explain a code"),
-    ("version | pid | help | shutdown", "as they say"),
+    ("version | pid | help", "as they say"),
+    ("shutdown [force]", "end this server; force: even with a transaction whose outcome is open"),
 ];
 
 type Rows = Result<Answer, ServerError>;
@@ -88,9 +89,13 @@ impl AdminHandler {
         let words: Vec<&str> = lower.split_whitespace().collect();
         let answer = match words.as_slice() {
             ["hsb" | "hotstandby", rest @ ..] => return self.hsb(rest),
-            ["version"] => Ok(one(format!("HotStandby {}, SQLite {}", env!("CARGO_PKG_VERSION"), rusqlite::version()))),
+            ["version"] => {
+                Ok(one(format!("HotStandby {}, SQLite {}", env!("CARGO_PKG_VERSION"), rusqlite::version())))
+            }
             ["pid"] => Ok(one(std::process::id().to_string())),
-            ["help"] => Ok(HELP.iter().map(|(command, meaning)| (0, format!("{command}  -  {meaning}"))).collect()),
+            ["help"] => {
+                Ok(HELP.iter().map(|(command, meaning)| (0, format!("{command}  -  {meaning}"))).collect())
+            }
             ["errorcode", "all"] => Ok(crate::hsb::codes::TABLE.iter().map(code_row).collect()),
             ["errorcode", number] => error_code(number),
             ["info", options @ ..] => Ok(options.iter().map(|option| (0, self.info(option))).collect()),
@@ -100,12 +105,15 @@ impl AdminHandler {
             }
             ["throwout" | "shutdown", ..] if !may_administrate => Err(no_right()),
             ["throwout", who] => self.throw_out(who),
-            ["shutdown"] => {
+            ["shutdown"] if self.is_in_doubt() => Err(ServerError::new(Code::TRANSACTION_ACTIVE)),
+            ["shutdown"] | ["shutdown", "force"] => {
                 // The channel holds one request; a second one changes nothing.
                 let _ = self.targets.shutdown.try_send(());
                 Ok(one("The server is shutting down.".into()))
             }
-            _ => Err(ServerError::with(Code::INVALID_ARGUMENT, format!("Not understood: '{}'.", text.trim()))),
+            _ => {
+                Err(ServerError::with(Code::INVALID_ARGUMENT, format!("Not understood: '{}'.", text.trim())))
+            }
         };
         Ok(answer)
     }
@@ -144,7 +152,10 @@ impl AdminHandler {
             ["status", "copy"] => Ok(self.copy_status(&now.copy)),
             ["status", "switch"] => Ok(switch_status(now.switch)),
             ["status"] => Ok(self.overview()),
-            _ => Err(ServerError::with(Code::INVALID_ARGUMENT, format!("Not understood: 'hsb {}'.", words.join(" ")))),
+            _ => Err(ServerError::with(
+                Code::INVALID_ARGUMENT,
+                format!("Not understood: 'hsb {}'.", words.join(" ")),
+            )),
         }
     }
 
@@ -166,7 +177,10 @@ impl AdminHandler {
             lines.push("secondary   not connected".into());
         }
         let pair = settings.pair.acknowledge_policy;
-        lines.push(format!("safeness    {:?}, acknowledged when {pair:?}, durability {:?}", settings.safeness, settings.durability));
+        lines.push(format!(
+            "safeness    {:?}, acknowledged when {pair:?}, durability {:?}",
+            settings.safeness, settings.durability
+        ));
         lines.into_iter().map(|line| (0, line)).collect()
     }
 
@@ -174,13 +188,21 @@ impl AdminHandler {
         match status {
             CopyStatus::Never => one("NOT ACTIVE".into()),
             CopyStatus::Success => one("SUCCESS".into()),
-            CopyStatus::Failed(code, detail) => vec![(code.number(), format!("FAILED: {} {detail}", code.text()))],
+            CopyStatus::Failed(code, detail) => {
+                vec![(code.number(), format!("FAILED: {} {detail}", code.text()))]
+            }
             CopyStatus::Active => {
                 let (done, total) = self.targets.copy_progress.bytes();
                 let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
                 vec![(Code::ACTIVE.number(), format!("ACTIVE {percent} % ({done} of {total} bytes)"))]
             }
         }
+    }
+
+    /// PRIMARY UNCERTAIN with a transaction whose outcome is open: somebody should decide it first.
+    fn is_in_doubt(&self) -> bool {
+        let now = self.targets.status.snapshot();
+        now.state == State::PrimaryUncertain && now.decided != now.log_end
     }
 
     fn info(&self, option: &str) -> String {
@@ -192,7 +214,9 @@ impl AdminHandler {
             "numusers" => self.targets.sessions.count().to_string(),
             "numtrans" => now.decided.sequence.to_string(),
             "hsbstate" => now.state.name().into(),
-            "dbsize" => std::fs::metadata(self.targets.database.path()).map_or(0, |file| file.len()).to_string(),
+            "dbsize" => {
+                std::fs::metadata(self.targets.database.path()).map_or(0, |file| file.len()).to_string()
+            }
             _ => String::new(),
         }
     }
@@ -212,26 +236,42 @@ impl AdminHandler {
         }
         match who.parse().map(|id| self.targets.sessions.throw_out(id)) {
             Ok(true) => Ok(one("The session was thrown out.".into())),
-            _ => Err(ServerError::with(Code::INVALID_ARGUMENT, format!("There is no session '{who}' ('userlist' shows them)."))),
+            _ => Err(ServerError::with(
+                Code::INVALID_ARGUMENT,
+                format!("There is no session '{who}' ('userlist' shows them)."),
+            )),
         }
     }
 
     fn parameter(&self, text: &str, words: &[&str], may_administrate: bool) -> Rows {
         let parameters = &self.targets.parameters;
-        let unknown = |name: &str| ServerError::with(Code::INVALID_ARGUMENT, format!("There is no parameter '{name}'."));
+        let unknown = |name: &str| {
+            ServerError::with(Code::INVALID_ARGUMENT, format!("There is no parameter '{name}'."))
+        };
         match words {
             ["describe", _, name] => {
                 let (section, name) = name.split_once('.').ok_or_else(|| unknown(name))?;
                 let text = parameters.describe(section, name).ok_or_else(|| unknown(name))?;
                 Ok(text.lines().map(|line| (0, line.to_string())).collect())
             }
-            ["save", ..] | ["parameter", ..] if !may_administrate && (text.contains('=') || words[0] == "save") => Err(no_right()),
-            ["save", _] => parameters.write_back().map(|()| one("The parameters were saved to solid.ini.".into())),
-            ["save", _, file] => parameters.save_to(std::path::Path::new(file)).map(|()| one(format!("The parameters were saved to {file}."))),
+            ["save", ..] | ["parameter", ..]
+                if !may_administrate && (text.contains('=') || words[0] == "save") =>
+            {
+                Err(no_right())
+            }
+            ["save", _] => {
+                parameters.write_back().map(|()| one("The parameters were saved to solid.ini.".into()))
+            }
+            ["save", _, file] => parameters
+                .save_to(std::path::Path::new(file))
+                .map(|()| one(format!("The parameters were saved to {file}."))),
             ["parameter"] => Ok(parameters.list(None).iter().map(parameter_row).collect()),
             _ if text.contains('=') => self.set_parameter(text["parameter".len()..].trim()),
             ["parameter", name] => match name.split_once('.') {
-                Some((section, name)) => parameters.get(section, name).map(|row| vec![parameter_row(&row)]).ok_or_else(|| unknown(name)),
+                Some((section, name)) => parameters
+                    .get(section, name)
+                    .map(|row| vec![parameter_row(&row)])
+                    .ok_or_else(|| unknown(name)),
                 None => Ok(parameters.list(Some(name)).iter().map(parameter_row).collect()),
             },
             _ => Err(unknown(text)),
@@ -239,7 +279,9 @@ impl AdminHandler {
     }
 
     fn set_parameter(&self, assignment: &str) -> Rows {
-        let wrong = || ServerError::with(Code::INVALID_ARGUMENT, "It reads: parameter section.name=value [temporary].");
+        let wrong = || {
+            ServerError::with(Code::INVALID_ARGUMENT, "It reads: parameter section.name=value [temporary].")
+        };
         let (name, value) = assignment.split_once('=').ok_or_else(wrong)?;
         let (section, name) = name.trim().split_once('.').ok_or_else(wrong)?;
         let value = value.trim();
@@ -256,7 +298,11 @@ impl AdminHandler {
         if !temporary {
             self.targets.parameters.write_back()?;
         }
-        let when = if outcome.takes_effect_at_start { "It takes effect at the next start." } else { "It is in effect." };
+        let when = if outcome.takes_effect_at_start {
+            "It takes effect at the next start."
+        } else {
+            "It is in effect."
+        };
         Ok(one(format!("{section}.{name} is set. {when}")))
     }
 }
@@ -283,8 +329,13 @@ fn code_row((number, name, state, text): &(u32, &str, &str, &str)) -> (u32, Stri
 }
 
 fn error_code(number: &str) -> Rows {
-    let known = number.parse().ok().and_then(|number: u32| crate::hsb::codes::TABLE.iter().find(|row| row.0 == number));
-    known.map(|row| vec![code_row(row)]).ok_or_else(|| ServerError::with(Code::INVALID_ARGUMENT, format!("There is no code '{number}'.")))
+    let known = number
+        .parse()
+        .ok()
+        .and_then(|number: u32| crate::hsb::codes::TABLE.iter().find(|row| row.0 == number));
+    known
+        .map(|row| vec![code_row(row)])
+        .ok_or_else(|| ServerError::with(Code::INVALID_ARGUMENT, format!("There is no code '{number}'.")))
 }
 
 fn parameter_row(row: &crate::config::ParameterRow) -> (u32, String) {

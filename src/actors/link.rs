@@ -104,7 +104,11 @@ pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients
 
 /// Hands over every whole frame at the start of `buffer`. A message is waited for: what it brings about (that the
 /// applier follows this connection, say) is under way before the frames behind it are handed over.
-async fn dispatch(link: LinkId, buffer: &mut BytesMut, recipients: &LinkRecipients) -> Result<(), FrameError> {
+async fn dispatch(
+    link: LinkId,
+    buffer: &mut BytesMut,
+    recipients: &LinkRecipients,
+) -> Result<(), FrameError> {
     loop {
         let (kind, length) = match codec::frame_length(buffer) {
             Ok(known) => known,
@@ -198,9 +202,14 @@ mod tests {
         let (sender, heard) = crossbeam_channel::unbounded();
         let applier = Applier(sender).start();
         let others = Others(applier.clone()).start();
-        let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
+        let header =
+            BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
         let batch = Batch::seal(header, &[]).unwrap().bytes;
-        let pair = PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1, ping_timeout_ms: 1 };
+        let pair = PairSettings {
+            acknowledge_policy: AcknowledgePolicy::Received,
+            ping_interval_ms: 1,
+            ping_timeout_ms: 1,
+        };
         let accept = codec::encode_message(FrameKind::Peer, &PeerMessage::Accept { pair }).unwrap();
         let mut buffer = BytesMut::from([accept, batch].concat().as_slice());
         let recipients = LinkRecipients {

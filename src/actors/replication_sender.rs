@@ -174,7 +174,9 @@ impl Handler<FromCatchup> for ReplicationSender {
                 let why = format!("catchup cannot read the log: {error}");
                 self.ended.do_send(LinkEnded { link, why });
             }
-            CatchupReport::Checked(result) => self.catchup_says.do_send(CatchupSays::Checked { link, result }),
+            CatchupReport::Checked(result) => {
+                self.catchup_says.do_send(CatchupSays::Checked { link, result })
+            }
             CatchupReport::NearEnd => self.catchup_says.do_send(CatchupSays::NearEnd { link }),
         }
     }

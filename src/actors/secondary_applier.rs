@@ -52,10 +52,11 @@ pub struct Drain {
     pub with_pending: bool,
 }
 
-/// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it.
+/// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it. None: the database
+/// was replaced, forget what was pending in the old one.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct KeepPending(pub Batch);
+pub struct KeepPending(pub Option<Batch>);
 
 /// From the supervisor: the pending batch does not exist in the primary's history.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
@@ -93,6 +94,11 @@ pub struct SecondaryApplier {
     /// The batch whose outcome is open.
     pub pending: Option<Batch>,
     following: Option<LinkId>,
+    /// The connection followed last, for telling new ones from old ones.
+    last_followed: Option<LinkId>,
+    /// The primary may begin to send before the order to follow it has come round by the supervisor. Bounded by what
+    /// a catchup has in flight without an acknowledgement.
+    early: Vec<BatchArrived>,
     policy: AcknowledgePolicy,
     received: Position,
     applied: Position,
@@ -121,6 +127,8 @@ impl SecondaryApplier {
             supervisor,
             pending,
             following: None,
+            last_followed: None,
+            early: Vec::new(),
             policy: AcknowledgePolicy::Received,
             received: Position::ORIGIN,
             applied: Position::ORIGIN,
@@ -195,6 +203,7 @@ impl Handler<Follow> for SecondaryApplier {
     type Result = ();
     fn handle(&mut self, Follow { link, policy, position }: Follow, _: &mut Context<Self>) {
         self.following = Some(link);
+        self.last_followed = Some(link);
         self.policy = policy;
         self.received = position;
         self.applied = position;
@@ -202,12 +211,25 @@ impl Handler<Follow> for SecondaryApplier {
         self.acknowledged = position;
         self.backlog_bytes = 0;
         self.job(ApplyJob::Follow);
+        for batch in std::mem::take(&mut self.early) {
+            self.arrived(batch);
+        }
     }
 }
 
 impl Handler<BatchArrived> for SecondaryApplier {
     type Result = ();
-    fn handle(&mut self, BatchArrived { link, bytes }: BatchArrived, _: &mut Context<Self>) {
+    fn handle(&mut self, batch: BatchArrived, _: &mut Context<Self>) {
+        if self.last_followed.is_none_or(|last| batch.link > last) {
+            self.early.push(batch);
+        } else {
+            self.arrived(batch);
+        }
+    }
+}
+
+impl SecondaryApplier {
+    fn arrived(&mut self, BatchArrived { link, bytes }: BatchArrived) {
         if self.following != Some(link) {
             return;
         }
@@ -239,7 +261,7 @@ impl Handler<Drain> for SecondaryApplier {
 impl Handler<KeepPending> for SecondaryApplier {
     type Result = ();
     fn handle(&mut self, KeepPending(batch): KeepPending, _: &mut Context<Self>) {
-        self.pending = Some(batch);
+        self.pending = batch;
     }
 }
 

@@ -14,10 +14,18 @@ pub struct ConsoleClient {
 
 impl ConsoleClient {
     /// Connects and logs in; `timeout` holds for connecting and for every answer.
-    pub fn connect(address: SocketAddr, user: &str, password: &str, timeout: Duration) -> Result<ConsoleClient, ServerError> {
+    pub fn connect(
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        timeout: Duration,
+    ) -> Result<ConsoleClient, ServerError> {
         let stream = TcpStream::connect_timeout(&address, timeout)
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, format!("({address}: {error})")))?;
-        stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_nodelay(true)).map_err(|error| lost(&error))?;
+        stream
+            .set_read_timeout(Some(timeout))
+            .and_then(|()| stream.set_nodelay(true))
+            .map_err(|error| lost(&error))?;
         let mut client = ConsoleClient { reader: BufReader::new(stream) };
         let rows = client.command(&format!("login {user} {password}"))?;
         match rows.into_iter().find(|(code, _)| *code != 0) {

@@ -41,24 +41,45 @@ impl Pair {
     pub fn prepare(program: &Path, root: &Path, extra: &str) -> Result<Pair, ServerError> {
         let ports = free_ports()?;
         let server = |name, port, peer| Server::prepare(program, root, name, port, peer, extra);
-        Ok(Pair { first: server("first", ports[0], ports[1])?, second: server("second", ports[1], ports[0])? })
+        Ok(Pair {
+            first: server("first", ports[0], ports[1])?,
+            second: server("second", ports[1], ports[0])?,
+        })
     }
 
     /// Starts both, copies the database and connects: PRIMARY ACTIVE and SECONDARY ACTIVE.
     pub fn start(&mut self) -> Result<(), ServerError> {
-        self.first.start(&[])?;
-        self.second.start(&["-x", "backupserver"])?;
-        self.first.expect("hsb set primary alone")?;
-        self.first.expect("hsb netcopy")?;
-        self.first.wait_for("hsb status copy", "SUCCESS")?;
+        self.start_servers()?;
+        self.copy()?;
         self.connect()
     }
 
+    /// Starts both for the first time: PRIMARY ALONE with a new database, and OFFLINE.
+    pub fn start_servers(&mut self) -> Result<(), ServerError> {
+        self.first.start(&[])?;
+        self.second.start(&["-x", "backupserver"])?;
+        self.first.expect("hsb set primary alone").map(drop)
+    }
+
+    /// Copies the first server's database to the second and waits for the end.
+    pub fn copy(&self) -> Result<(), ServerError> {
+        self.first.expect("hsb netcopy")?;
+        self.first.wait_for("hsb status copy", "SUCCESS")
+    }
+
     /// `hsb connect` at the first server, then waits until both are active.
-    pub fn connect(&mut self) -> Result<(), ServerError> {
+    pub fn connect(&self) -> Result<(), ServerError> {
         self.first.expect("hsb connect")?;
         self.first.wait_for("hsb status connect", "CONNECTED")?;
         self.second.wait_for("hsb status connect", "CONNECTED")
+    }
+
+    /// `hsb switch primary` at the second server, then waits until both say that it is done. Both keep their names here.
+    pub fn switch(&self) -> Result<(), ServerError> {
+        self.second.expect("hsb switch primary")?;
+        self.second.wait_for("hsb status switch", "SUCCESS")?;
+        self.second.wait_for("hsb state", "PRIMARY ACTIVE")?;
+        self.first.wait_for("hsb state", "SECONDARY ACTIVE")
     }
 
     /// The other one becomes the first.
@@ -68,9 +89,17 @@ impl Pair {
 }
 
 impl Server {
-    fn prepare(program: &Path, root: &Path, name: &'static str, port: u16, peer: u16, extra: &str) -> Result<Server, ServerError> {
+    fn prepare(
+        program: &Path,
+        root: &Path,
+        name: &'static str,
+        port: u16,
+        peer: u16,
+        extra: &str,
+    ) -> Result<Server, ServerError> {
         let directory = root.join(name);
-        let ini = format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
+        let ini =
+            format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
         std::fs::create_dir_all(&directory)
             .and_then(|()| std::fs::write(directory.join("solid.ini"), ini))
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
@@ -97,7 +126,11 @@ impl Server {
         while std::net::TcpStream::connect(self.address()).is_err() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || Instant::now() > deadline {
-                return Err(failed(format!("server '{}' did not start; see stderr.out and solmsg.out in {}", self.name, self.directory.display())));
+                return Err(failed(format!(
+                    "server '{}' did not start; see stderr.out and solmsg.out in {}",
+                    self.name,
+                    self.directory.display()
+                )));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -137,6 +170,23 @@ impl Server {
         self.child = None;
     }
 
+    /// Its database file.
+    pub fn database_file(&self) -> PathBuf {
+        self.directory.join("solid.db")
+    }
+
+    /// A new SQL connection of the administrator, only if this server takes writes.
+    pub fn sql_for_writing(&self) -> Result<postgres::Client, postgres::Error> {
+        let mut configuration = sql_configuration(self.port);
+        configuration.target_session_attrs(postgres::config::TargetSessionAttrs::ReadWrite);
+        configuration.connect(postgres::NoTls)
+    }
+
+    /// A new SQL connection of the administrator.
+    pub fn sql(&self) -> Result<postgres::Client, postgres::Error> {
+        sql_configuration(self.port).connect(postgres::NoTls)
+    }
+
     /// A new console connection.
     pub fn console(&self) -> Result<ConsoleClient, ServerError> {
         ConsoleClient::connect(self.address(), ADMINISTRATOR.0, ADMINISTRATOR.1, PATIENCE)
@@ -164,8 +214,11 @@ impl Server {
             if text == wanted {
                 return Ok(());
             }
-            if Instant::now() > deadline || text.starts_with("FAILED") {
-                return Err(failed(format!("'{command}' at server '{}' says {code} {text}, not {wanted}", self.name)));
+            if Instant::now() > deadline || text.starts_with("FAILED") || text.starts_with("ERROR") {
+                return Err(failed(format!(
+                    "'{command}' at server '{}' says {code} {text}, not {wanted}",
+                    self.name
+                )));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -178,9 +231,22 @@ impl Drop for Server {
     }
 }
 
+/// How the administrator connects to the SQL port of a server made here.
+pub fn sql_configuration(port: u16) -> postgres::Config {
+    let mut configuration = postgres::Config::new();
+    configuration
+        .host("127.0.0.1")
+        .port(port)
+        .user(ADMINISTRATOR.0)
+        .password(ADMINISTRATOR.1)
+        .dbname("hotstandby")
+        .connect_timeout(Duration::from_secs(2));
+    configuration
+}
+
 /// Two different ports that were free a moment ago, chosen at random below those that the system gives to outgoing
 /// connections: nobody takes them by chance before the server does.
-fn free_ports() -> Result<[u16; 2], ServerError> {
+pub fn free_ports() -> Result<[u16; 2], ServerError> {
     let mut held: Vec<(u16, TcpListener)> = Vec::new();
     for _ in 0..1000 {
         let mut random = [0; 2];

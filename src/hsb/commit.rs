@@ -18,6 +18,10 @@ impl Heart {
     pub(super) fn batch_ready(&mut self, info: BatchInfo) {
         if !self.takes_batches() {
             self.effects.push(Effect::Decide(Decision::Reject(self.rejection())));
+        } else if info.before != self.decided || self.decided != self.log_end {
+            // Cannot happen while there is one writer; if it did, histories would part unnoticed.
+            self.note(format!("a batch that follows {} was refused at {}", info.before, self.decided));
+            self.effects.push(Effect::Decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY)));
         } else if self.holds_batches() {
             self.held = true;
             self.effects.push(Effect::Hold);
@@ -33,12 +37,7 @@ impl Heart {
 
     fn takes_batches(&self) -> bool {
         let primary = self.state == State::Plain || self.state.is_primary();
-        primary && !matches!(self.phase, Phase::HandingOver { .. }) && self.in_flight_allows_more()
-    }
-
-    /// In PRIMARY UNCERTAIN the pending batch blocks the writer, so nothing can come behind it.
-    fn in_flight_allows_more(&self) -> bool {
-        self.in_flight.is_none()
+        primary && !matches!(self.phase, Phase::HandingOver { .. }) && !self.shutting_down
     }
 
     fn rejection(&self) -> Code {
@@ -110,7 +109,9 @@ impl Heart {
             batch.info.needs_acknowledgement = false;
             if strict && !batch.info.strict {
                 batch.info.strict = true;
-                self.effects.push(Effect::Flush);
+                if !batch.durable {
+                    self.effects.push(Effect::Flush);
+                }
             }
         }
         self.try_to_decide();

@@ -320,7 +320,11 @@ mod tests {
     use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel, Settings};
 
     fn secondary() -> Heart {
-        let pair = PairSettings { acknowledge_policy: AcknowledgePolicy::Received, ping_interval_ms: 1000, ping_timeout_ms: 4000 };
+        let pair = PairSettings {
+            acknowledge_policy: AcknowledgePolicy::Received,
+            ping_interval_ms: 1000,
+            ping_timeout_ms: 4000,
+        };
         let settings = Settings {
             safeness: SafenessLevel::TwoSafe,
             durability: DurabilityLevel::Adaptive,
@@ -337,7 +341,8 @@ mod tests {
         let mut heart = secondary();
         heart.handle(Event::Command { request: 7, command: Command::SetPrimaryAlone });
         let effects = heart.handle(Event::ApplyFailed { detail: "Insert into t".into() });
-        let answered = |effect: &Effect| matches!(effect, Effect::Reply { request: 7, code: Code::APPLY_FAILED, .. });
+        let answered =
+            |effect: &Effect| matches!(effect, Effect::Reply { request: 7, code: Code::APPLY_FAILED, .. });
         assert!(effects.iter().any(answered), "{effects:?}");
         assert_eq!((heart.busy(), heart.state()), (None, State::SecondaryAlone));
     }

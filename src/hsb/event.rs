@@ -99,6 +99,8 @@ pub enum PeerMessage {
 /// A sealed batch as the heart sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchInfo {
+    /// Where the history stood before it.
+    pub before: Position,
     /// Where the history stands after it.
     pub after: Position,
     /// It waits for the secondary's acknowledgement.
@@ -348,6 +350,8 @@ pub enum Effect {
     DropPending,
     /// Keep the batch that was abandoned as pending.
     KeepPending,
+    /// The database was replaced: what was pending in the old one is of no interest.
+    ForgetPending,
     /// Signs of life, with these settings.
     StartPings(PairSettings),
     /// No more.

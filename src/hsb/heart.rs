@@ -275,9 +275,9 @@ impl Heart {
         self.abandon_at_shutdown();
     }
 
-    /// A server that goes down takes no decision on what is in doubt, and must not wait for one: it stays pending
+    /// A server that loses its peer while it goes down must not wait for a decision: what is in doubt stays pending
     /// in the log (R7).
-    pub(super) fn abandon_at_shutdown(&mut self) {
+    fn abandon_at_shutdown(&mut self) {
         let in_doubt = self.in_flight.is_none_or(|batch| batch.info.needs_acknowledgement);
         if self.shutting_down && self.state == State::PrimaryUncertain && in_doubt {
             self.stop_being_primary();
@@ -430,8 +430,13 @@ impl Heart {
     /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
     /// keeps the log for its peer needs it from where the peer is known to be.
     pub fn needed_from(&self, checkpoint: Position) -> Position {
-        let for_peer = matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
-        if for_peer && self.acknowledged.sequence < checkpoint.sequence { self.acknowledged } else { checkpoint }
+        let for_peer =
+            matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
+        if for_peer && self.acknowledged.sequence < checkpoint.sequence {
+            self.acknowledged
+        } else {
+            checkpoint
+        }
     }
 
     /// New settings from the operator.

@@ -13,3 +13,5 @@ pub mod settings;
 pub mod state;
 mod switch;
 pub mod table;
+#[cfg(test)]
+mod tests;

@@ -273,6 +273,7 @@ impl Heart {
             self.decided = position;
             self.log_end = position;
             self.pending = false;
+            self.effects.push(Effect::ForgetPending);
             self.go(Trigger::CopyArrived);
         } else {
             self.note("30573: the netcopy has failed; this node is as it was before");
@@ -292,10 +293,14 @@ impl Heart {
     pub(super) fn shut_down(&mut self, request: RequestId) {
         self.shutting_down = true;
         self.admit();
+        if self.state == State::PrimaryUncertain && self.in_flight.take().is_some() {
+            // It stays at the end of the log and is pending again at the next start (R7).
+            self.effects.push(Effect::Decide(Decision::Abandon));
+        }
+        self.withdraw();
         if self.state.is_active() && self.phase == Phase::Idle {
             self.leave(Trigger::Disconnect, Some(request));
         } else {
-            self.abandon_at_shutdown();
             self.reply_state(request);
         }
     }

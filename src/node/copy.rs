@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 
 use super::outside;
-use super::start::Storage;
+use super::storage::Storage;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
@@ -40,7 +40,11 @@ pub(super) fn send(parameters: &Parameters, storage: &Storage, hello: Hello) -> 
 }
 
 /// Receives a copy whose handshake is done, swaps it in and opens it. `None`: the old database is as it was.
-pub(super) fn receive(parameters: &Parameters, storage: &Storage, stream: &mut TcpStream) -> Option<([u8; 16], Position)> {
+pub(super) fn receive(
+    parameters: &Parameters,
+    storage: &Storage,
+    stream: &mut TcpStream,
+) -> Option<([u8; 16], Position)> {
     let incoming = storage.database.beside("netcopy");
     let received = copy::receive(stream, &incoming, parameters.netcopy_timeout(), &storage.copy_progress);
     let outcome = received.and_then(|identity| {

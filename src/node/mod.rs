@@ -9,6 +9,7 @@ mod outside;
 mod sessions;
 mod start;
 mod status;
+mod storage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl AdminPort {
     /// Gives a command and waits for its answer.
     pub fn execute(&self, user: &str, may_administrate: bool, text: &str) -> Answer {
         let (reply, answer) = bounded(1);
-        let command = AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
+        let command =
+            AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
         self.0.do_send(command);
         let gone = || vec![(Code::SHUTTING_DOWN.number(), Code::SHUTTING_DOWN.text().to_string())];
         answer.recv().unwrap_or_else(|_| gone())

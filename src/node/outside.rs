@@ -5,9 +5,9 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::copy;
-use super::start::Storage;
 use super::events::EventHub;
 use super::status::NodeStatus;
+use super::storage::Storage;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;

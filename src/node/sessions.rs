@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
-use super::start::Storage;
+use super::storage::Storage;
 use super::{NodeContext, copy, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::error::ServerError;
@@ -33,9 +33,18 @@ pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers 
     let for_console = Arc::clone(context);
     let for_peer = Arc::clone(context);
     Handlers {
-        sql: Box::new(move |stream| pg::serve(stream, Vec::new(), Arc::clone(&for_sql))),
+        sql: Box::new(move |stream| serve_sql(stream, &for_sql)),
         console: Box::new(move |stream| serve_console(&stream, &for_console)),
         peer: Box::new(move |stream| serve_peer(stream, &for_peer, &peers)),
+    }
+}
+
+fn serve_sql(stream: TcpStream, context: &Arc<NodeContext>) {
+    if context.status.state() == State::Offline {
+        let error = ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS);
+        pg::refuse(&stream, Vec::new(), context, &error);
+    } else {
+        pg::serve(stream, Vec::new(), Arc::clone(context));
     }
 }
 
@@ -46,9 +55,13 @@ struct Login {
 
 fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let authenticate = |user: &str, password: &str| log_in(context, user, password);
-    let execute = |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
+    let execute =
+        |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
     let subscribe = |_: &Login| context.events.subscribe();
-    console::serve(stream, &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe });
+    console::serve(
+        stream,
+        &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe },
+    );
 }
 
 fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, ServerError> {
@@ -117,4 +130,3 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),
     }
 }
-

@@ -3,7 +3,6 @@
 use std::fs::{File, TryLockError};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
+use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
 use crate::actors::admin_handler::{AdminHandler, AdminTargets};
 use crate::actors::link::LinkRecipients;
@@ -21,7 +21,7 @@ use crate::actors::log_writer::{FromLogThread, LogWriter};
 use crate::actors::ping_monitor::PingMonitor;
 use crate::actors::replication_sender::{ReplicationSender, UseLog};
 use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
-use crate::actors::supervisor::{Checkpointed, FromWriter, Peers, Supervisor};
+use crate::actors::supervisor::{FromWriter, Peers, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::config::Parameters;
@@ -34,16 +34,13 @@ use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
 use crate::sql::registry::SessionRegistry;
-use crate::sql::{access, functions, users};
+use crate::sql::users;
+use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
-use crate::storage::database::{self, Database};
+use crate::storage::database::Database;
 use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
-use crate::storage::{apply::Applier, checkpoint};
-
-/// How often the checkpointer looks.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
@@ -56,32 +53,6 @@ pub struct StartOptions {
     pub backup_server: bool,
     /// For a new database.
     pub administrator: AskAdministrator,
-}
-
-/// What the parts of a node that touch storage share.
-pub(super) struct Storage {
-    pub(super) database: Arc<Database>,
-    pub(super) writer: Arc<Writer>,
-    pub(super) log: LogConfiguration,
-    pub(super) log_jobs: Sender<LogJob>,
-    pub(super) apply_jobs: Sender<ApplyJob>,
-    pub(super) use_log: Recipient<UseLog>,
-    pub(super) copy_progress: Arc<CopyProgress>,
-    status: Arc<NodeStatus>,
-}
-
-impl Storage {
-    /// Opens the connection for writing, with functions and access rules.
-    pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
-        let mut connection = self.database.open_writer()?;
-        access::install(&mut connection)?;
-        functions::register(&connection, &self.status)?;
-        self.writer.attach(connection)
-    }
-
-    pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
-        database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
-    }
 }
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
@@ -112,13 +83,14 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
     let mut path = parameters.database_file().into_os_string();
     path.push(".lock");
     let path = PathBuf::from(path);
-    let refuse = |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
+    let refuse =
+        |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
     let file = File::create(&path).map_err(|error| refuse(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(refuse("another server runs on this database; stop it, or start in another directory (-c).".into()))
-        }
+        Err(TryLockError::WouldBlock) => Err(refuse(
+            "another server runs on this database; stop it, or start in another directory (-c).".into(),
+        )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
 }
@@ -133,11 +105,16 @@ fn log_configuration(parameters: &Parameters) -> LogConfiguration {
     }
 }
 
-fn create(database: &Database, parameters: &Parameters, administrator: AskAdministrator) -> Result<(), ServerError> {
+fn create(
+    database: &Database,
+    parameters: &Parameters,
+    administrator: AskAdministrator,
+) -> Result<(), ServerError> {
     let (user, password) = administrator()?;
     let verifier = users::Verifier::of_password(&password)?;
     let page_size = u32::try_from(parameters.page_size_bytes()).unwrap_or(4096);
-    database.create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
+    database
+        .create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
     log::info!("created the database {} with the administrator {user}", database.path().display());
     Ok(())
 }
@@ -202,7 +179,12 @@ struct Addresses {
 }
 
 impl Building {
-    fn new(parameters: Arc<Parameters>, database: Arc<Database>, log: LogConfiguration, state: State) -> Building {
+    fn new(
+        parameters: Arc<Parameters>,
+        database: Arc<Database>,
+        log: LogConfiguration,
+        state: State,
+    ) -> Building {
         let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
         let target = Arc::clone(&supervisor);
         let submit = move |request: WriterRequest| {
@@ -231,9 +213,16 @@ impl Building {
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, listener: TcpListener, lock: File) -> Result<Node, ServerError> {
+    fn build(
+        self,
+        recovered: Option<Recovered>,
+        listener: TcpListener,
+        lock: File,
+    ) -> Result<Node, ServerError> {
         let (heart, pending) = self.heart(recovered.as_ref());
-        let log = recovered.as_ref().map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
+        let log = recovered
+            .as_ref()
+            .map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
         let (wiring, system_thread) = start_actors(&this, heart, pending)?;
@@ -244,7 +233,7 @@ impl Building {
         if this.database.exists() {
             wiring.storage.attach_writer()?;
         }
-        start_checkpointer(&wiring)?;
+        storage::start_checkpointer(&wiring.storage, wiring.targets.supervisor.clone().recipient())?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -286,9 +275,15 @@ impl Building {
             return (Heart::new(self.state, settings, [0; 16], nowhere, nowhere), None);
         };
         let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
-        log::info!("the database is at {}; {} batches rolled forward", recovered.decided, recovered.rolled_forward);
+        log::info!(
+            "the database is at {}; {} batches rolled forward",
+            recovered.decided,
+            recovered.rolled_forward
+        );
         if recovered.pending.is_some() {
-            log::warn!("the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it");
+            log::warn!(
+                "the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it"
+            );
         }
         let heart = Heart::new(self.state, settings, recovered.database_id, recovered.decided, log_end);
         (heart, recovered.pending.clone())
@@ -310,7 +305,11 @@ impl Building {
         spawn("log", move || body.run(&jobs))
     }
 
-    fn start_apply_thread(&self, applier: Option<Applier>, targets: &Addresses) -> Result<JoinHandle<()>, ServerError> {
+    fn start_apply_thread(
+        &self,
+        applier: Option<Applier>,
+        targets: &Addresses,
+    ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromApplyThread> = targets.applier.clone().recipient();
         let body = ApplyThread {
             applier,
@@ -320,6 +319,20 @@ impl Building {
         };
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
+    }
+
+    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
+        AdminHandler::new(AdminTargets {
+            operator: supervisor.clone().recipient(),
+            settings: supervisor.clone().recipient(),
+            status: Arc::clone(&self.status),
+            parameters: Arc::clone(&self.parameters),
+            sessions: Arc::clone(&self.sessions),
+            copy_progress: Arc::clone(&self.copy_progress),
+            database: Arc::clone(&self.database),
+            shutdown: self.shutdown.0.clone(),
+        })
+        .start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
@@ -363,23 +376,17 @@ impl Building {
         });
         for_applier.run(SecondaryApplier::new(
             self.apply_channel.0.clone(),
-            (to_log_writer.clone().recipient(), to_log_writer.clone().recipient(), to_log_writer.clone().recipient()),
+            (
+                to_log_writer.clone().recipient(),
+                to_log_writer.clone().recipient(),
+                to_log_writer.clone().recipient(),
+            ),
             to_sender.clone().recipient(),
             to_supervisor.clone().recipient(),
             pending,
         ));
         for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let admin = AdminHandler::new(AdminTargets {
-            operator: to_supervisor.clone().recipient(),
-            settings: to_supervisor.clone().recipient(),
-            status: Arc::clone(&self.status),
-            parameters: Arc::clone(&self.parameters),
-            sessions: Arc::clone(&self.sessions),
-            copy_progress: Arc::clone(&self.copy_progress),
-            database: Arc::clone(&self.database),
-            shutdown: self.shutdown.0.clone(),
-        })
-        .start();
+        let admin = self.start_admin_handler(&to_supervisor);
         let outside = NodeOutside {
             storage: Arc::clone(&storage),
             status: Arc::clone(&self.status),
@@ -394,7 +401,8 @@ impl Building {
         if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        let addresses = Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
+        let addresses =
+            Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
         (storage, addresses)
     }
 }
@@ -455,35 +463,7 @@ fn start_actors(
     Ok((wiring, thread))
 }
 
-fn start_checkpointer(wiring: &Wiring) -> Result<(), ServerError> {
-    let storage = Arc::clone(&wiring.storage);
-    let checkpointed: Recipient<Checkpointed> = wiring.targets.supervisor.clone().recipient();
-    let stopped = Arc::new(AtomicBool::new(false));
-    // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
-    spawn("checkpoint", move || {
-        while !stopped.load(Ordering::Relaxed) && checkpointed.connected() {
-            std::thread::sleep(CHECKPOINT_INTERVAL);
-            if storage.database.exists() && checkpoint::is_due(&storage.database) {
-                match checkpoint_now(&storage) {
-                    Ok(position) => checkpointed.do_send(Checkpointed(position)),
-                    Err(error) => log::warn!("checkpoint: {error}"),
-                }
-            }
-        }
-    })
-    .map(|_| ())
-}
-
-fn checkpoint_now(storage: &Storage) -> Result<Position, ServerError> {
-    let position = checkpoint::passive(&storage.database.open_for_apply()?)?;
-    storage.writer.checkpoint()?;
-    if storage.apply_jobs.send(ApplyJob::Checkpoint).is_err() {
-        log::debug!("the apply thread has ended");
-    }
-    Ok(position)
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
     std::thread::Builder::new()
         .name(name.to_string())
         .spawn(body)

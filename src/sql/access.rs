@@ -112,12 +112,12 @@ fn refusal(action: &AuthAction<'_>, mode: Mode) -> Option<String> {
         AuthAction::CreateTempTable { .. }
         | AuthAction::CreateTempIndex { .. }
         | AuthAction::CreateTempTrigger { .. }
-        | AuthAction::CreateTempView { .. } => {
-            Some("temporary objects are refused: they would live on one shared connection of one server".into())
-        }
-        AuthAction::CreateVtable { module_name, .. } => {
-            Some(format!("CREATE VIRTUAL TABLE … USING {module_name} is refused: its content would not be replicated"))
-        }
+        | AuthAction::CreateTempView { .. } => Some(
+            "temporary objects are refused: they would live on one shared connection of one server".into(),
+        ),
+        AuthAction::CreateVtable { module_name, .. } => Some(format!(
+            "CREATE VIRTUAL TABLE … USING {module_name} is refused: its content would not be replicated"
+        )),
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
             Some("ATTACH and DETACH are refused: only the replicated database can be used".into())
         }
@@ -150,16 +150,39 @@ fn own_table(name: &str, mode: Mode) -> Option<String> {
 fn pragma(name: &str, has_value: bool) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     let about_an_object = [
-        "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
-        "foreign_key_check", "integrity_check", "quick_check",
+        "table_info",
+        "table_xinfo",
+        "table_list",
+        "index_list",
+        "index_info",
+        "index_xinfo",
+        "foreign_key_list",
+        "foreign_key_check",
+        "integrity_check",
+        "quick_check",
     ];
     let plain = [
-        "database_list", "compile_options", "user_version", "schema_version", "application_id", "encoding", "page_count",
-        "page_size", "freelist_count", "collation_list", "function_list", "module_list", "pragma_list", "foreign_keys",
-        "journal_mode", "data_version",
+        "database_list",
+        "compile_options",
+        "user_version",
+        "schema_version",
+        "application_id",
+        "encoding",
+        "page_count",
+        "page_size",
+        "freelist_count",
+        "collation_list",
+        "function_list",
+        "module_list",
+        "pragma_list",
+        "foreign_keys",
+        "journal_mode",
+        "data_version",
     ];
     if about_an_object.contains(&lower.as_str()) || (!has_value && plain.contains(&lower.as_str())) {
         return None;
     }
-    Some(format!("PRAGMA {name} is refused: it would change this server alone; only PRAGMAs that inform are allowed"))
+    Some(format!(
+        "PRAGMA {name} is refused: it would change this server alone; only PRAGMAs that inform are allowed"
+    ))
 }

@@ -42,7 +42,14 @@ impl Metadata {
     /// Metadata of a statement with these columns and no parameters.
     pub fn of_columns(columns: Vec<Column>, readonly: bool) -> Metadata {
         let (description, format_places) = describe_row(&columns);
-        Metadata { readonly, columns, description, format_places, parameters: Vec::new(), parameter_places: Vec::new() }
+        Metadata {
+            readonly,
+            columns,
+            description,
+            format_places,
+            parameters: Vec::new(),
+            parameter_places: Vec::new(),
+        }
     }
 
     /// True if some column's type may be refined by its first value.
@@ -85,7 +92,11 @@ fn describe_row(columns: &[Column]) -> (Vec<u8>, Vec<usize>) {
 }
 
 /// Describes a statement by preparing it on this connection; the caller holds the client's scope.
-pub fn describe(connection: &Connection, statement: &Statement, declared: &[u32]) -> Result<Metadata, ServerError> {
+pub fn describe(
+    connection: &Connection,
+    statement: &Statement,
+    declared: &[u32],
+) -> Result<Metadata, ServerError> {
     match &statement.kind {
         Kind::Query | Kind::Pragma | Kind::Change => {
             let compiled = connection.prepare(&statement.sql).map_err(|error| errors::from_sqlite(&error))?;
@@ -120,7 +131,6 @@ pub fn describe_compiled(
     parameters.resize(count.max(declared.len()), 0);
     let mut columns: Vec<Column> = compiled
         .columns()
-        .into_iter()
         .map(|column| match column.decl_type() {
             Some(declaration) => certain(column.name(), types::oid_of_declaration(declaration)),
             None => Column { name: column.name().to_string(), oid: types::TEXT, certain: false },
@@ -131,7 +141,9 @@ pub fn describe_compiled(
         let inference = Inference::new(connection, &statement.sql, &tokens);
         inference.parameters(&mut parameters);
         let guessed = inference.results(columns.len(), &parameters);
-        for (column, oid) in columns.iter_mut().zip(guessed).filter(|(column, oid)| !column.certain && *oid != 0) {
+        for (column, oid) in
+            columns.iter_mut().zip(guessed).filter(|(column, oid)| !column.certain && *oid != 0)
+        {
             column.oid = oid;
             column.certain = true;
         }

@@ -49,11 +49,15 @@ pub struct Outcome {
 /// Takes full output away between rows.
 pub type Flush<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<(), ServerError>;
 
+#[allow(clippy::ptr_arg)] // the type that Flush has
 /// A [`Flush`] for the writer: nothing leaves, but there is a limit.
 pub fn keep_buffered(out: &mut Vec<u8>) -> Result<(), ServerError> {
     if out.len() > MAX_BUFFERED_RESULT_BYTES {
         let limit = MAX_BUFFERED_RESULT_BYTES >> 20;
-        return Err(ServerError::sql("54000", format!("a result inside a write transaction is limited to {limit} MB")));
+        return Err(ServerError::sql(
+            "54000",
+            format!("a result inside a write transaction is limited to {limit} MB"),
+        ));
     }
     Ok(())
 }
@@ -63,7 +67,11 @@ fn sqlite(error: rusqlite::Error) -> ServerError {
 }
 
 /// Binds the client's parameters.
-pub fn bind(compiled: &mut Compiled<'_>, metadata: &Metadata, parameters: &[Value]) -> Result<(), ServerError> {
+pub fn bind(
+    compiled: &mut Compiled<'_>,
+    metadata: &Metadata,
+    parameters: &[Value],
+) -> Result<(), ServerError> {
     for (index, place) in metadata.parameter_places.iter().enumerate() {
         let value = parameters.get(*place).unwrap_or(&Value::Null);
         compiled.raw_bind_parameter(index + 1, value).map_err(sqlite)?;
@@ -194,7 +202,11 @@ pub enum Work {
 
 impl Work {
     /// Does it inside a write transaction.
-    pub fn run(self, transaction: &mut WriteTransaction<'_>, identity: &Arc<Identity>) -> Result<Outcome, ServerError> {
+    pub fn run(
+        self,
+        transaction: &mut WriteTransaction<'_>,
+        identity: &Arc<Identity>,
+    ) -> Result<Outcome, ServerError> {
         match self {
             Work::Prepared(prepared, parameters, formats) => {
                 let _scope = ClientScope::enter(identity);
@@ -204,26 +216,34 @@ impl Work {
                 let _scope = ClientScope::enter(identity);
                 let mut outcome = Outcome::default();
                 let connection = transaction.connection();
-                outcome.count = run_simple(connection, &statement, false, &mut outcome.rows, &mut keep_buffered)?;
+                outcome.count =
+                    run_simple(connection, &statement, false, &mut outcome.rows, &mut keep_buffered)?;
                 Ok(outcome)
             }
             Work::Schema(sql) => schema(transaction, identity, &sql).map(|()| Outcome::default()),
-            Work::Several(list, true) => {
-                list.iter().try_for_each(|sql| schema(transaction, identity, sql)).map(|()| Outcome::default())
-            }
+            Work::Several(list, true) => list
+                .iter()
+                .try_for_each(|sql| schema(transaction, identity, sql))
+                .map(|()| Outcome::default()),
             Work::Several(list, false) => {
                 let _scope = ClientScope::enter(identity);
                 let connection = transaction.connection();
                 let run = |sql: &String| connection.execute(sql, []).map(drop).map_err(sqlite);
                 list.iter().try_for_each(run).map(|()| Outcome::default())
             }
-            Work::User(command) => users::execute(transaction.connection(), &command).map(|()| Outcome::default()),
+            Work::User(command) => {
+                users::execute(transaction.connection(), &command).map(|()| Outcome::default())
+            }
         }
     }
 }
 
 /// Asks the access rules, then lets the server change the schema.
-fn schema(transaction: &mut WriteTransaction<'_>, identity: &Arc<Identity>, sql: &str) -> Result<(), ServerError> {
+fn schema(
+    transaction: &mut WriteTransaction<'_>,
+    identity: &Arc<Identity>,
+    sql: &str,
+) -> Result<(), ServerError> {
     {
         let _scope = ClientScope::enter_schema(identity);
         transaction.connection().prepare(sql).map_err(sqlite)?;

@@ -29,13 +29,17 @@ pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(),
     text_function(connection, "HOTSTANDBY_ROLE", move || role_of_state(&role.state_name()).to_string())?;
     let login = status.clone();
     text_function(connection, "LOGIN_SERVER", move || role_of_state(&login.state_name()).to_string())?;
-    text_function(connection, "version", || format!("PostgreSQL {SERVER_VERSION}, SQLite {}", rusqlite::version()))?;
+    text_function(connection, "version", || {
+        format!("PostgreSQL {SERVER_VERSION}, SQLite {}", rusqlite::version())
+    })?;
     for name in ["current_schema", "current_catalog", "current_database"] {
         let value = if name == "current_schema" { "public" } else { DATABASE_NAME };
         text_function(connection, name, move || value.to_string())?;
     }
     for name in ["current_user", "session_user"] {
-        text_function(connection, name, || access::identity().map(|identity| identity.user.clone()).unwrap_or_default())?;
+        text_function(connection, name, || {
+            access::identity().map(|identity| identity.user.clone()).unwrap_or_default()
+        })?;
     }
     text_function(connection, "now", calendar::now_text)?;
     let recovery = status.clone();
@@ -47,13 +51,18 @@ pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(),
     })
 }
 
+/// Harmless, so that views may use them although the schema is not trusted.
+fn flags() -> FunctionFlags {
+    FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS
+}
+
 fn text_function(
     connection: &Connection,
     name: &str,
     value: impl Fn() -> String + Send + Sync + std::panic::UnwindSafe + 'static,
 ) -> Result<(), ServerError> {
     connection
-        .create_scalar_function(name, 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(value()))
+        .create_scalar_function(name, 0, flags(), move |_| Ok(value()))
         .map_err(|error| errors::from_sqlite(&error))
 }
 
@@ -63,6 +72,6 @@ fn number_function(
     value: impl Fn() -> i64 + Send + Sync + std::panic::UnwindSafe + 'static,
 ) -> Result<(), ServerError> {
     connection
-        .create_scalar_function(name, 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(value()))
+        .create_scalar_function(name, 0, flags(), move |_| Ok(value()))
         .map_err(|error| errors::from_sqlite(&error))
 }

@@ -23,7 +23,8 @@ impl<'a> Inference<'a> {
     pub fn new(connection: &Connection, sql: &'a str, tokens: &'a [Token]) -> Inference<'a> {
         let mut inference = Inference { sql, tokens, columns: HashMap::new(), target_columns: Vec::new() };
         for index in 0..tokens.len() {
-            let introduces = ["FROM", "JOIN", "UPDATE", "INTO"].iter().any(|word| tokens[index].is(sql, word));
+            let introduces =
+                ["FROM", "JOIN", "UPDATE", "INTO"].iter().any(|word| tokens[index].is(sql, word));
             if !introduces {
                 continue;
             }
@@ -46,8 +47,11 @@ impl<'a> Inference<'a> {
     }
 
     fn add_table(&mut self, connection: &Connection, table: &str, into: bool) {
-        let Ok(mut statement) = connection.prepare("SELECT name, type FROM pragma_table_info(?1)") else { return };
-        let rows = statement.query_map([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        let Ok(mut statement) = connection.prepare("SELECT name, type FROM pragma_table_info(?1)") else {
+            return;
+        };
+        let rows =
+            statement.query_map([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
         let Ok(rows) = rows else { return };
         for (name, declaration) in rows.flatten() {
             let oid = types::oid_of_declaration(&declaration);
@@ -86,7 +90,9 @@ impl<'a> Inference<'a> {
         let inserted = self.inserted();
         for (index, token) in self.tokens.iter().enumerate() {
             let number = token.text(self.sql).get(1..).and_then(|digits| digits.parse::<usize>().ok());
-            let Some(place) = number.filter(|_| token.kind == TokenKind::Parameter).and_then(|n| n.checked_sub(1)) else {
+            let Some(place) =
+                number.filter(|_| token.kind == TokenKind::Parameter).and_then(|n| n.checked_sub(1))
+            else {
                 continue;
             };
             let Some(slot) = known.get_mut(place).filter(|slot| **slot == 0) else { continue };
@@ -109,10 +115,11 @@ impl<'a> Inference<'a> {
                 _ => 0,
             };
         }
-        if let (Some(operator), Some(operand)) = (before(1), before(2)) {
-            if self.is_operator(operator) && self.column(operand) != 0 {
-                return self.column(operand);
-            }
+        if let (Some(operator), Some(operand)) = (before(1), before(2))
+            && self.is_operator(operator)
+            && self.column(operand) != 0
+        {
+            return self.column(operand);
         }
         if self.is_operator(index + 1) {
             return self.column(index + 2);
@@ -148,8 +155,12 @@ impl<'a> Inference<'a> {
     /// Types of the values in `INSERT INTO t (a, b) VALUES (…), (…)`, by token.
     fn inserted(&self) -> HashMap<usize, u32> {
         let mut found = HashMap::new();
-        let Some(into) = self.tokens.iter().position(|token| token.is(self.sql, "INTO")) else { return found };
-        let Some(values) = self.tokens.iter().position(|token| token.is(self.sql, "VALUES")) else { return found };
+        let Some(into) = self.tokens.iter().position(|token| token.is(self.sql, "INTO")) else {
+            return found;
+        };
+        let Some(values) = self.tokens.iter().position(|token| token.is(self.sql, "VALUES")) else {
+            return found;
+        };
         let mut named = Vec::new();
         if let Some(open) = (into..values).find(|at| self.symbol(Some(*at), "(")) {
             let names = (open + 1..values).take_while(|at| !self.symbol(Some(*at), ")"));
@@ -184,10 +195,12 @@ impl<'a> Inference<'a> {
     pub fn results(&self, count: usize, parameters: &[u32]) -> Vec<u32> {
         let items = self.items();
         let mut types = vec![0; count];
-        let star = items.iter().position(|(start, end)| (*start..*end).any(|at| {
-            let calls = self.symbol(at.checked_sub(1), "(");
-            self.symbol(Some(at), "*") && !calls && at + 1 == *end
-        }));
+        let star = items.iter().position(|(start, end)| {
+            (*start..*end).any(|at| {
+                let calls = self.symbol(at.checked_sub(1), "(");
+                self.symbol(Some(at), "*") && !calls && at + 1 == *end
+            })
+        });
         if star.is_none() && items.len() != count {
             return types;
         }
@@ -206,7 +219,8 @@ impl<'a> Inference<'a> {
 
     fn items(&self) -> Vec<(usize, usize)> {
         let (mut depth, mut items, mut start) = (0usize, Vec::new(), None);
-        let ends = ["FROM", "WHERE", "GROUP", "ORDER", "LIMIT", "UNION", "EXCEPT", "INTERSECT", "HAVING", "WINDOW"];
+        let ends =
+            ["FROM", "WHERE", "GROUP", "ORDER", "LIMIT", "UNION", "EXCEPT", "INTERSECT", "HAVING", "WINDOW"];
         for (index, token) in self.tokens.iter().enumerate() {
             match token.text(self.sql) {
                 "(" => depth += 1,
@@ -278,15 +292,41 @@ impl<'a> Inference<'a> {
 
     fn call(&self, name: &str, start: usize, end: usize) -> u32 {
         match name {
-            "count" | "length" | "instr" | "row_number" | "rank" | "dense_rank" | "pg_backend_pid" => types::INT8,
+            "count" | "length" | "instr" | "row_number" | "rank" | "dense_rank" | "pg_backend_pid" => {
+                types::INT8
+            }
             "avg" | "total" => types::FLOAT8,
             "exists" | "pg_is_in_recovery" => types::BOOL,
             "sum" | "max" | "min" | "abs" | "coalesce" | "ifnull" => self.column(start + 2),
-            "cast" => self.tokens.get(end.saturating_sub(2)).map_or(0, |token| types::oid_of_name(token.text(self.sql))),
-            "upper" | "lower" | "substr" | "trim" | "replace" | "printf" | "format" | "group_concat" | "date" | "time"
-            | "datetime" | "strftime" | "version" | "current_schema" | "current_database" | "current_user" | "now"
-            | "session_user" | "typeof" | "hotstandby_state" | "hotstandby_connectstatus" | "hotstandby_role"
-            | "login_server" | "quote" | "hex" => types::TEXT,
+            "cast" => self
+                .tokens
+                .get(end.saturating_sub(2))
+                .map_or(0, |token| types::oid_of_name(token.text(self.sql))),
+            "upper"
+            | "lower"
+            | "substr"
+            | "trim"
+            | "replace"
+            | "printf"
+            | "format"
+            | "group_concat"
+            | "date"
+            | "time"
+            | "datetime"
+            | "strftime"
+            | "version"
+            | "current_schema"
+            | "current_database"
+            | "current_user"
+            | "now"
+            | "session_user"
+            | "typeof"
+            | "hotstandby_state"
+            | "hotstandby_connectstatus"
+            | "hotstandby_role"
+            | "login_server"
+            | "quote"
+            | "hex" => types::TEXT,
             _ => 0,
         }
     }

@@ -94,7 +94,8 @@ fn token_at(bytes: &[u8], at: usize) -> (TokenKind, usize) {
         b'X' | b'x' if next == b'\'' => (TokenKind::Number, quoted_end(bytes, at + 1, b'\'')),
         b'"' | b'`' => (TokenKind::Quoted, quoted_end(bytes, at, byte)),
         b'[' => {
-            let end = bytes[at..].iter().position(|byte| *byte == b']').map_or(bytes.len(), |end| at + end + 1);
+            let end =
+                bytes[at..].iter().position(|byte| *byte == b']').map_or(bytes.len(), |end| at + end + 1);
             (TokenKind::Quoted, end)
         }
         b'$' if !next.is_ascii_digit() => match dollar_end(bytes, at) {

@@ -109,7 +109,8 @@ impl SessionRegistry {
     /// A CancelRequest: interrupts the session's statement if the secret fits.
     pub fn cancel(&self, process: i32, secret: i32) {
         let sessions = self.lock();
-        let found = sessions.values().find(|entry| process_id(entry.info.id) == process && entry.secret == secret);
+        let found =
+            sessions.values().find(|entry| process_id(entry.info.id) == process && entry.secret == secret);
         let Some(entry) = found else { return };
         entry.interrupt.interrupt();
         let id = entry.info.id;

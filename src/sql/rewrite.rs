@@ -132,7 +132,8 @@ fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mu
         types::TEXT | types::VARCHAR | types::BPCHAR => "text",
         types::NUMERIC => "numeric",
         types::BYTEA | types::BOOL => {
-            if let (Some(token), Some(text)) = (literal, literal.and_then(|token| special(sql, token, &name))) {
+            if let (Some(token), Some(text)) = (literal, literal.and_then(|token| special(sql, token, &name)))
+            {
                 edits.push(Edit { start: token.start, end: type_end, text });
                 return end;
             }
@@ -170,7 +171,8 @@ fn type_name(sql: &str, part: &[Token], at: usize) -> (String, usize) {
         end += 2;
     }
     for follow in [["double", "precision"], ["character", "varying"]] {
-        if name.eq_ignore_ascii_case(follow[0]) && part.get(end).is_some_and(|token| token.is(sql, follow[1])) {
+        if name.eq_ignore_ascii_case(follow[0]) && part.get(end).is_some_and(|token| token.is(sql, follow[1]))
+        {
             end += 1;
         }
     }
@@ -245,12 +247,14 @@ pub fn schema(sql: &str, part: &[Token]) -> Result<(Kind, String), ServerError> 
 }
 
 fn drop_several(reader: &mut Reader<'_>, sql: &str, part: &[Token]) -> Result<(Kind, String), ServerError> {
-    let Some(object) = ["TABLE", "VIEW", "INDEX", "TRIGGER"].into_iter().find(|word| reader.accept(&[word])) else {
+    let Some(object) = ["TABLE", "VIEW", "INDEX", "TRIGGER"].into_iter().find(|word| reader.accept(&[word]))
+    else {
         return Ok((Kind::Schema, expressions(sql, part)));
     };
     let if_exists = if reader.accept(&["IF", "EXISTS"]) { "IF EXISTS " } else { "" };
     let names = name_list(reader)?;
-    let mut drops: Vec<String> = names.iter().map(|name| format!("DROP {object} {if_exists}{name}")).collect();
+    let mut drops: Vec<String> =
+        names.iter().map(|name| format!("DROP {object} {if_exists}{name}")).collect();
     if drops.len() == 1 {
         return Ok((Kind::Schema, drops.remove(0)));
     }
@@ -297,7 +301,10 @@ fn add_key(reader: &mut Reader<'_>) -> Result<Option<String>, ServerError> {
     } else if reader.accept(&["UNIQUE"]) {
         "key"
     } else if reader.accept(&["FOREIGN", "KEY"]) {
-        return Err(ServerError::sql("0A000", "a foreign key cannot be added to a table; name it in CREATE TABLE"));
+        return Err(ServerError::sql(
+            "0A000",
+            "a foreign key cannot be added to a table; name it in CREATE TABLE",
+        ));
     } else {
         return Ok(None);
     };
@@ -325,7 +332,9 @@ fn create_edits(sql: &str, part: &[Token]) -> Vec<Edit> {
             "using" if next.is_some_and(|next| next.is(sql, "btree")) => {
                 cut(token.start, next.map_or(token.end, |next| next.end), "");
             }
-            "serial" | "bigserial" if !part[index - 1].is_symbol(sql, ",") => cut(token.start, token.end, "INTEGER"),
+            "serial" | "bigserial" if !part[index - 1].is_symbol(sql, ",") => {
+                cut(token.start, token.end, "INTEGER")
+            }
             "now" if part[index - 1].is(sql, "default") && next_is("(") => {
                 let end = part.get(index + 2).map_or(token.end, |token| token.end);
                 cut(token.start, end, "CURRENT_TIMESTAMP");
@@ -358,7 +367,7 @@ mod tests {
     fn what_pgbench_sends() {
         let several = parse("drop table if exists a, b").unwrap().remove(0);
         assert!(matches!(several.kind, Kind::Several(list, true) if list.len() == 2));
-        assert_eq!(sql_of("create table t(a int) with (fillfactor=100)"), "create table t(a int) ");
+        assert_eq!(sql_of("create table t(a int) with (fillfactor=100)"), "create table t(a int)");
         let index = sql_of("alter table t add primary key (a)");
         assert_eq!(index, "CREATE UNIQUE INDEX IF NOT EXISTS \"t_pkey\" ON \"t\" (a)");
         let locked = parse("select * from t where a = 1 for update").unwrap().remove(0);

@@ -12,12 +12,12 @@ use rusqlite::Connection;
 
 use super::access::{ClientScope, Identity};
 use super::describe::{self, Metadata};
+use super::errors;
 use super::execute::{Outcome, Work};
 use super::set_statement::{Isolation, TransactionModes};
 use super::settings::Settings;
 use super::statement::{Kind, Statement};
 use super::users::Role;
-use super::errors;
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 use crate::node::NodeContext;
@@ -88,7 +88,15 @@ impl<'r> Session<'r> {
         role: Role,
         deadline: Arc<Deadline>,
     ) -> Session<'r> {
-        Session { reader, context, identity, role, settings: Settings::default(), deadline, transaction: None }
+        Session {
+            reader,
+            context,
+            identity,
+            role,
+            settings: Settings::default(),
+            deadline,
+            transaction: None,
+        }
     }
 
     /// The letter of ReadyForQuery.
@@ -122,7 +130,10 @@ impl<'r> Session<'r> {
 
     /// Refuses a statement in a failed transaction.
     pub fn check_usable(&self, kind: &Kind) -> Result<(), ServerError> {
-        let ends = matches!(kind, Kind::Commit | Kind::Rollback | Kind::RollbackTo(_) | Kind::Empty | Kind::Admin(_));
+        let ends = matches!(
+            kind,
+            Kind::Commit | Kind::Rollback | Kind::RollbackTo(_) | Kind::Empty | Kind::Admin(_)
+        );
         if self.is_failed() && !ends {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(ServerError::sql("25P02", text));
@@ -173,7 +184,10 @@ impl<'r> Session<'r> {
         };
         if let Some(isolation) = modes.isolation {
             if transaction.open.is_some() || transaction.snapshot.is_some() {
-                return Err(ServerError::sql("25001", "SET TRANSACTION ISOLATION LEVEL must come before any query"));
+                return Err(ServerError::sql(
+                    "25001",
+                    "SET TRANSACTION ISOLATION LEVEL must come before any query",
+                ));
             }
             transaction.isolation = isolation;
         }
@@ -185,9 +199,14 @@ impl<'r> Session<'r> {
     pub fn modes(&self) -> (Isolation, bool) {
         let next = self.settings.next_transaction.modes;
         let of_session = || {
-            (next.isolation.unwrap_or(self.settings.isolation), next.read_only.unwrap_or(self.settings.read_only))
+            (
+                next.isolation.unwrap_or(self.settings.isolation),
+                next.read_only.unwrap_or(self.settings.read_only),
+            )
         };
-        self.transaction.as_ref().map_or_else(of_session, |transaction| (transaction.isolation, transaction.read_only))
+        self.transaction
+            .as_ref()
+            .map_or_else(of_session, |transaction| (transaction.isolation, transaction.read_only))
     }
 
     /// COMMIT; false if the transaction had failed and was rolled back instead.
@@ -231,7 +250,9 @@ impl<'r> Session<'r> {
 
     fn block(&mut self, what: &str) -> Result<&mut Transaction, ServerError> {
         let open = self.transaction.as_mut().filter(|transaction| !transaction.implicit);
-        open.ok_or_else(|| ServerError::sql("25P01", format!("{what} can only be used in transaction blocks")))
+        open.ok_or_else(|| {
+            ServerError::sql("25P01", format!("{what} can only be used in transaction blocks"))
+        })
     }
 
     /// SAVEPOINT.
@@ -285,7 +306,10 @@ impl<'r> Session<'r> {
             return Err(ServerError::sql("42501", format!("user \"{}\" may only read", self.identity.user)));
         }
         if self.modes().1 {
-            return Err(ServerError::sql("25006", format!("cannot execute {what} in a read-only transaction")));
+            return Err(ServerError::sql(
+                "25006",
+                format!("cannot execute {what} in a read-only transaction"),
+            ));
         }
         Ok(())
     }
@@ -296,7 +320,8 @@ impl<'r> Session<'r> {
         let identity = self.identity.clone();
         if alone && self.transaction.is_none() {
             let request = self.request(None);
-            let done = self.context.writer.autocommit(request, move |transaction| work.run(transaction, &identity));
+            let done =
+                self.context.writer.autocommit(request, move |transaction| work.run(transaction, &identity));
             self.settings.next_transaction = Default::default();
             return done;
         }
@@ -331,7 +356,12 @@ impl<'r> Session<'r> {
             self.release_snapshot(&mut transaction);
             self.transaction = Some(transaction);
         }
-        let mut open = self.context.writer.begin(request)?;
+        let begun = self.context.writer.begin(request);
+        if let (Err(_), Some(_), Some(transaction)) = (&begun, snapshot, self.transaction.as_mut()) {
+            // Its snapshot is gone: ROLLBACK TO must not let it go on with another one.
+            transaction.savepoints.clear();
+        }
+        let mut open = begun?;
         if let Some(transaction) = self.transaction.as_mut() {
             for name in &transaction.savepoints {
                 open.savepoint(name)?;

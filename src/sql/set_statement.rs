@@ -85,14 +85,18 @@ pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
     }
     let scope = if reader.accept(&["TRANSACTION"]) { Scope::Transaction } else { Scope::Session };
     if reader.accept(&["TOKEN"]) {
-        let token = reader.string().ok_or_else(|| syntax("SET TRANSACTION TOKEN takes a string in single quotes"))?;
+        let token =
+            reader.string().ok_or_else(|| syntax("SET TRANSACTION TOKEN takes a string in single quotes"))?;
         return Ok(SetCommand::Token(token));
     }
     if reader.accept(&["SAFENESS"]) {
         return Ok(SetCommand::Safeness(scope, choice(reader, "SAFENESS", &["1safe", "2safe", "default"])?));
     }
     if reader.accept(&["DURABILITY"]) {
-        return Ok(SetCommand::Durability(scope, choice(reader, "DURABILITY", &["relaxed", "strict", "default"])?));
+        return Ok(SetCommand::Durability(
+            scope,
+            choice(reader, "DURABILITY", &["relaxed", "strict", "default"])?,
+        ));
     }
     let starts_mode = ["ISOLATION", "READ", "WRITE"].iter().any(|word| reader.clone().accept(&[word]));
     if scope == Scope::Transaction || starts_mode {
@@ -158,7 +162,9 @@ fn seconds(reader: &mut Reader<'_>) -> Result<Option<Duration>, ServerError> {
         return Ok(None);
     }
     let text = reader.rest();
-    if let Some(milliseconds) = text.to_ascii_lowercase().strip_suffix("ms").and_then(|text| text.trim().parse().ok()) {
+    if let Some(milliseconds) =
+        text.to_ascii_lowercase().strip_suffix("ms").and_then(|text| text.trim().parse().ok())
+    {
         return Ok(Some(Duration::from_millis(milliseconds)));
     }
     let wrong = || ServerError::sql("22023", format!("'{text}' is no number of seconds"));
@@ -169,7 +175,10 @@ fn seconds(reader: &mut Reader<'_>) -> Result<Option<Duration>, ServerError> {
 pub fn transaction_modes(reader: &mut Reader<'_>) -> Result<TransactionModes, ServerError> {
     let mut modes = TransactionModes::default();
     while !reader.at_end() {
-        if reader.accept_symbol(",") || reader.accept(&["DEFERRABLE"]) || reader.accept(&["NOT", "DEFERRABLE"]) {
+        if reader.accept_symbol(",")
+            || reader.accept(&["DEFERRABLE"])
+            || reader.accept(&["NOT", "DEFERRABLE"])
+        {
             continue;
         }
         if reader.accept(&["ISOLATION", "LEVEL"]) {

@@ -145,9 +145,13 @@ impl Settings {
 
     fn set_encoding(&mut self, value: Option<&str>) -> Result<(), ServerError> {
         let text = value.unwrap_or("UTF8");
-        let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        let plain: String =
+            text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
         if !["utf8", "unicode", "sqlascii"].contains(&plain.as_str()) {
-            return Err(ServerError::sql("0A000", format!("client_encoding {text} is not supported; use UTF8")));
+            return Err(ServerError::sql(
+                "0A000",
+                format!("client_encoding {text} is not supported; use UTF8"),
+            ));
         }
         Ok(())
     }
@@ -156,7 +160,9 @@ impl Settings {
     pub fn show(&self, name: &str) -> Option<String> {
         let lower = name.to_ascii_lowercase();
         let milliseconds = |time: Option<Duration>| Some(time.map_or(0, |time| time.as_millis()).to_string());
-        let listed = |list: &[(&str, &str)]| list.iter().find(|(known, _)| *known == lower).map(|(_, value)| value.to_string());
+        let listed = |list: &[(&str, &str)]| {
+            list.iter().find(|(known, _)| *known == lower).map(|(_, value)| value.to_string())
+        };
         match lower.as_str() {
             "default_transaction_isolation" => Some(self.isolation.name().to_string()),
             "statement_timeout" => milliseconds(self.statement_max_time),
@@ -181,7 +187,8 @@ fn cannot_change(name: &str) -> ServerError {
 /// `500`, `500ms`, `2s`, `1min`: PostgreSQL's times, without a unit in milliseconds; 0 means none.
 fn milliseconds(name: &str, value: Option<&str>) -> Result<Option<Duration>, ServerError> {
     let Some(text) = value else { return Ok(None) };
-    let digits = text.trim().trim_end_matches(|character: char| character.is_ascii_alphabetic() || character == ' ');
+    let digits =
+        text.trim().trim_end_matches(|character: char| character.is_ascii_alphabetic() || character == ' ');
     let unit = match text.trim()[digits.len()..].trim() {
         "" | "ms" => 1,
         "s" => 1000,

@@ -144,7 +144,8 @@ fn classify(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
     let mut reader = Reader::new(sql, part);
     let first = part[0];
     let text = reader.rest();
-    let word = if first.kind == TokenKind::Word { first.text(sql).to_ascii_uppercase() } else { String::new() };
+    let word =
+        if first.kind == TokenKind::Word { first.text(sql).to_ascii_uppercase() } else { String::new() };
     let (kind, tag) = match word.as_str() {
         "SELECT" | "VALUES" | "WITH" | "EXPLAIN" => return Ok(query(sql, part, word == "WITH")),
         "INSERT" | "REPLACE" => return Ok(change(sql, part, "INSERT")),
@@ -154,19 +155,36 @@ fn classify(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
             return transaction(&word, &mut reader, text);
         }
-        "GRANT" | "REVOKE" => (Kind::User(user_statement::grant(&mut reader)?), if word == "GRANT" { "GRANT" } else { "REVOKE" }),
+        "GRANT" | "REVOKE" => (
+            Kind::User(user_statement::grant(&mut reader)?),
+            if word == "GRANT" { "GRANT" } else { "REVOKE" },
+        ),
         "SET" => (Kind::Set(set_statement::set(&mut reader)?), "SET"),
         "TRUNCATE" => (truncate(&mut reader)?, "TRUNCATE TABLE"),
         "COPY" => (Kind::Copy(copy(&mut reader)?), "COPY"),
         "PRAGMA" => (Kind::Pragma, "PRAGMA"),
         "VACUUM" => (vacuum(sql, part), "VACUUM"),
-        "ANALYZE" => (Kind::Skipped("ANALYZE is accepted and not done: statistics are not replicated"), "ANALYZE"),
-        "REINDEX" => (Kind::Skipped("REINDEX is accepted and not done: indexes are always current"), "REINDEX"),
+        "ANALYZE" => {
+            (Kind::Skipped("ANALYZE is accepted and not done: statistics are not replicated"), "ANALYZE")
+        }
+        "REINDEX" => {
+            (Kind::Skipped("REINDEX is accepted and not done: indexes are always current"), "REINDEX")
+        }
         "CHECKPOINT" => (Kind::Skipped("use ADMIN COMMAND 'makecp' for a checkpoint"), "CHECKPOINT"),
-        "ATTACH" | "DETACH" => (Kind::Refused("ATTACH and DETACH are refused: only the replicated database can be used"), ""),
-        "PREPARE" | "EXECUTE" => (Kind::Refused("PREPARE and EXECUTE as SQL are not supported: prepare through the driver"), ""),
-        "DECLARE" | "FETCH" | "CLOSE" | "MOVE" => (Kind::Refused("cursors as SQL are not supported: fetch through the driver"), ""),
-        _ => return Ok(other(&word, &mut reader, text)?.unwrap_or_else(|| statement(Kind::Query, text, "SELECT"))),
+        "ATTACH" | "DETACH" => {
+            (Kind::Refused("ATTACH and DETACH are refused: only the replicated database can be used"), "")
+        }
+        "PREPARE" | "EXECUTE" => {
+            (Kind::Refused("PREPARE and EXECUTE as SQL are not supported: prepare through the driver"), "")
+        }
+        "DECLARE" | "FETCH" | "CLOSE" | "MOVE" => {
+            (Kind::Refused("cursors as SQL are not supported: fetch through the driver"), "")
+        }
+        _ => {
+            return Ok(
+                other(&word, &mut reader, text)?.unwrap_or_else(|| statement(Kind::Query, text, "SELECT"))
+            );
+        }
     };
     Ok(statement(kind, text, tag))
 }
@@ -178,12 +196,16 @@ fn other(word: &str, reader: &mut Reader<'_>, text: &str) -> Result<Option<State
         "ADMIN" => {
             let command = if reader.accept(&["COMMAND"]) { reader.string() } else { None };
             let Some(command) = command.filter(|_| reader.at_end()) else {
-                return Err(syntax("ADMIN COMMAND takes one command in single quotes: ADMIN COMMAND 'hsb state'"));
+                return Err(syntax(
+                    "ADMIN COMMAND takes one command in single quotes: ADMIN COMMAND 'hsb state'",
+                ));
             };
             (Kind::Admin(command), "ADMIN COMMAND")
         }
         "SHOW" => (Kind::Show(set_statement::shown_name(reader)), "SHOW"),
-        "RESET" => (Kind::Reset(Some(set_statement::shown_name(reader)).filter(|name| name != "all")), "RESET"),
+        "RESET" => {
+            (Kind::Reset(Some(set_statement::shown_name(reader)).filter(|name| name != "all")), "RESET")
+        }
         "DISCARD" => (Kind::Discard, "DISCARD ALL"),
         "DEALLOCATE" => {
             let _ = reader.accept(&["PREPARE"]);
@@ -238,11 +260,14 @@ fn schema(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
         return Ok(statement(Kind::User(command), "", tag));
     }
     if verb == "CREATE" && (reader.accept(&["TEMP"]) || reader.accept(&["TEMPORARY"])) {
-        let reason = "CREATE TEMP is refused: temporary objects would live on one shared connection of one server";
+        let reason =
+            "CREATE TEMP is refused: temporary objects would live on one shared connection of one server";
         return Ok(statement(Kind::Refused(reason), "", ""));
     }
     if part.iter().any(|token| {
-        super::lexer::unquoted(token.text(sql)).get(..5).is_some_and(|start| start.eq_ignore_ascii_case("_hsb_"))
+        super::lexer::unquoted(token.text(sql))
+            .get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case("_hsb_"))
     }) {
         return Err(ServerError::sql("42501", "names that begin with _hsb_ belong to the server"));
     }
@@ -344,7 +369,10 @@ fn copy(reader: &mut Reader<'_>) -> Result<CopyCommand, ServerError> {
     }
     let from_client = reader.accept(&["FROM", "STDIN"]);
     if !from_client && !reader.accept(&["TO", "STDOUT"]) {
-        return Err(ServerError::sql("0A000", "COPY works only FROM STDIN and TO STDOUT: the server reads and writes no other files"));
+        return Err(ServerError::sql(
+            "0A000",
+            "COPY works only FROM STDIN and TO STDOUT: the server reads and writes no other files",
+        ));
     }
     let options = reader.rest().to_ascii_lowercase();
     if ["csv", "binary", "delimiter", "null"].iter().any(|option| options.contains(option)) {
@@ -359,7 +387,9 @@ fn parenthesized(reader: &mut Reader<'_>) -> Result<String, ServerError> {
     while let Some(token) = reader.take() {
         match token.text(reader.sql) {
             "(" => depth += 1,
-            ")" if depth == 1 => return Ok(rewrite::expressions(reader.sql, &reader.tokens[first..reader.at])),
+            ")" if depth == 1 => {
+                return Ok(rewrite::expressions(reader.sql, &reader.tokens[first..reader.at]));
+            }
             ")" => depth -= 1,
             _ => {}
         }

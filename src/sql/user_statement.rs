@@ -45,7 +45,11 @@ pub fn user(verb: &str, reader: &mut Reader<'_>) -> Result<UserCommand, ServerEr
     let if_exists = verb == "DROP" && reader.accept(&["IF", "EXISTS"]);
     let name = reader.name().ok_or_else(|| syntax("a user name is missing"))?;
     if verb == "DROP" {
-        return if reader.at_end() { Ok(UserCommand::Drop { name, if_exists }) } else { Err(trailing(reader)) };
+        return if reader.at_end() {
+            Ok(UserCommand::Drop { name, if_exists })
+        } else {
+            Err(trailing(reader))
+        };
     }
     let _ = reader.accept(&["WITH"]);
     let _ = reader.accept(&["LOGIN"]);
@@ -59,7 +63,11 @@ pub fn user(verb: &str, reader: &mut Reader<'_>) -> Result<UserCommand, ServerEr
     if !reader.at_end() {
         return Err(trailing(reader));
     }
-    Ok(if verb == "CREATE" { UserCommand::Create { name, password } } else { UserCommand::Alter { name, password } })
+    Ok(if verb == "CREATE" {
+        UserCommand::Create { name, password }
+    } else {
+        UserCommand::Alter { name, password }
+    })
 }
 
 /// Reads GRANT role TO user or REVOKE role FROM user from the first token.

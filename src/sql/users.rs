@@ -103,7 +103,8 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// Random bytes of the operating system.
 pub fn random_bytes<const COUNT: usize>() -> Result<[u8; COUNT], ServerError> {
     let mut bytes = [0; COUNT];
-    getrandom::fill(&mut bytes).map_err(|error| ServerError::sql("58000", format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ServerError::sql("58000", format!("no random bytes: {error}")))?;
     Ok(bytes)
 }
 
@@ -179,7 +180,12 @@ pub fn check_password(connection: &Connection, user: &str, password: &str) -> Re
 }
 
 /// Stores a new user.
-pub fn insert(connection: &Connection, user: &str, role: Role, verifier: &Verifier) -> Result<(), ServerError> {
+pub fn insert(
+    connection: &Connection,
+    user: &str,
+    role: Role,
+    verifier: &Verifier,
+) -> Result<(), ServerError> {
     let sql = "INSERT INTO _hsb_users (name, role, salt, iterations, stored_key, server_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let values = rusqlite::params![
         user.to_lowercase(),
@@ -220,7 +226,9 @@ pub fn execute(connection: &Connection, command: &UserCommand) -> Result<(), Ser
         }
         UserCommand::Drop { name, if_exists } => {
             let sql = "DELETE FROM _hsb_users WHERE name = ?1";
-            let dropped = connection.execute(sql, [name.to_lowercase()]).map_err(|error| errors::from_sqlite(&error))?;
+            let dropped = connection
+                .execute(sql, [name.to_lowercase()])
+                .map_err(|error| errors::from_sqlite(&error))?;
             if dropped == 0 && !if_exists {
                 return Err(absent(name));
             }
@@ -241,6 +249,7 @@ pub fn execute(connection: &Connection, command: &UserCommand) -> Result<(), Ser
 
 fn keep_an_admin(connection: &Connection) -> Result<(), ServerError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM _hsb_users WHERE role = 'ADMIN')";
-    let some: bool = connection.query_row(sql, [], |row| row.get(0)).map_err(|error| errors::from_sqlite(&error))?;
+    let some: bool =
+        connection.query_row(sql, [], |row| row.get(0)).map_err(|error| errors::from_sqlite(&error))?;
     if some { Ok(()) } else { Err(ServerError::sql("2BP01", "one user must keep SYS_ADMIN_ROLE")) }
 }

@@ -18,8 +18,8 @@ use rusqlite::{CachedStatement, Connection, params};
 
 use self::statements::TableStatements;
 use super::batch::Batch;
-use super::database::{read_identity, write_position};
 use super::change::{Change, ColumnChange, RowKey, Value, changes};
+use super::database::{read_identity, write_position};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -41,7 +41,9 @@ pub struct Applier {
 impl Applier {
     /// Takes over a connection to a database that has its `_hsb_meta`.
     pub fn new(connection: Connection) -> Result<Applier, ServerError> {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(ServerError::from)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
+            .map_err(ServerError::from)?;
         connection
             .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;")
             .map_err(ServerError::from)?;
@@ -51,10 +53,14 @@ impl Applier {
         Ok(Applier { connection, position, committed: position, tables, schema_changed: false })
     }
 
-    /// Reads anew where the database stands: this node has been a primary since the last batch was applied.
+    /// Reads anew where the database stands: this node may have been a primary since the last batch was applied. Waits
+    /// for a transaction of its writer that is decided but not yet committed.
     pub fn reload(&mut self) -> Result<(), ServerError> {
         self.rollback();
-        (_, self.position) = read_identity(&self.connection)?;
+        self.begin()?;
+        let identity = read_identity(&self.connection);
+        self.rollback();
+        (_, self.position) = identity?;
         self.committed = self.position;
         Ok(())
     }

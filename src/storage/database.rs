@@ -45,7 +45,11 @@ impl Database {
     }
 
     /// Creates an empty database with an identity of its own; `set_up` adds the first user. Appears complete or not at all.
-    pub fn create(&self, page_size: u32, set_up: impl FnOnce(&Connection) -> Result<(), ServerError>) -> Result<(), ServerError> {
+    pub fn create(
+        &self,
+        page_size: u32,
+        set_up: impl FnOnce(&Connection) -> Result<(), ServerError>,
+    ) -> Result<(), ServerError> {
         let building = self.beside("creating");
         let failed = |error: std::io::Error| cannot_open(&self.path, &error);
         files::remove_if_there(&building).map_err(failed)?;
@@ -58,9 +62,13 @@ impl Database {
                iterations INTEGER NOT NULL, stored_key BLOB NOT NULL, server_key BLOB NOT NULL);",
         )?;
         let mut identity = [0u8; 16];
-        getrandom::fill(&mut identity).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+        getrandom::fill(&mut identity)
+            .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
         connection.execute("INSERT INTO _hsb_meta VALUES ('database_id', ?)", params![&identity[..]])?;
-        connection.execute("INSERT INTO _hsb_meta VALUES ('position', ?)", params![&encode(Position::ORIGIN)[..]])?;
+        connection.execute(
+            "INSERT INTO _hsb_meta VALUES ('position', ?)",
+            params![&encode(Position::ORIGIN)[..]],
+        )?;
         set_up(&connection)?;
         connection.close().map_err(|(_, error)| ServerError::from(error))?;
         files::rename_durably(&building, &self.path).map_err(failed)
@@ -98,7 +106,9 @@ impl Database {
         let connection = Connection::open_with_flags(&self.path, flags)
             .map_err(|error| cannot_open(&self.path, &error))?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| cannot_open(&self.path, &error))?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(|error| cannot_open(&self.path, &error))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "cache_size", -cache_kib)?;
@@ -120,7 +130,8 @@ impl Database {
 
 /// Identity and position as they stand in the database.
 pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), ServerError> {
-    let incomplete = |what: &str| ServerError::with(Code::DATABASE_CORRUPT, format!("({what} is missing in it)"));
+    let incomplete =
+        |what: &str| ServerError::with(Code::DATABASE_CORRUPT, format!("({what} is missing in it)"));
     let read = |key: &str| -> Result<Vec<u8>, ServerError> {
         connection
             .query_row("SELECT value FROM _hsb_meta WHERE key = ?", [key], |row| row.get(0))
@@ -151,7 +162,11 @@ fn decode(bytes: &[u8]) -> Option<Position> {
     let (epoch, rest) = bytes.split_first_chunk::<8>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let chain: [u8; 16] = rest.try_into().ok()?;
-    Some(Position { epoch: u64::from_le_bytes(*epoch), sequence: u64::from_le_bytes(*sequence), chain: Chain(chain) })
+    Some(Position {
+        epoch: u64::from_le_bytes(*epoch),
+        sequence: u64::from_le_bytes(*sequence),
+        chain: Chain(chain),
+    })
 }
 
 fn cannot_open(path: &Path, error: &dyn std::fmt::Display) -> ServerError {

@@ -41,7 +41,10 @@ pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered
     let mut applier = Applier::new(connection)?;
     let (log, found) = LogWriter::open(log_configuration.clone(), position)?;
     if found.truncated_bytes > 0 {
-        ::log::warn!("{} bytes of an incomplete batch at the end of the log were cut off", found.truncated_bytes);
+        ::log::warn!(
+            "{} bytes of an incomplete batch at the end of the log were cut off",
+            found.truncated_bytes
+        );
     }
     if found.database_ahead {
         ::log::warn!("the database is ahead of its log, which begins anew at {position}");

@@ -27,7 +27,9 @@ fn failure(error: &ffi::Error, message: &str) -> ServerError {
         ErrorCode::OperationInterrupted => return ServerError::sql("57014", "the statement was cancelled"),
         ErrorCode::AuthorizationForStatementDenied => "0A000",
         ErrorCode::DiskFull => return ServerError::with(Code::DISK_FULL, text),
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => return ServerError::with(Code::DATABASE_CORRUPT, text),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            return ServerError::with(Code::DATABASE_CORRUPT, text);
+        }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => "55P03",
         ErrorCode::ReadOnly => "25006",
         ErrorCode::OutOfMemory => "53200",
@@ -41,7 +43,9 @@ fn failure(error: &ffi::Error, message: &str) -> ServerError {
 
 fn constraint(extended: i32) -> &'static str {
     match extended {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => "23505",
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            "23505"
+        }
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "23503",
         ffi::SQLITE_CONSTRAINT_NOTNULL => "23502",
         ffi::SQLITE_CONSTRAINT_CHECK => "23514",
@@ -63,9 +67,7 @@ fn plain(text: &str) -> &'static str {
         "42883"
     } else if starts("no such index") || starts("no such trigger") {
         "42704"
-    } else if starts("table ") && text.contains("already exists") || starts("there is already") {
-        "42P07"
-    } else if starts("index ") && text.contains("already exists") {
+    } else if text.ends_with("already exists") || starts("there is already") {
         "42P07"
     } else if starts("duplicate column name") {
         "42701"

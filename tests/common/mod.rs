@@ -31,7 +31,12 @@ pub fn sql(server: &Server) -> Client {
 /// An SQL connection that may fail.
 pub fn try_sql(server: &Server, password: &str) -> Result<Client, postgres::Error> {
     let mut configuration = postgres::Config::new();
-    configuration.host("127.0.0.1").port(server.port).user(ADMINISTRATOR.0).password(password).dbname("solid");
+    configuration
+        .host("127.0.0.1")
+        .port(server.port)
+        .user(ADMINISTRATOR.0)
+        .password(password)
+        .dbname("solid");
     configuration.connect_timeout(Duration::from_secs(20)).connect(NoTls)
 }
 
@@ -105,7 +110,8 @@ pub struct Random(u64);
 impl Random {
     /// From HSB_SEED or the clock; the seed is printed.
     pub fn seeded(what: &str) -> Random {
-        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let clock =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("HSB_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
         println!("{what}: HSB_SEED={seed}");
         Random(seed)

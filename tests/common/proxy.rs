@@ -52,7 +52,9 @@ impl Network {
     /// Puts itself between the servers of a pair that is prepared and not yet started.
     pub fn between(pair: &Pair) -> Network {
         let network = Network(Arc::default());
-        for (server, peer, from) in [(&pair.first, &pair.second, From::First), (&pair.second, &pair.first, From::Second)] {
+        for (server, peer, from) in
+            [(&pair.first, &pair.second, From::First), (&pair.second, &pair.first, From::Second)]
+        {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let path = server.directory.join("solid.ini");
             let port = listener.local_addr().unwrap().port();

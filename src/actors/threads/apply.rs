@@ -24,7 +24,7 @@ pub enum ApplyJob {
     Apply(Batch),
     /// A primary is followed from here on: read the position anew, forget an earlier failure.
     Follow,
-    /// Report [`ApplyReport::Reached`] when all before is done.
+    /// Read the position anew and report [`ApplyReport::Reached`] when all before is done.
     Barrier {
         /// Comes back.
         ticket: u64,
@@ -87,11 +87,15 @@ impl ApplyThread {
                 }
                 ApplyJob::Follow => failed = self.follow().is_err(),
                 ApplyJob::Barrier { ticket } => {
-                    let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
-                    (self.report)(ApplyReport::Reached { ticket, position });
+                    // Without having followed anybody: the node may have been a primary until now.
+                    if self.follow().is_ok() {
+                        let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
+                        (self.report)(ApplyReport::Reached { ticket, position });
+                    }
                 }
                 ApplyJob::Checkpoint => {
-                    let moved = self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
+                    let moved =
+                        self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
                     if let Some(Err(error)) = moved {
                         ::log::warn!("checkpoint: {error}");
                     }

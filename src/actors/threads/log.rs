@@ -172,6 +172,10 @@ impl LogThread {
 }
 
 fn failed(error: &std::io::Error) -> ServerError {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::LOG_WRITE_FAILED };
+    let code = if error.kind() == std::io::ErrorKind::StorageFull {
+        Code::DISK_FULL
+    } else {
+        Code::LOG_WRITE_FAILED
+    };
     ServerError::with(code, format!("({error})"))
 }

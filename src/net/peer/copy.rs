@@ -76,13 +76,20 @@ impl CopyProgress {
 }
 
 /// Sends the image and waits until the receiver has opened it.
-pub fn send(stream: &mut TcpStream, database: &Database, options: CopyOptions, progress: &CopyProgress) -> Result<(), Failure> {
+pub fn send(
+    stream: &mut TcpStream,
+    database: &Database,
+    options: CopyOptions,
+    progress: &CopyProgress,
+) -> Result<(), Failure> {
     set_timeouts(stream, options.timeout)?;
     let connection = database.open_reader().map_err(failure)?;
     let sqlite = |error: rusqlite::Error| failure(ServerError::from(error));
     connection.execute_batch("BEGIN").map_err(sqlite)?;
     let (database_id, position) = database::read_identity(&connection).map_err(failure)?;
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|value| value.unsigned_abs());
+    let number = |sql: &str| {
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|value| value.unsigned_abs())
+    };
     let page_bytes = number("PRAGMA page_size").map_err(sqlite)?;
     let pages = number("PRAGMA page_count").map_err(sqlite)?;
     progress.begin(pages * page_bytes);
@@ -94,7 +101,10 @@ pub fn send(stream: &mut TcpStream, database: &Database, options: CopyOptions, p
     let mut block = Vec::with_capacity(options.block_bytes + page_bytes as usize);
     let mut pace = Pace::new(options.maximum_rate);
     while let Some(row) = rows.next().map_err(sqlite)? {
-        let page = row.get_ref(0).and_then(|value| value.as_blob().map_err(rusqlite::Error::from)).map_err(sqlite)?;
+        let page = row
+            .get_ref(0)
+            .and_then(|value| value.as_blob().map_err(rusqlite::Error::from))
+            .map_err(sqlite)?;
         block.extend_from_slice(page);
         if block.len() >= options.block_bytes {
             send_block(stream, &block, options.compress, &mut hasher, &mut pace, progress)?;
@@ -107,7 +117,9 @@ pub fn send(stream: &mut TcpStream, database: &Database, options: CopyOptions, p
     say(stream, &CopyMessage::End { hash: hasher.digest128() })?;
     match hear(stream)? {
         CopyMessage::Done => Ok(()),
-        CopyMessage::Failed { code, detail } => Err((Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)),
+        CopyMessage::Failed { code, detail } => {
+            Err((Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail))
+        }
         _ => Err(out_of_order()),
     }
 }
@@ -121,7 +133,9 @@ fn send_block(
     progress: &CopyProgress,
 ) -> Result<(), Failure> {
     hasher.update(bytes);
-    let smaller = compress.then(|| lz4_flex::compress_prepend_size(bytes)).filter(|smaller| smaller.len() < bytes.len());
+    let smaller = compress
+        .then(|| lz4_flex::compress_prepend_size(bytes))
+        .filter(|smaller| smaller.len() < bytes.len());
     let block = Block { compressed: smaller.is_some(), bytes: smaller.as_deref().unwrap_or(bytes) };
     let frame = codec::encode_message(FrameKind::CopyBlock, &block).map_err(malformed)?;
     stream.write_all(&frame).map_err(|error| lost(&error))?;
@@ -131,13 +145,24 @@ fn send_block(
 }
 
 /// Receives an image into `path`, checks it and puts it on disk. Nothing else is touched.
-pub fn receive(stream: &mut TcpStream, path: &Path, timeout: Duration, progress: &CopyProgress) -> Result<([u8; 16], Position), Failure> {
+pub fn receive(
+    stream: &mut TcpStream,
+    path: &Path,
+    timeout: Duration,
+    progress: &CopyProgress,
+) -> Result<([u8; 16], Position), Failure> {
     set_timeouts(stream, timeout)?;
-    let CopyMessage::Head { page_bytes, pages, database_id, position } = hear(stream)? else { return Err(out_of_order()) };
+    let CopyMessage::Head { page_bytes, pages, database_id, position } = hear(stream)? else {
+        return Err(out_of_order());
+    };
     let total = page_bytes.checked_mul(pages).ok_or_else(out_of_order)?;
     progress.begin(total);
     let disk = |error: std::io::Error| {
-        let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::OPERATION_FAILED };
+        let code = if error.kind() == std::io::ErrorKind::StorageFull {
+            Code::DISK_FULL
+        } else {
+            Code::OPERATION_FAILED
+        };
         (code, format!("({}: {error})", path.display()))
     };
     let mut file = File::create(path).map_err(disk)?;
@@ -215,7 +240,10 @@ impl Pace {
 
 fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Failure> {
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
-    stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout)).map_err(|error| lost(&error))
+    stream
+        .set_read_timeout(timeout)
+        .and_then(|()| stream.set_write_timeout(timeout))
+        .map_err(|error| lost(&error))
 }
 
 fn say(stream: &mut TcpStream, message: &CopyMessage) -> Result<(), Failure> {

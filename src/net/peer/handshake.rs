@@ -124,7 +124,8 @@ fn prepare(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(Duration::from_secs(10)))?;
@@ -139,7 +140,8 @@ fn nonce() -> Result<[u8; 32], Failure> {
 
 fn mac(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32]) -> Hmac<Sha256> {
     // HMAC takes keys of any length, so this cannot fail.
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| Hmac::<Sha256>::new(&Default::default()));
     mac.update(who);
     mac.update(dialler);
     mac.update(listener);
@@ -150,20 +152,28 @@ fn prove(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32]) -> 
     mac(secret, who, dialler, listener).finalize().into_bytes().into()
 }
 
-fn check(secret: &[u8], who: &[u8], dialler: &[u8; 32], listener: &[u8; 32], proof: &[u8; 32]) -> Result<(), Failure> {
+fn check(
+    secret: &[u8],
+    who: &[u8],
+    dialler: &[u8; 32],
+    listener: &[u8; 32],
+    proof: &[u8; 32],
+) -> Result<(), Failure> {
     mac(secret, who, dialler, listener).verify_slice(proof).map_err(|_| {
         (Code::COMMUNICATION_ERROR, "The peer secrets differ (HotStandby.PeerSecretFile).".to_string())
     })
 }
 
 fn write(stream: &mut TcpStream, step: &Step) -> Result<(), Failure> {
-    let frame = codec::encode_message(FrameKind::Peer, step).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    let frame = codec::encode_message(FrameKind::Peer, step)
+        .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
 fn read(stream: &mut TcpStream) -> Result<Step, Failure> {
     let frame = read_frame(stream, MAX_HANDSHAKE_BYTES)?;
-    codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
+    codec::decode_message(&frame[FRAME_HEADER_BYTES..])
+        .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
 }
 
 /// Reads one checked frame of at most `limit` bytes from a blocking stream.

@@ -89,7 +89,7 @@ impl MessageReader {
         }
     }
 
-    /// The bytes of a message handed out by [`MessageReader::next`].
+    /// The bytes of a message handed out by [`MessageReader::next_message`].
     pub fn body(&self, range: Range<usize>) -> &[u8] {
         self.buffer.get(range).unwrap_or(&[])
     }
@@ -105,7 +105,7 @@ impl MessageReader {
     }
 
     /// Reads the next message: its type and where its body stands.
-    pub fn next(&mut self) -> Result<(u8, Range<usize>), ReadProblem> {
+    pub fn next_message(&mut self) -> Result<(u8, Range<usize>), ReadProblem> {
         let head = self.wait_for(5)?;
         let kind = self.buffer[head];
         let length = self.length_at(head + 1)?;
@@ -127,7 +127,8 @@ impl MessageReader {
     }
 
     fn length_at(&self, at: usize) -> Result<usize, ReadProblem> {
-        let length = self.buffer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
+        let length =
+            self.buffer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
         match usize::try_from(length) {
             Ok(length) if length >= 4 && length <= self.max_message_bytes => Ok(length),
             _ => Err(ReadProblem::Protocol(format!(
@@ -177,7 +178,8 @@ impl MessageReader {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let late = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut].contains(&error.kind());
+                    let late = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut]
+                        .contains(&error.kind());
                     return Err(if late { ReadProblem::TimedOut } else { ReadProblem::Closed });
                 }
             }
@@ -302,7 +304,9 @@ pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
 /// ErrorResponse; `severity` is ERROR or FATAL.
 pub fn error_response(out: &mut Vec<u8>, severity: &str, error: &ServerError) {
     let start = begin(out, b'E');
-    for (field, value) in [(b'S', severity), (b'V', severity), (b'C', error.sqlstate), (b'M', error.message.as_str())] {
+    for (field, value) in
+        [(b'S', severity), (b'V', severity), (b'C', error.sqlstate), (b'M', error.message.as_str())]
+    {
         out.push(field);
         text(out, value);
     }

@@ -100,7 +100,7 @@ impl Client<'_> {
         if idle.is_some() && !reader.has_input() {
             reader.set_deadline(idle.map(|limit| Instant::now() + limit));
         }
-        let message = reader.next();
+        let message = reader.next_message();
         if idle.is_some() {
             reader.set_deadline(None);
         }
@@ -160,7 +160,9 @@ impl Client<'_> {
     pub(super) fn check_closing(&self) -> Result<(), End> {
         match self.ticket.closing() {
             None => Ok(()),
-            Some(code) => Err(End::Fatal(ServerError { sqlstate: closing_state(code), ..ServerError::new(code) })),
+            Some(code) => {
+                Err(End::Fatal(ServerError { sqlstate: closing_state(code), ..ServerError::new(code) }))
+            }
         }
     }
 

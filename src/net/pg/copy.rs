@@ -18,8 +18,13 @@ use crate::sql::statement::{CopyCommand, Kind, Statement};
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Client<'_> {
-    pub(super) fn copy(&mut self, reader: &mut MessageReader, command: &CopyCommand) -> Result<Completion, ServerError> {
-        let count = if command.from_client { self.copy_in(reader, command)? } else { self.copy_out(command)? };
+    pub(super) fn copy(
+        &mut self,
+        reader: &mut MessageReader,
+        command: &CopyCommand,
+    ) -> Result<Completion, ServerError> {
+        let count =
+            if command.from_client { self.copy_in(reader, command)? } else { self.copy_out(command)? };
         Ok(Completion { tag: "COPY", count: Some(count) })
     }
 
@@ -57,7 +62,7 @@ impl Client<'_> {
         let mut pending = Vec::with_capacity(CHUNK_BYTES + 65536);
         let mut count = 0;
         loop {
-            let (kind, range) = reader.next().map_err(|_| gone())?;
+            let (kind, range) = reader.next_message().map_err(|_| gone())?;
             match kind {
                 b'd' => pending.extend_from_slice(reader.body(range)),
                 b'c' => break,
@@ -75,7 +80,13 @@ impl Client<'_> {
         Ok(count)
     }
 
-    fn insert_lines(&mut self, insert: &str, oids: &[u32], lines: &[u8], before: u64) -> Result<u64, ServerError> {
+    fn insert_lines(
+        &mut self,
+        insert: &str,
+        oids: &[u32],
+        lines: &[u8],
+        before: u64,
+    ) -> Result<u64, ServerError> {
         let identity = self.session.identity.clone();
         self.session.run_at_writer(|transaction| {
             let _scope = ClientScope::enter(&identity);
@@ -124,10 +135,16 @@ impl Client<'_> {
     }
 }
 
-fn insert_line(statement: &mut rusqlite::Statement<'_>, oids: &[u32], line: &[u8]) -> Result<(), ServerError> {
+fn insert_line(
+    statement: &mut rusqlite::Statement<'_>,
+    oids: &[u32],
+    line: &[u8],
+) -> Result<(), ServerError> {
     let mut place = 0;
     for field in line.split(|byte| *byte == b'\t') {
-        let oid = *oids.get(place).ok_or_else(|| ServerError::sql("22P04", "extra data after last expected column"))?;
+        let oid = *oids
+            .get(place)
+            .ok_or_else(|| ServerError::sql("22P04", "extra data after last expected column"))?;
         place += 1;
         let value = if field == b"\\N" {
             Value::Null

@@ -38,9 +38,16 @@ pub struct Portal<'r> {
 enum State<'r> {
     Bound,
     /// Stepped on the reader; perhaps encoded rows not sent yet.
-    Running { statement: CachedStatement<'r>, ready: Vec<u8> },
+    Running {
+        statement: CachedStatement<'r>,
+        ready: Vec<u8>,
+    },
     /// All rows are encoded; the first ones of them are sent.
-    Buffered { rows: Vec<u8>, sent: usize, count: Option<u64> },
+    Buffered {
+        rows: Vec<u8>,
+        sent: usize,
+        count: Option<u64>,
+    },
     Finished,
 }
 
@@ -70,7 +77,8 @@ impl<'r> Client<'r> {
         let mut fields = Fields::new(body);
         let (name, text) = (fields.text()?, fields.text()?);
         let count = fields.count()?;
-        let declared = (0..count).map(|_| fields.i32().map(i32::cast_unsigned)).collect::<Result<Vec<u32>, _>>()?;
+        let declared =
+            (0..count).map(|_| fields.i32().map(i32::cast_unsigned)).collect::<Result<Vec<u32>, _>>()?;
         if !name.is_empty() && self.statements.contains_key(name) {
             return Err(ServerError::sql("42P05", format!("prepared statement \"{name}\" already exists")));
         }
@@ -85,21 +93,31 @@ impl<'r> Client<'r> {
 
     fn prepared_of(&mut self, text: &str, declared: Vec<u32>) -> Result<Arc<Prepared>, ServerError> {
         let generation = self.session.schema_generation();
-        if let Some(known) = self.known_texts.get(text) {
-            if Some(known.generation) == generation && known.declared == declared && !self.session.is_failed() {
-                return Ok(known.clone());
-            }
+        if let Some(known) = self.known_texts.get(text)
+            && Some(known.generation) == generation
+            && known.declared == declared
+            && !self.session.is_failed()
+        {
+            return Ok(known.clone());
         }
         let mut statements = statement::parse(text)?;
         if statements.len() > 1 {
-            return Err(ServerError::sql("42601", "cannot insert multiple commands into a prepared statement"));
+            return Err(ServerError::sql(
+                "42601",
+                "cannot insert multiple commands into a prepared statement",
+            ));
         }
         let statement = statements.remove(0);
         self.session.check_usable(&statement.kind)?;
         let metadata = self.session.describe(&statement, &declared)?;
         let described = AtomicBool::new(false);
-        let prepared =
-            Arc::new(Prepared { statement, metadata, generation: generation.unwrap_or(0), declared, described });
+        let prepared = Arc::new(Prepared {
+            statement,
+            metadata,
+            generation: generation.unwrap_or(0),
+            declared,
+            described,
+        });
         if generation.is_some() && text.len() < 10_000 {
             if self.known_texts.len() >= MAX_KNOWN_TEXTS {
                 self.known_texts.clear();
@@ -145,7 +163,10 @@ impl<'r> Client<'r> {
         let count = fields.count()?;
         let wanted = &prepared.metadata.parameters;
         if count != wanted.len() {
-            let text = format!("bind message supplies {count} parameters, but the statement requires {}", wanted.len());
+            let text = format!(
+                "bind message supplies {count} parameters, but the statement requires {}",
+                wanted.len()
+            );
             return Err(ServerError::sql("08P01", text));
         }
         let mut parameters = Vec::with_capacity(count);
@@ -199,8 +220,10 @@ impl<'r> Client<'r> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let metadata = &portal.prepared.metadata;
         let told = portal.prepared.described.load(Ordering::Relaxed);
-        let early = metadata.readonly && metadata.is_uncertain() && !told && matches!(portal.state, State::Bound);
-        let reader_only = !self.session.is_writing() && !portal.prepared.statement.locks && !self.session.is_failed();
+        let early =
+            metadata.readonly && metadata.is_uncertain() && !told && matches!(portal.state, State::Bound);
+        let reader_only =
+            !self.session.is_writing() && !portal.prepared.statement.locks && !self.session.is_failed();
         if !early || !reader_only {
             metadata.append_description(&mut self.out, &portal.formats);
             return Ok(());
@@ -224,7 +247,11 @@ impl<'r> Client<'r> {
         Ok(())
     }
 
-    pub(super) fn execute(&mut self, reader: &mut MessageReader, range: Range<usize>) -> Result<(), ServerError> {
+    pub(super) fn execute(
+        &mut self,
+        reader: &mut MessageReader,
+        range: Range<usize>,
+    ) -> Result<(), ServerError> {
         let mut fields = Fields::new(reader.body(range));
         let name = fields.text()?;
         let limit = u64::try_from(fields.i32()?).unwrap_or(0);
@@ -301,14 +328,22 @@ impl<'r> Client<'r> {
         }
     }
 
-    fn start_portal(&mut self, portal: &mut Portal<'r>, prepared: &Arc<Prepared>, alone: bool) -> Result<(), ServerError> {
+    fn start_portal(
+        &mut self,
+        portal: &mut Portal<'r>,
+        prepared: &Arc<Prepared>,
+        alone: bool,
+    ) -> Result<(), ServerError> {
         let pragma = matches!(prepared.statement.kind, Kind::Pragma);
         let locks = prepared.statement.locks && self.session.in_transaction();
         if (prepared.metadata.readonly && !self.session.is_writing() && !locks) || pragma {
             self.session.before_read()?;
             let _scope = ClientScope::enter(&self.session.identity);
-            let mut statement =
-                self.session.reader.prepare_cached(&prepared.statement.sql).map_err(|error| from_sqlite(&error))?;
+            let mut statement = self
+                .session
+                .reader
+                .prepare_cached(&prepared.statement.sql)
+                .map_err(|error| from_sqlite(&error))?;
             execute::bind(&mut statement, &prepared.metadata, &portal.parameters)?;
             portal.state = State::Running { statement, ready: Vec::new() };
             return Ok(());
@@ -328,7 +363,12 @@ impl<'r> Client<'r> {
         Ok(())
     }
 
-    fn execute_other(&mut self, prepared: &Prepared, formats: &Formats, alone: bool) -> Result<Completion, ServerError> {
+    fn execute_other(
+        &mut self,
+        prepared: &Prepared,
+        formats: &Formats,
+        alone: bool,
+    ) -> Result<Completion, ServerError> {
         let Some(work) = work_of(&prepared.statement) else {
             return self.utility(&prepared.statement, formats, false);
         };
@@ -352,7 +392,8 @@ fn insert_portal<'r>(portals: &mut HashMap<String, Portal<'r>>, name: &str, port
 /// Steps to the first row, so that its values can tell the types of columns.
 fn start_early<'r>(reader: &'r rusqlite::Connection, portal: &mut Portal<'r>) -> Result<(), ServerError> {
     let prepared = portal.prepared.clone();
-    let mut statement = reader.prepare_cached(&prepared.statement.sql).map_err(|error| from_sqlite(&error))?;
+    let mut statement =
+        reader.prepare_cached(&prepared.statement.sql).map_err(|error| from_sqlite(&error))?;
     execute::bind(&mut statement, &prepared.metadata, &portal.parameters)?;
     let mut columns = prepared.metadata.columns.clone();
     let mut ready = Vec::new();
@@ -379,7 +420,8 @@ fn start_early<'r>(reader: &'r rusqlite::Connection, portal: &mut Portal<'r>) ->
 fn rows_up_to(rows: &[u8], from: usize, limit: u64) -> (usize, u64) {
     let (mut at, mut count) = (from, 0);
     while at < rows.len() && (limit == 0 || count < limit) {
-        let length = rows.get(at + 1..at + 5).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let length =
+            rows.get(at + 1..at + 5).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
         at += 1 + length as usize;
         count += 1;
     }

@@ -12,7 +12,11 @@ pub fn append_binary(out: &mut Vec<u8>, text: &str) -> Option<()> {
     }
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.len() + fraction.len() == 0 || !all_digits(whole) || !all_digits(fraction) || fraction.len() > 16383 {
+    if whole.len() + fraction.len() == 0
+        || !all_digits(whole)
+        || !all_digits(fraction)
+        || fraction.len() > 16383
+    {
         return None;
     }
     let whole = whole.trim_start_matches('0');
@@ -45,14 +49,16 @@ pub fn from_binary(bytes: &[u8]) -> Option<String> {
     if sign == 0xC000 {
         return Some("NaN".into());
     }
-    let digit = |place: i64| if place < 0 { Some(0) } else { word(4 + usize::try_from(place).ok()?).or(Some(0)) };
+    let digit =
+        |place: i64| if place < 0 { Some(0) } else { word(4 + usize::try_from(place).ok()?).or(Some(0)) };
     let mut text = String::new();
     for place in 0..=i64::from(weight).max(0) {
         let shift = if weight < 0 { i64::from(weight) } else { 0 };
         text.push_str(&format!("{:04}", digit(place + shift)?));
     }
     let whole = text.trim_start_matches('0');
-    let mut out = format!("{}{}", if sign == 0x4000 { "-" } else { "" }, if whole.is_empty() { "0" } else { whole });
+    let mut out =
+        format!("{}{}", if sign == 0x4000 { "-" } else { "" }, if whole.is_empty() { "0" } else { whole });
     if scale > 0 {
         let mut fraction = String::new();
         let mut place = i64::from(weight) + 1;
@@ -76,7 +82,18 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        for text in ["0", "1", "-1", "12345", "10000", "0.5", "0.00001", "123456789.0123", "-99999999.99", "100000000"] {
+        for text in [
+            "0",
+            "1",
+            "-1",
+            "12345",
+            "10000",
+            "0.5",
+            "0.00001",
+            "123456789.0123",
+            "-99999999.99",
+            "100000000",
+        ] {
             let mut bytes = Vec::new();
             append_binary(&mut bytes, text).unwrap();
             assert_eq!(from_binary(&bytes).as_deref(), Some(text));

@@ -32,7 +32,8 @@ impl Exchange {
         };
         let client_nonce = attribute(bare, "r=").filter(|nonce| !nonce.is_empty()).ok_or_else(malformed)?;
         let nonce = format!("{client_nonce}{server_nonce}");
-        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
+        let server_first =
+            format!("r={nonce},s={},i={}", STANDARD.encode(&verifier.salt), verifier.iterations);
         let gs2_header = format!("{flag},{name},");
         Ok(Exchange { verifier, gs2_header, client_first_bare: bare.to_string(), server_first, nonce })
     }
@@ -53,7 +54,8 @@ impl Exchange {
         }
         let signed = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
         let signature = hmac(&self.verifier.stored_key, signed.as_bytes());
-        let client_key: Vec<u8> = proof.iter().zip(signature).map(|(proof, signature)| proof ^ signature).collect();
+        let client_key: Vec<u8> =
+            proof.iter().zip(signature).map(|(proof, signature)| proof ^ signature).collect();
         if !equal_in_constant_time(&sha256(&client_key), &self.verifier.stored_key) {
             return Ok(None);
         }

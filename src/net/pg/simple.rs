@@ -18,7 +18,11 @@ pub struct Completion {
 }
 
 impl Client<'_> {
-    pub(super) fn simple_query(&mut self, reader: &mut MessageReader, range: Range<usize>) -> Result<(), End> {
+    pub(super) fn simple_query(
+        &mut self,
+        reader: &mut MessageReader,
+        range: Range<usize>,
+    ) -> Result<(), End> {
         // As in PostgreSQL a simple query does away with the unnamed statement and portal.
         self.statements.remove("");
         self.portals.remove("");

@@ -33,7 +33,8 @@ const PROGRESS_OPERATIONS: i32 = 4000;
 
 /// True if a connection's first eight bytes are those of a PostgreSQL client.
 pub fn looks_like_start_up(first8: &[u8]) -> bool {
-    let word = |at: usize| first8.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    let word =
+        |at: usize| first8.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
     let (Some(length), Some(code)) = (word(0), word(4)) else { return false };
     let known = code >> 16 == 3 || [CANCEL_REQUEST, SSL_REQUEST, GSS_REQUEST].contains(&code);
     known && usize::try_from(length).is_ok_and(|length| (8..=MAX_START_UP_BYTES).contains(&length))
@@ -160,7 +161,11 @@ fn start_up(
                 return parse_start_up(fields, version - PROTOCOL_3).map(Some).map_err(Some);
             }
             version => {
-                let text = format!("unsupported protocol {}.{}: the server speaks 3.0", version >> 16, version & 0xffff);
+                let text = format!(
+                    "unsupported protocol {}.{}: the server speaks 3.0",
+                    version >> 16,
+                    version & 0xffff
+                );
                 return Err(Some(ServerError::sql("0A000", text)));
             }
         }
@@ -169,7 +174,8 @@ fn start_up(
 }
 
 fn parse_start_up(mut fields: Fields<'_>, minor_version: i32) -> Result<StartUp, ServerError> {
-    let mut start = StartUp { user: String::new(), settings: Vec::new(), minor_version, unknown_options: Vec::new() };
+    let mut start =
+        StartUp { user: String::new(), settings: Vec::new(), minor_version, unknown_options: Vec::new() };
     loop {
         let name = fields.text()?;
         if name.is_empty() {
@@ -214,7 +220,8 @@ fn authenticate(
     let found = users::find(connection, user).map_err(Some)?;
     let role = found.as_ref().map(|(role, _)| *role);
     let verifier = found.map_or_else(|| Verifier::mock(user, mock_secret()), |(_, verifier)| verifier);
-    let failed = || Some(ServerError::sql("28P01", format!("password authentication failed for user \"{user}\"")));
+    let failed =
+        || Some(ServerError::sql("28P01", format!("password authentication failed for user \"{user}\"")));
     let mut send = |kind: i32, body: &[u8]| {
         let mut out = Vec::with_capacity(body.len() + 16);
         let start = codec::begin(&mut out, b'R');
@@ -250,7 +257,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Ended> {
 }
 
 fn password_message(reader: &mut MessageReader) -> Result<Vec<u8>, Ended> {
-    let (kind, range) = reader.next().map_err(from_problem)?;
+    let (kind, range) = reader.next_message().map_err(from_problem)?;
     if kind != b'p' {
         return Err(Some(protocol("a password message was expected")));
     }

@@ -49,7 +49,10 @@ impl Client<'_> {
             }
             Kind::Discard => {
                 if self.session.in_transaction() && !self.session.is_implicit() {
-                    return Err(ServerError::sql("25001", "DISCARD ALL cannot run inside a transaction block"));
+                    return Err(ServerError::sql(
+                        "25001",
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
                 }
                 self.statements.clear();
                 self.portals.clear();
@@ -121,7 +124,12 @@ impl Client<'_> {
         Ok(Completion { tag: "ADMIN COMMAND", count: None })
     }
 
-    fn append_row(&mut self, row: &[ValueRef<'_>], columns: &[Column], formats: &Formats) -> Result<(), ServerError> {
+    fn append_row(
+        &mut self,
+        row: &[ValueRef<'_>],
+        columns: &[Column],
+        formats: &Formats,
+    ) -> Result<(), ServerError> {
         let start = codec::begin(&mut self.out, b'D');
         self.out.extend_from_slice(&(columns.len() as i16).to_be_bytes());
         for (index, (value, column)) in row.iter().zip(columns).enumerate() {
@@ -145,7 +153,9 @@ impl Client<'_> {
 
     fn set(&mut self, command: &SetCommand, tag: &'static str) -> Result<Completion, ServerError> {
         let writing = self.session.is_writing();
-        let too_late = |what: &str| ServerError::sql("25001", format!("SET TRANSACTION {what} must come before the first write"));
+        let too_late = |what: &str| {
+            ServerError::sql("25001", format!("SET TRANSACTION {what} must come before the first write"))
+        };
         let settings = &mut self.session.settings;
         match command {
             SetCommand::Safeness(scope, choice) => {
@@ -193,7 +203,9 @@ impl Client<'_> {
         let mut modes = crate::sql::set_statement::TransactionModes::default();
         match (name, value) {
             ("transaction_read_only", Some(text)) => modes.read_only = types::truth(text),
-            ("transaction_isolation", Some(text)) => modes.isolation = crate::sql::set_statement::Isolation::parse(text),
+            ("transaction_isolation", Some(text)) => {
+                modes.isolation = crate::sql::set_statement::Isolation::parse(text)
+            }
             _ => {
                 self.settings_changed = true;
                 return self.session.settings.set(name, value);

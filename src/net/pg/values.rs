@@ -21,15 +21,25 @@ pub fn append_row(
     let start = super::codec::begin(out, b'D');
     out.extend_from_slice(&(columns.len() as i16).to_be_bytes());
     for (index, column) in columns.iter().enumerate() {
-        let value = row.get_ref(index).map_err(|error| crate::sql::errors::from_sqlite(&error))?;
-        append_value(out, value, column, formats.is_binary(index))?;
+        let value = row.get_ref(index).map_err(|error| crate::sql::errors::from_sqlite(&error));
+        if let Err(error) = value.and_then(|value| append_value(out, value, column, formats.is_binary(index)))
+        {
+            // Half a message would make the client misread all that follows.
+            out.truncate(start);
+            return Err(error);
+        }
     }
     super::codec::finish(out, start);
     Ok(())
 }
 
 /// Appends one value with its length.
-pub fn append_value(out: &mut Vec<u8>, value: ValueRef<'_>, column: &Column, binary: bool) -> Result<(), ServerError> {
+pub fn append_value(
+    out: &mut Vec<u8>,
+    value: ValueRef<'_>,
+    column: &Column,
+    binary: bool,
+) -> Result<(), ServerError> {
     if matches!(value, ValueRef::Null) {
         out.extend_from_slice(&(-1i32).to_be_bytes());
         return Ok(());
@@ -71,7 +81,10 @@ fn append_binary(out: &mut Vec<u8>, value: ValueRef<'_>, column: &Column) -> Res
     let wrong = || {
         ServerError::sql(
             "22P02",
-            format!("column \"{}\" holds a value that is not of its type; use CAST in the query", column.name),
+            format!(
+                "column \"{}\" holds a value that is not of its type; use CAST in the query",
+                column.name
+            ),
         )
     };
     match column.oid {
@@ -177,8 +190,10 @@ pub fn decode_parameter(oid: u32, binary: bool, bytes: Option<&[u8]>) -> Result<
     if binary {
         return decode_binary(oid, bytes);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| ServerError::sql("22021", "a parameter is not valid UTF-8"))?;
-    let invalid = |kind: &str| ServerError::sql("22P02", format!("invalid input for type {kind}: \"{text}\""));
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| ServerError::sql("22021", "a parameter is not valid UTF-8"))?;
+    let invalid =
+        |kind: &str| ServerError::sql("22P02", format!("invalid input for type {kind}: \"{text}\""));
     Ok(match oid {
         0 | types::UNKNOWN => untyped(text),
         types::INT8 | types::INT4 | types::INT2 | types::OID => match text.trim().parse::<i64>() {
@@ -189,7 +204,9 @@ pub fn decode_parameter(oid: u32, binary: bool, bytes: Option<&[u8]>) -> Result<
                 Err(_) => return Err(invalid("integer")),
             },
         },
-        types::FLOAT8 | types::FLOAT4 => Value::Real(text.trim().parse().map_err(|_| invalid("double precision"))?),
+        types::FLOAT8 | types::FLOAT4 => {
+            Value::Real(text.trim().parse().map_err(|_| invalid("double precision"))?)
+        }
         types::BOOL => Value::Integer(i64::from(types::truth(text).ok_or_else(|| invalid("boolean"))?)),
         types::BYTEA => Value::Blob(bytea(text).ok_or_else(|| invalid("bytea"))?),
         types::NUMERIC => untyped(text.trim()),
@@ -251,18 +268,23 @@ fn escaped_bytea(text: &str) -> Vec<u8> {
 }
 
 fn decode_binary(oid: u32, bytes: &[u8]) -> Result<Value, ServerError> {
-    let wrong = || ServerError::sql("22P03", format!("a binary parameter of type {oid} has {} bytes", bytes.len()));
+    let wrong =
+        || ServerError::sql("22P03", format!("a binary parameter of type {oid} has {} bytes", bytes.len()));
     let i64_of = || bytes.try_into().map(i64::from_be_bytes).map_err(|_| wrong());
     let i32_of = || bytes.try_into().map(i32::from_be_bytes).map_err(|_| wrong());
     Ok(match oid {
         types::INT8 => Value::Integer(i64_of()?),
         types::INT4 => Value::Integer(i64::from(i32_of()?)),
         types::OID => Value::Integer(i64::from(i32_of()?.cast_unsigned())),
-        types::INT2 => Value::Integer(i64::from(bytes.try_into().map(i16::from_be_bytes).map_err(|_| wrong())?)),
+        types::INT2 => {
+            Value::Integer(i64::from(bytes.try_into().map(i16::from_be_bytes).map_err(|_| wrong())?))
+        }
         types::BOOL if bytes.len() == 1 => Value::Integer(i64::from(bytes[0] != 0)),
         types::BOOL => return Err(wrong()),
         types::FLOAT8 => Value::Real(bytes.try_into().map(f64::from_be_bytes).map_err(|_| wrong())?),
-        types::FLOAT4 => Value::Real(f64::from(bytes.try_into().map(f32::from_be_bytes).map_err(|_| wrong())?)),
+        types::FLOAT4 => {
+            Value::Real(f64::from(bytes.try_into().map(f32::from_be_bytes).map_err(|_| wrong())?))
+        }
         types::BYTEA => Value::Blob(bytes.to_vec()),
         types::NUMERIC => untyped(&numeric::from_binary(bytes).ok_or_else(wrong)?),
         types::DATE => Value::Text(calendar::date_text(i64::from(i32_of()?) + calendar::DAYS_TO_2000)),
@@ -276,7 +298,10 @@ fn decode_binary(oid: u32, bytes: &[u8]) -> Result<Value, ServerError> {
         0 | types::UNKNOWN => untyped(utf8(bytes)?),
         types::TEXT | types::VARCHAR | types::BPCHAR | types::JSON => Value::Text(utf8(bytes)?.to_string()),
         _ => {
-            return Err(ServerError::sql("0A000", format!("binary parameters of type {oid} are not supported; send it as text")));
+            return Err(ServerError::sql(
+                "0A000",
+                format!("binary parameters of type {oid} are not supported; send it as text"),
+            ));
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::storage::capture::Capture;
 use crate::storage::checksum::logical_checksum;
 
 const META: &str = "CREATE TABLE _hsb_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-                    INSERT INTO _hsb_meta VALUES ('position', zeroblob(32));";
+                    INSERT INTO _hsb_meta VALUES ('position', zeroblob(32)), ('database_id', zeroblob(16));";
 
 struct Pair {
     source: Connection,

@@ -110,7 +110,11 @@ fn tables(connection: &Connection) -> rusqlite::Result<Tables> {
 fn refuse_temporary(connection: &Connection) -> Result<(), ServerError> {
     use rusqlite::OptionalExtension;
     let sql = "SELECT type || ' ' || name FROM sqlite_temp_master LIMIT 1";
-    match connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(ServerError::from)? {
+    match connection
+        .query_row(sql, [], |row| row.get::<_, String>(0))
+        .optional()
+        .map_err(ServerError::from)?
+    {
         None => Ok(()),
         Some(object) => Err(ServerError::sql(
             "0A000",

@@ -35,7 +35,14 @@ pub(super) struct Sealed {
 impl Core {
     pub(super) fn new(connection: Connection) -> Result<Core, ServerError> {
         let capture = Capture::install(&connection)?;
-        Ok(Core { connection, capture, count: 0, schema_changed: false, after: Position::ORIGIN, member_mark: 0 })
+        Ok(Core {
+            connection,
+            capture,
+            count: 0,
+            schema_changed: false,
+            after: Position::ORIGIN,
+            member_mark: 0,
+        })
     }
 
     pub(super) fn interrupt_handle(&self) -> InterruptHandle {
@@ -48,9 +55,14 @@ impl Core {
         if taken_over { self.capture.refresh(&self.connection) } else { Ok(()) }
     }
 
-    pub(super) fn check_snapshot(&self, snapshot: Option<Position>, now: Position) -> Result<(), ServerError> {
+    pub(super) fn check_snapshot(
+        &self,
+        snapshot: Option<Position>,
+        now: Position,
+    ) -> Result<(), ServerError> {
         if snapshot.is_some_and(|snapshot| snapshot != now || self.count > 0) {
-            let text = "could not serialize access: another transaction has written since this one began; repeat it";
+            let text =
+                "could not serialize access: another transaction has written since this one began; repeat it";
             return Err(ServerError::sql("40001", text));
         }
         Ok(())
@@ -106,7 +118,8 @@ impl Core {
     fn roll_back_member(&mut self) {
         self.capture.truncate(self.member_mark);
         if !self.lost_batch() {
-            let rolled_back = self.run("ROLLBACK TO _hsb_member").and_then(|()| self.run("RELEASE _hsb_member"));
+            let rolled_back =
+                self.run("ROLLBACK TO _hsb_member").and_then(|()| self.run("RELEASE _hsb_member"));
             if let Err(error) = rolled_back {
                 log::error!("a transaction could not be rolled back: {error}");
                 self.roll_back();
@@ -132,7 +145,12 @@ impl Core {
     }
 
     /// Makes the batch's bytes; `None` if nothing was changed.
-    pub(super) fn seal(&mut self, before: Position, epoch: u64, members: &[Arc<Waiter>]) -> Result<Option<Sealed>, ServerError> {
+    pub(super) fn seal(
+        &mut self,
+        before: Position,
+        epoch: u64,
+        members: &[Arc<Waiter>],
+    ) -> Result<Option<Sealed>, ServerError> {
         if self.count == 0 {
             return Ok(None);
         }
@@ -150,9 +168,13 @@ impl Core {
                 _ => {}
             }
         }
-        let header = BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
+        let header =
+            BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
         let batch = Batch::seal(header, &self.capture.take()).map_err(|_| {
-            ServerError::sql("54000", "the transaction is larger than a batch may be (512 MB of changes); split it")
+            ServerError::sql(
+                "54000",
+                "the transaction is larger than a batch may be (512 MB of changes); split it",
+            )
         })?;
         self.after = batch.after;
         database::write_position(&self.connection, batch.after)?;
@@ -163,7 +185,10 @@ impl Core {
     /// it true from the log.
     pub(super) fn commit(&mut self) -> (Position, bool) {
         if let Err(error) = self.run("COMMIT") {
-            log::error!("{}: a decided batch could not be committed: {error}; stopping, recovery follows at the next start", Code::FAILED_UNEXPECTEDLY.number());
+            log::error!(
+                "{}: a decided batch could not be committed: {error}; stopping, recovery follows at the next start",
+                Code::FAILED_UNEXPECTEDLY.number()
+            );
             std::process::abort();
         }
         self.count = 0;

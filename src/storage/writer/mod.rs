@@ -154,7 +154,9 @@ impl Writer {
             Entered::Done => {}
             Entered::Leader => self.lead(vec![waiter.clone()], true, waiter)?,
         }
-        lock(&slot).take().ok_or_else(|| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(a transaction without an answer)"))
+        lock(&slot)
+            .take()
+            .ok_or_else(|| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(a transaction without an answer)"))
     }
 
     /// Becomes the writer for a transaction of several statements.
@@ -291,14 +293,21 @@ impl Writer {
             }
             Decision::Abandon => {
                 core.roll_back();
-                Err(ServerError { sqlstate: "08007", ..ServerError::with(Code::REPLICATED_ABORTED, "Its outcome is not known here: ask the new primary.") })
+                Err(ServerError {
+                    sqlstate: "08007",
+                    ..ServerError::with(
+                        Code::REPLICATED_ABORTED,
+                        "Its outcome is not known here: ask the new primary.",
+                    )
+                })
             }
         }
     }
 
     fn submit_and_wait(&self, sealed: Sealed, members: &[Arc<Waiter>]) -> Decision {
         let patience = members.iter().map(|waiter| waiter.request.lock_timeout).min().unwrap_or_default();
-        let submission = Submission { batch: sealed.batch, two_safe: sealed.two_safe, durability: sealed.durability };
+        let submission =
+            Submission { batch: sealed.batch, two_safe: sealed.two_safe, durability: sealed.durability };
         (self.submit)(WriterRequest::Submit(submission));
         if let Ok(decision) = self.decisions.1.recv_timeout(patience) {
             return decision;

@@ -224,14 +224,18 @@ impl Queue {
             // Wake up now and then: the owner may have become idle meanwhile, or a leader may have taken us up.
             let now = Instant::now();
             let latest = now + Duration::from_millis(200);
-            let until = [Some(deadline), idle_end.map(|(end, _)| end)].into_iter().flatten().filter(|end| *end > now);
+            let until =
+                [Some(deadline), idle_end.map(|(end, _)| end)].into_iter().flatten().filter(|end| *end > now);
             let until = until.min().map_or(latest, |end| end.min(latest));
             if let Some(outcome) = waiter.wait(until) {
                 return outcome.map(Turn::Entered);
             }
             let now = Instant::now();
             if let Some((end, session)) = idle_end.filter(|(end, _)| *end <= now) {
-                log::info!("session {session} idles in a transaction since {:?} and others wait: rolled back", now - end);
+                log::info!(
+                    "session {session} idles in a transaction since {:?} and others wait: rolled back",
+                    now - end
+                );
                 return Ok(Turn::IdleOwner(session));
             }
             if now >= deadline && self.withdraw(waiter) {
@@ -251,7 +255,10 @@ impl Queue {
     fn lock_timeout_error(&self) -> ServerError {
         match lock(&self.inner).admission {
             Admission::Wait(code) | Admission::Refuse(code) => ServerError::new(code),
-            Admission::Open => ServerError::sql("55P03", "waited too long for other write transactions (General.LockWaitTimeOut, SET LOCK TIMEOUT); repeat the statement"),
+            Admission::Open => ServerError::sql(
+                "55P03",
+                "waited too long for other write transactions (General.LockWaitTimeOut, SET LOCK TIMEOUT); repeat the statement",
+            ),
         }
     }
 

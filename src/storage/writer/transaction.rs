@@ -19,7 +19,11 @@ pub struct WriteTransaction<'a> {
 }
 
 impl<'a> WriteTransaction<'a> {
-    pub(super) fn new(connection: &'a Connection, capture: &'a Capture, schema_changed: &'a mut bool) -> Self {
+    pub(super) fn new(
+        connection: &'a Connection,
+        capture: &'a Capture,
+        schema_changed: &'a mut bool,
+    ) -> Self {
         WriteTransaction { connection, capture, schema_changed }
     }
 
@@ -53,7 +57,10 @@ impl OpenTransaction {
     }
 
     /// Runs statements on this thread. After an error the transaction is still open and only good for rolling back.
-    pub fn run<R>(&mut self, job: impl FnOnce(&mut WriteTransaction<'_>) -> Result<R, ServerError>) -> Result<R, ServerError> {
+    pub fn run<R>(
+        &mut self,
+        job: impl FnOnce(&mut WriteTransaction<'_>) -> Result<R, ServerError>,
+    ) -> Result<R, ServerError> {
         self.with_core(|core| {
             let outcome = job(&mut core.transaction());
             if core.lost_batch() {
@@ -122,7 +129,10 @@ impl OpenTransaction {
         }
     }
 
-    fn with_core<R>(&mut self, job: impl FnOnce(&mut Core) -> Result<R, ServerError>) -> Result<R, ServerError> {
+    fn with_core<R>(
+        &mut self,
+        job: impl FnOnce(&mut Core) -> Result<R, ServerError>,
+    ) -> Result<R, ServerError> {
         let session = self.session();
         let writer = Arc::clone(&self.writer);
         writer.with_core(|core| {

@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides. Every handler makes one event of one message; [`Supervisor::carry_out`] is the reverse.
 
+mod messages;
+
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -9,164 +11,24 @@ use std::time::Duration;
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
+pub use self::messages::*;
 use super::log_writer::{Append, Flush, LogProgress, RetainFrom};
 use super::ping_monitor::{StartPings, StopPings};
-use super::replication_sender::{AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell};
+use super::replication_sender::{
+    AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
+};
 use super::secondary_applier::{Drain, DropPending, Follow, KeepPending};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{
-    Admission, BatchInfo, Command, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, Purpose, RequestId,
+    Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, Purpose, RequestId,
 };
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
-use crate::hsb::settings::{Safeness, Settings};
+use crate::hsb::settings::Safeness;
 use crate::hsb::state::State;
 use crate::net::peer::handshake;
 use crate::storage::batch::Batch;
 use crate::storage::writer::{Submission, WriterRequest};
-
-/// Rows of an answer: RC and TEXT.
-pub type Answer = Vec<(u32, String)>;
-
-/// From the writer: a batch to log, send and decide, or to take back. Answered through [`Outside::writer`].
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct FromWriter(pub WriterRequest);
-
-/// From the admin handler: an operator's command; the answer goes into the channel, when there is one.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Operator {
-    /// What is asked; `None`: leave the peer in order, the server goes down.
-    pub command: Option<Command>,
-    /// Where the answer goes.
-    pub reply: Sender<Answer>,
-}
-
-/// From replication sender and ping monitor: a connection has ended or fallen silent.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct LinkEnded {
-    /// Which.
-    pub link: LinkId,
-    /// For the log.
-    pub why: String,
-}
-
-/// From the replication sender: the secondary has everything up to here.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct Acknowledged {
-    /// The position.
-    pub position: Position,
-}
-
-/// From the connection: a control message of the peer.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct PeerSays {
-    /// On which connection.
-    pub link: LinkId,
-    /// What.
-    pub message: PeerMessage,
-}
-
-/// From the replication sender: how catchup comes along.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub enum CatchupSays {
-    /// The secondary's position is on our history, or why it is not.
-    Checked {
-        /// On which connection's behalf.
-        link: LinkId,
-        /// The finding.
-        result: Result<(), (Code, String)>,
-    },
-    /// Little is left to send.
-    NearEnd {
-        /// On which connection.
-        link: LinkId,
-    },
-}
-
-/// From the applier.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub enum ApplierSays {
-    /// Committed up to here.
-    Applied {
-        /// The position.
-        position: Position,
-    },
-    /// Everything received is applied and on disk.
-    Drained {
-        /// The drain's.
-        ticket: u64,
-        /// The position.
-        position: Position,
-    },
-    /// A batch did not fit.
-    Failed {
-        /// What and where.
-        detail: String,
-    },
-}
-
-/// From the dialling thread.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct DialEnded {
-    /// What it was for.
-    pub purpose: Purpose,
-    /// The connection and the peer's hello.
-    pub outcome: Result<(TcpStream, Hello), (Code, String)>,
-}
-
-/// From the listener: a peer that has proved itself wants to connect.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct PeerArrived {
-    /// The connection, handshake done up to the introduction.
-    pub stream: TcpStream,
-    /// What it says of itself.
-    pub hello: Hello,
-}
-
-/// From the listener: a primary wants to copy its database here; the answer goes into the channel.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct CopyArrives {
-    /// What it says of itself.
-    pub hello: Hello,
-    /// Our hello, or the refusal.
-    pub reply: Sender<Result<Hello, (Code, String)>>,
-}
-
-/// From the thread that receives a copy.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct CopyReceived {
-    /// The new database's id and position; none if the old one is as it was.
-    pub opened: Option<([u8; 16], Position)>,
-}
-
-/// From the thread that sends a copy.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct CopySent {
-    /// How it ended.
-    pub result: Result<(), (Code, String)>,
-}
-
-/// From the checkpointer: the database file itself is durable up to here.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct Checkpointed(pub Position);
-
-/// From the admin handler when a parameter has changed.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "()")]
-pub struct NewSettings(pub Settings);
 
 /// The actors that the supervisor tells what to do.
 pub struct Peers {
@@ -300,13 +162,14 @@ impl Supervisor {
                 }
             }
             Effect::Flush => self.peers.flush.do_send(Flush { ticket: None }),
-            Effect::KeepPending => {
-                if let Some(batch) = self.batch.take() {
-                    self.peers.keep_pending.do_send(KeepPending(batch));
-                }
+            Effect::KeepPending => self.peers.keep_pending.do_send(KeepPending(self.batch.take())),
+            Effect::ForgetPending => self.peers.keep_pending.do_send(KeepPending(None)),
+            Effect::DropPending => {
+                self.peers.drop_pending.do_send(DropPending { position: self.heart.decided() })
             }
-            Effect::DropPending => self.peers.drop_pending.do_send(DropPending { position: self.heart.decided() }),
-            Effect::Drain { ticket, with_pending } => self.peers.drain.do_send(Drain { ticket, with_pending }),
+            Effect::Drain { ticket, with_pending } => {
+                self.peers.drain.do_send(Drain { ticket, with_pending })
+            }
             other => self.carry_out_on_link(other, context),
         }
     }
@@ -394,7 +257,8 @@ impl Supervisor {
             }
         };
         let strict = self.heart.settings().is_strict(durability, needs_acknowledgement);
-        let info = BatchInfo { after: batch.after, needs_acknowledgement, strict };
+        let info =
+            BatchInfo { before: batch.header.before, after: batch.after, needs_acknowledgement, strict };
         let effects = self.heart.handle(Event::BatchReady(info));
         if effects.contains(&Effect::Hold) {
             self.held = Some(submission);

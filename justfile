@@ -1,0 +1,16 @@
+# What has to pass before a change lands; never writes to the tree. The same as CI.
+verify:
+    .ci/run
+
+# Formatting, and what clippy can mend by itself.
+fix:
+    cargo fmt
+    cargo clippy --fix --allow-dirty --allow-staged --all-targets
+
+# A pair of servers that stays; prints how to use it and how to stop it.
+pair:
+    cargo run --release -- demo --stay
+
+# This pair against a synchronous PostgreSQL pair, side by side in one run (needs PostgreSQL 15 or newer and pgbench).
+bench *options:
+    benches/pair.sh {{options}}

@@ -1,0 +1,155 @@
+//! What the supervisor is told, by whom, and what it answers.
+
+use std::net::TcpStream;
+
+use actix::prelude::*;
+use crossbeam_channel::Sender;
+
+use crate::hsb::codes::Code;
+use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose};
+use crate::hsb::position::Position;
+use crate::hsb::settings::Settings;
+use crate::storage::writer::WriterRequest;
+
+/// Rows of an answer: RC and TEXT.
+pub type Answer = Vec<(u32, String)>;
+
+/// From the writer: a batch to log, send and decide, or to take back. Answered through [`Outside::writer`].
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromWriter(pub WriterRequest);
+
+/// From the admin handler: an operator's command; the answer goes into the channel, when there is one.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Operator {
+    /// What is asked; `None`: leave the peer in order, the server goes down.
+    pub command: Option<Command>,
+    /// Where the answer goes.
+    pub reply: Sender<Answer>,
+}
+
+/// From replication sender and ping monitor: a connection has ended or fallen silent.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct LinkEnded {
+    /// Which.
+    pub link: LinkId,
+    /// For the log.
+    pub why: String,
+}
+
+/// From the replication sender: the secondary has everything up to here.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Acknowledged {
+    /// The position.
+    pub position: Position,
+}
+
+/// From the connection: a control message of the peer.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct PeerSays {
+    /// On which connection.
+    pub link: LinkId,
+    /// What.
+    pub message: PeerMessage,
+}
+
+/// From the replication sender: how catchup comes along.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub enum CatchupSays {
+    /// The secondary's position is on our history, or why it is not.
+    Checked {
+        /// On which connection's behalf.
+        link: LinkId,
+        /// The finding.
+        result: Result<(), (Code, String)>,
+    },
+    /// Little is left to send.
+    NearEnd {
+        /// On which connection.
+        link: LinkId,
+    },
+}
+
+/// From the applier.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub enum ApplierSays {
+    /// Committed up to here.
+    Applied {
+        /// The position.
+        position: Position,
+    },
+    /// Everything received is applied and on disk.
+    Drained {
+        /// The drain's.
+        ticket: u64,
+        /// The position.
+        position: Position,
+    },
+    /// A batch did not fit.
+    Failed {
+        /// What and where.
+        detail: String,
+    },
+}
+
+/// From the dialling thread.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct DialEnded {
+    /// What it was for.
+    pub purpose: Purpose,
+    /// The connection and the peer's hello.
+    pub outcome: Result<(TcpStream, Hello), (Code, String)>,
+}
+
+/// From the listener: a peer that has proved itself wants to connect.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct PeerArrived {
+    /// The connection, handshake done up to the introduction.
+    pub stream: TcpStream,
+    /// What it says of itself.
+    pub hello: Hello,
+}
+
+/// From the listener: a primary wants to copy its database here; the answer goes into the channel.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopyArrives {
+    /// What it says of itself.
+    pub hello: Hello,
+    /// Our hello, or the refusal.
+    pub reply: Sender<Result<Hello, (Code, String)>>,
+}
+
+/// From the thread that receives a copy.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopyReceived {
+    /// The new database's id and position; none if the old one is as it was.
+    pub opened: Option<([u8; 16], Position)>,
+}
+
+/// From the thread that sends a copy.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopySent {
+    /// How it ended.
+    pub result: Result<(), (Code, String)>,
+}
+
+/// From the checkpointer: the database file itself is durable up to here.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Checkpointed(pub Position);
+
+/// From the admin handler when a parameter has changed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct NewSettings(pub Settings);

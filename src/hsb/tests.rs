@@ -1,0 +1,229 @@
+//! The heart alone: rulings and rules that no other test shows as directly.
+
+use super::codes::Code;
+use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
+use super::heart::{Heart, InFlight};
+use super::position::{Chain, Position};
+use super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
+use super::state::State::{self, *};
+use super::table::TABLE;
+
+const PAIR: PairSettings = PairSettings {
+    acknowledge_policy: AcknowledgePolicy::Received,
+    ping_interval_ms: 1000,
+    ping_timeout_ms: 4000,
+};
+const SETTINGS: Settings = Settings {
+    safeness: SafenessLevel::TwoSafe,
+    durability: DurabilityLevel::Adaptive,
+    auto_primary_alone: false,
+    has_connect_string: true,
+    pair: PAIR,
+};
+const STATES: [State; 7] =
+    [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];
+
+fn position(sequence: u64) -> Position {
+    Position { epoch: 1, sequence, chain: Chain([sequence as u8; 16]) }
+}
+
+fn heart(state: State) -> Heart {
+    let mut heart = Heart::new(state, SETTINGS, [1; 16], position(5), position(5));
+    heart.link = state.is_active().then_some(9);
+    heart
+}
+
+fn answer(effects: &[Effect]) -> Option<Code> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reply { code, .. } => Some(*code),
+        _ => None,
+    })
+}
+
+fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {
+    heart.handle(Event::Command { request: 1, command })
+}
+
+fn with_batch_in_flight(state: State) -> Heart {
+    let mut heart = heart(state);
+    let info =
+        BatchInfo { before: position(5), after: position(6), needs_acknowledgement: true, strict: false };
+    heart.log_end = position(6);
+    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false });
+    heart
+}
+
+#[test]
+fn the_table_has_the_edges_of_the_specification() {
+    assert_eq!(TABLE.len(), 30);
+    for (at, row) in TABLE.iter().enumerate() {
+        let twice =
+            TABLE[at + 1..].iter().any(|other| (other.from, other.trigger) == (row.from, row.trigger));
+        assert!(!twice, "two rows for {} and {:?}", row.from, row.trigger);
+    }
+    for state in STATES {
+        assert!(TABLE.iter().any(|row| row.from == state), "no way out of {state}");
+        assert!(TABLE.iter().any(|row| row.to == state) || state == Offline, "no way into {state}");
+    }
+}
+
+#[test]
+fn what_is_not_in_the_table_is_refused_and_changes_nothing() {
+    let refusals = [
+        (Standalone, Command::SwitchSecondary, Code::SWITCH_FROM_STANDALONE),
+        (Standalone, Command::Connect, Code::NOT_IN_STANDALONE),
+        (Standalone, Command::SetStandalone, Code::ALREADY_STANDALONE),
+        (Standalone, Command::Netcopy, Code::COPY_ONLY_ALONE),
+        (SecondaryActive, Command::SetStandalone, Code::STANDALONE_NOT_ALLOWED),
+        (SecondaryActive, Command::SetSecondaryAlone, Code::REFUSED_IN_STATE),
+        (SecondaryAlone, Command::SwitchSecondary, Code::ALREADY_SECONDARY),
+        (SecondaryAlone, Command::Disconnect, Code::LINK_BROKEN),
+        (SecondaryAlone, Command::Netcopy, Code::NOT_PRIMARY),
+        (PrimaryAlone, Command::SwitchPrimary, Code::ALREADY_PRIMARY),
+        (PrimaryActive, Command::SetSecondaryAlone, Code::REFUSED_IN_STATE),
+        (PrimaryActive, Command::Netcopy, Code::COPY_ONLY_ALONE),
+        (PrimaryActive, Command::Connect, Code::REFUSED_IN_STATE),
+        (PrimaryUncertain, Command::Netcopy, Code::COPY_ONLY_ALONE),
+        (Offline, Command::SetPrimaryAlone, Code::BACKUPSERVER_MODE),
+        (Plain, Command::SetPrimaryAlone, Code::NOT_HOTSTANDBY),
+    ];
+    for (state, what, code) in refusals {
+        let mut heart = heart(state);
+        let effects = command(&mut heart, what);
+        assert_eq!(
+            (answer(&effects), effects.len(), heart.state()),
+            (Some(code), 1, state),
+            "{state} {what:?}"
+        );
+    }
+}
+
+#[test]
+fn r8_set_primary_alone_in_primary_alone_says_already() {
+    let mut heart = heart(PrimaryAlone);
+    assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), Some(Code::SUCCESS));
+    assert_eq!(heart.state(), PrimaryAlone);
+}
+
+#[test]
+fn r9_nothing_changes_the_state_while_a_copy_runs() {
+    for what in
+        [Command::SetStandalone, Command::SetSecondaryAlone, Command::Connect, Command::SwitchSecondary]
+    {
+        let mut heart = heart(PrimaryAlone);
+        assert_eq!(answer(&command(&mut heart, Command::Netcopy)), Some(Code::SUCCESS));
+        assert_eq!(answer(&command(&mut heart, what)), Some(Code::COPY_ACTIVE), "{what:?}");
+    }
+}
+
+#[test]
+fn r3_set_secondary_alone_keeps_what_is_pending() {
+    let mut heart = with_batch_in_flight(PrimaryUncertain);
+    let effects = command(&mut heart, Command::SetSecondaryAlone);
+    assert!(effects.contains(&Effect::KeepPending) && effects.contains(&Effect::Decide(Decision::Abandon)));
+    assert_eq!((heart.state(), heart.decided(), heart.log_end()), (SecondaryAlone, position(5), position(6)));
+}
+
+#[test]
+fn a_promotion_counts_what_is_pending_as_decided() {
+    let mut heart = Heart::new(SecondaryAlone, SETTINGS, [1; 16], position(5), position(6));
+    let effects = command(&mut heart, Command::SetPrimaryAlone);
+    let Some(Effect::Drain { ticket, with_pending: true }) = effects.first().cloned() else {
+        panic!("{effects:?}")
+    };
+    let effects = heart.handle(Event::Drained { ticket, position: position(6) });
+    assert!(effects.contains(&Effect::BeginHistory { position: position(6), epoch: 2 }), "{effects:?}");
+    assert_eq!(heart.state(), PrimaryAlone);
+}
+
+#[test]
+fn a_promotion_that_cannot_be_completed_is_answered() {
+    let mut heart = heart(SecondaryAlone);
+    command(&mut heart, Command::SetPrimaryAlone);
+    let effects = heart.handle(Event::ApplyFailed { detail: "disk".into() });
+    assert_eq!((answer(&effects), heart.state()), (Some(Code::APPLY_FAILED), SecondaryAlone));
+}
+
+#[test]
+fn r2_switch_secondary_alone_needs_a_peer_that_is_level() {
+    let hello = |state, sequence| Hello {
+        database_id: [1; 16],
+        state,
+        position: position(sequence),
+        log_end: position(sequence),
+        pair: PAIR,
+    };
+    for (peer, code, state) in [
+        (Some(hello(SecondaryAlone, 5)), Code::SUCCESS, SecondaryAlone),
+        (Some(hello(SecondaryAlone, 4)), Code::CATCHUP_FIRST, PrimaryAlone),
+        (None, Code::SUCCESS, SecondaryAlone),
+    ] {
+        let mut heart = heart(PrimaryAlone);
+        command(&mut heart, Command::SwitchSecondary);
+        let effects = heart.handle(match peer {
+            Some(hello) => Event::Dialled { link: None, hello },
+            None => Event::DialFailed { code: Code::COMMUNICATION_ERROR, detail: String::new() },
+        });
+        assert_eq!((answer(&effects), heart.state()), (Some(code), state), "{peer:?}");
+    }
+}
+
+#[test]
+fn a_peer_with_a_newer_epoch_makes_the_primary_uncertain_even_with_auto_primary_alone() {
+    let mut heart = heart(PrimaryActive);
+    heart.set_settings(Settings { auto_primary_alone: true, ..SETTINGS });
+    heart.handle(Event::PeerSays { link: 9, message: PeerMessage::Promoted });
+    assert_eq!(heart.state(), PrimaryUncertain);
+    heart.handle(Event::LinkLost { link: 9, why: String::new() });
+    assert_eq!(heart.state(), PrimaryUncertain);
+}
+
+#[test]
+fn events_of_an_old_connection_change_nothing() {
+    let mut heart = heart(PrimaryActive);
+    assert_eq!(heart.handle(Event::LinkLost { link: 8, why: String::new() }), []);
+    assert_eq!(heart.handle(Event::PeerSays { link: 8, message: PeerMessage::Promoted }), []);
+    assert_eq!(heart.state(), PrimaryActive);
+}
+
+#[test]
+fn one_safe_backlog_slows_the_writer_down_instead_of_growing_without_bound() {
+    let mut heart = heart(PrimaryActive);
+    heart.acknowledged = position(5);
+    let far = Position { sequence: 100_000, ..position(6) };
+    let info = BatchInfo { before: position(5), after: far, needs_acknowledgement: false, strict: false };
+    heart.handle(Event::BatchReady(info));
+    assert!(
+        heart
+            .handle(Event::Logged { position: far, durable: false })
+            .contains(&Effect::Decide(Decision::Commit))
+    );
+    let next = Position { sequence: 100_001, ..far };
+    let info = BatchInfo { before: far, after: next, ..info };
+    assert_eq!(heart.handle(Event::BatchReady(info)), [Effect::Hold]);
+    assert_eq!(heart.handle(Event::Acknowledged { position: far }), [Effect::Release]);
+}
+
+#[test]
+fn a_copy_in_the_wrong_direction_is_refused() {
+    let source = Hello {
+        database_id: [1; 16],
+        state: PrimaryAlone,
+        position: position(4),
+        log_end: position(4),
+        pair: PAIR,
+    };
+    let refused = |heart: &mut Heart, hello| {
+        matches!(heart.handle(Event::CopyArrives { hello })[..], [Effect::RefuseCopy { .. }])
+    };
+    assert!(refused(&mut heart(SecondaryAlone), source), "the target is ahead");
+    assert!(
+        refused(&mut heart(PrimaryAlone), Hello { position: position(9), ..source }),
+        "the target is a primary"
+    );
+    assert!(
+        refused(&mut heart(SecondaryActive), Hello { position: position(9), ..source }),
+        "the target is active"
+    );
+    assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
+}

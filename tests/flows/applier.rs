@@ -1,0 +1,197 @@
+//! The secondary applier: what it has logged, applied and acknowledged, under each acknowledge policy.
+
+use actix::prelude::*;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, unbounded};
+use hotstandby::actors::log_writer::{Flushed, LogProgress};
+use hotstandby::actors::secondary_applier::{
+    BatchArrived, Drain, DropPending, Follow, FromApplyThread, SecondaryApplier,
+};
+use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport};
+use hotstandby::hsb::position::Position;
+use hotstandby::hsb::settings::AcknowledgePolicy;
+use hotstandby::storage::batch::{Batch, BatchHeader};
+
+use crate::probes::Record;
+
+struct Stage {
+    record: Record,
+    applier: Addr<SecondaryApplier>,
+    jobs: Receiver<ApplyJob>,
+}
+
+impl Stage {
+    fn new(pending: Option<Batch>) -> Stage {
+        let record = Record::default();
+        let (sender, jobs) = unbounded();
+        let probe = record.probe();
+        let log_writer = (probe.clone().recipient(), probe.clone().recipient(), probe.clone().recipient());
+        let tell = probe.clone().recipient();
+        let applier = SecondaryApplier::new(sender, log_writer, tell, probe.recipient(), pending).start();
+        Stage { record, applier, jobs }
+    }
+
+    async fn follow(&self, policy: AcknowledgePolicy) {
+        self.applier.send(Follow { link: 1, policy, position: Position::ORIGIN }).await.unwrap();
+        assert!(matches!(self.jobs.try_recv(), Ok(ApplyJob::Follow)));
+    }
+
+    async fn arrives(&self, batch: &Batch) {
+        self.applier.send(BatchArrived { link: 1, bytes: batch.bytes.clone() }).await.unwrap();
+    }
+
+    async fn applied(&self, batch: &Batch) {
+        let report = ApplyReport::Applied { position: batch.after, bytes: batch.bytes.len() };
+        self.applier.send(FromApplyThread(report)).await.unwrap();
+    }
+
+    async fn durable(&self, batch: &Batch) {
+        self.applier.send(LogProgress { position: batch.after, durable: true }).await.unwrap();
+    }
+}
+
+fn batch(before: Position, changes: &[u8]) -> Batch {
+    Batch::seal(BatchHeader { before, epoch: 1, count: 1, needs_acknowledgement: true }, changes).unwrap()
+}
+
+#[actix::test]
+async fn received_is_acknowledged_before_the_batch_is_applied() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Received).await;
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    assert_eq!(
+        stage.record.take().await,
+        ["log writer <- append 1, to be acknowledged", "sender <- acknowledge 1"]
+    );
+    stage.applied(&one).await;
+    assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
+}
+
+#[actix::test]
+async fn visible_is_acknowledged_when_the_batch_is_applied() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Visible).await;
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    assert_eq!(stage.record.take().await, ["log writer <- append 1, to be acknowledged"]);
+    stage.applied(&one).await;
+    assert_eq!(stage.record.take().await, ["supervisor <- applied 1", "sender <- acknowledge 1"]);
+}
+
+#[actix::test]
+async fn durable_is_acknowledged_when_applied_and_on_disk_in_either_order() {
+    for applied_first in [true, false] {
+        let stage = Stage::new(None);
+        stage.follow(AcknowledgePolicy::Durable).await;
+        let one = batch(Position::ORIGIN, b"one");
+        stage.arrives(&one).await;
+        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync, to be acknowledged"]);
+        if applied_first {
+            stage.applied(&one).await;
+            assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
+            stage.durable(&one).await;
+        } else {
+            stage.durable(&one).await;
+            assert_eq!(stage.record.take().await, Vec::<String>::new());
+            stage.applied(&one).await;
+        }
+        assert_eq!(stage.record.take().await.last().unwrap(), "sender <- acknowledge 1");
+    }
+}
+
+#[actix::test]
+async fn a_batch_that_does_not_follow_is_refused_and_ends_following() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Received).await;
+    let one = batch(Position::ORIGIN, b"one");
+    let other = batch(batch(Position::ORIGIN, b"other").after, b"two");
+    stage.arrives(&one).await;
+    stage.record.take().await;
+    // Same sequence, other history: only the chain tells.
+    stage.arrives(&other).await;
+    let told = stage.record.take().await;
+    assert!(told.len() == 1 && told[0].starts_with("supervisor <- failed"), "{told:?}");
+    stage.arrives(&batch(one.after, b"two")).await;
+    assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing is taken after that");
+}
+
+#[actix::test]
+async fn batches_that_overtake_the_order_to_follow_are_kept_for_it() {
+    let stage = Stage::new(None);
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing happens before the order");
+    stage.follow(AcknowledgePolicy::Received).await;
+    stage.arrives(&batch(one.after, b"two")).await;
+    let expected = [
+        "log writer <- append 1, to be acknowledged",
+        "sender <- acknowledge 1",
+        "log writer <- append 2, to be acknowledged",
+        "sender <- acknowledge 2",
+    ];
+    assert_eq!(stage.record.take().await, expected);
+}
+
+#[actix::test]
+async fn damaged_bytes_are_refused() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Received).await;
+    let mut bytes = batch(Position::ORIGIN, b"one").bytes.to_vec();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    stage.applier.send(BatchArrived { link: 1, bytes: Bytes::from(bytes) }).await.unwrap();
+    assert_eq!(stage.record.take().await, ["supervisor <- failed: frame checksum differs"]);
+}
+
+#[actix::test]
+async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Received).await;
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    stage.applier.send(Drain { ticket: 5, with_pending: true }).await.unwrap();
+    let told = stage.record.take().await;
+    assert_eq!(told.last().unwrap(), "log writer <- flush and report");
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
+    stage.applier.send(Flushed { ticket: 5 }).await.unwrap();
+    assert_eq!(stage.record.take().await, Vec::<String>::new());
+    let reached = ApplyReport::Reached { ticket: 5, position: one.after };
+    stage.applier.send(FromApplyThread(reached)).await.unwrap();
+    assert_eq!(stage.record.take().await, ["supervisor <- drained 1"]);
+    // Promoted: what the old primary still sends is nobody's.
+    stage.arrives(&batch(one.after, b"two")).await;
+    assert_eq!(stage.record.take().await, Vec::<String>::new());
+}
+
+#[actix::test]
+async fn a_pending_batch_that_the_primary_has_is_applied_without_being_logged_twice() {
+    let one = batch(Position::ORIGIN, b"one");
+    let stage = Stage::new(Some(one.clone()));
+    stage.follow(AcknowledgePolicy::Received).await;
+    stage.arrives(&one.marked(false).unwrap()).await;
+    assert_eq!(stage.record.take().await, ["log writer <- flush", "sender <- acknowledge 1"]);
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
+}
+
+#[actix::test]
+async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
+    let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
+    stage.follow(AcknowledgePolicy::Received).await;
+    stage.arrives(&batch(Position::ORIGIN, b"theirs")).await;
+    let told = stage.record.take().await;
+    assert_eq!(
+        told,
+        [
+            "log writer <- truncate after 0",
+            "log writer <- append 1, to be acknowledged",
+            "sender <- acknowledge 1"
+        ]
+    );
+
+    let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
+    stage.follow(AcknowledgePolicy::Received).await;
+    stage.applier.send(DropPending { position: Position::ORIGIN }).await.unwrap();
+    assert_eq!(stage.record.take().await, ["log writer <- truncate after 0"]);
+}

@@ -1,0 +1,77 @@
+//! The ping monitor, in virtual time.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use hotstandby::actors::ping_monitor::{Heard, PingMonitor, StartPings, StopPings};
+use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
+
+use crate::probes::Record;
+
+const PAIR: PairSettings = PairSettings {
+    acknowledge_policy: AcknowledgePolicy::Received,
+    ping_interval_ms: 1000,
+    ping_timeout_ms: 4000,
+};
+
+fn monitor(record: &Record) -> Addr<PingMonitor> {
+    let probe = record.probe();
+    PingMonitor::new(probe.clone().recipient(), probe.recipient()).start()
+}
+
+#[actix::test]
+async fn silence_is_told_to_the_supervisor_after_the_ping_timeout() {
+    tokio::time::pause();
+    let record = Record::default();
+    let monitor = monitor(&record);
+    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    assert_eq!(record.take().await, ["sender <- Ping"]);
+
+    tokio::time::sleep(Duration::from_millis(3900)).await;
+    let told = record.take().await;
+    assert!(told.iter().all(|line| line == "sender <- Ping") && told.len() >= 3, "{told:?}");
+
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let told = record.take().await;
+    let last = told.last().unwrap();
+    assert!(
+        last.starts_with("supervisor <- link 7 lost: 30555: ping timeout, nothing heard for 400"),
+        "{last}"
+    );
+}
+
+#[actix::test]
+async fn any_message_counts_as_a_sign_of_life() {
+    tokio::time::pause();
+    let record = Record::default();
+    let monitor = monitor(&record);
+    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(3000)).await;
+        monitor.send(Heard { link: 7 }).await.unwrap();
+    }
+    assert!(record.take().await.iter().all(|line| line == "sender <- Ping"));
+
+    // Signs of life on another, older connection do not count.
+    for _ in 0..3 {
+        monitor.send(Heard { link: 6 }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2000)).await;
+    }
+    assert!(record.take().await.iter().any(|line| line.starts_with("supervisor <- link 7 lost")));
+}
+
+#[actix::test]
+async fn a_connection_that_is_not_watched_is_not_missed() {
+    tokio::time::pause();
+    let record = Record::default();
+    let monitor = monitor(&record);
+    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    monitor.send(StopPings).await.unwrap();
+    record.take().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(record.take().await, Vec::<String>::new());
+
+    monitor.send(StartPings { link: 8, pair: PairSettings { ping_timeout_ms: 0, ..PAIR } }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(record.take().await, Vec::<String>::new(), "PingTimeout=0 means no pinging");
+}

@@ -1,0 +1,124 @@
+//! The house rules that a program can check: what the heart may use, how long files and functions are.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MAX_FILE_LINES: usize = 500;
+const MAX_FUNCTION_LINES: usize = 70;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources(below: &str) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    rust_files(&root().join(below), &mut files);
+    files.sort();
+    assert!(!files.is_empty(), "{below} holds no source");
+    let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
+    files.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn the_heart_is_pure() {
+    let forbidden = [
+        "actix",
+        "tokio",
+        "rusqlite",
+        "std::fs",
+        "std::net",
+        "std::time",
+        "std::thread",
+        "std::io",
+        "crate::actors",
+        "crate::storage",
+        "crate::net",
+        "crate::node",
+        "crate::sql",
+        "crate::config",
+        "log::",
+    ];
+    for (name, text) in sources("src/hsb") {
+        for word in forbidden {
+            assert!(!text.contains(word), "{name} uses {word}: the heart has no I/O, clock or runtime");
+        }
+    }
+}
+
+#[test]
+fn storage_and_net_know_nothing_of_states() {
+    for (name, text) in sources("src/storage").into_iter().chain(sources("src/net")) {
+        for word in ["hsb::state", "hsb::table", "hsb::heart", "crate::actors"] {
+            assert!(!text.contains(word), "{name} uses {word}");
+        }
+    }
+    for (name, text) in sources("src/storage") {
+        for word in ["crate::net", "crate::node", "crate::sql"] {
+            assert!(!text.contains(word), "{name} uses {word}: storage is below everything else");
+        }
+    }
+}
+
+#[test]
+fn actix_stays_with_actors_and_node() {
+    for (name, text) in sources("src") {
+        let allowed = name.starts_with("src/actors/") || name.starts_with("src/node/");
+        assert!(allowed || !text.contains("actix::") && !text.contains("actix_rt"), "{name} uses actix");
+    }
+}
+
+#[test]
+fn unsafe_code_stays_in_its_two_places() {
+    for (name, text) in sources("src") {
+        let allowed = name == "src/storage/capture/hook.rs" || name == "src/storage/log/segment.rs";
+        let uses = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe extern"));
+        assert!(allowed || !uses, "{name} has unsafe code");
+    }
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut problems = Vec::new();
+    for (name, text) in sources("src").into_iter().chain(sources("tests")) {
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.len() > MAX_FILE_LINES {
+            problems.push(format!("{name}: {} lines", lines.len()));
+        }
+        for (function, at, length) in functions(&lines) {
+            if length > MAX_FUNCTION_LINES {
+                problems.push(format!("{name}:{at}: {function} has {length} lines"));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "too long:\n{}", problems.join("\n"));
+}
+
+/// Name, first line and length of every function; rustfmt puts the closing brace below the first letter.
+fn functions<'a>(lines: &[&'a str]) -> Vec<(&'a str, usize, usize)> {
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let head = ["fn ", "pub fn ", "pub(super) fn ", "pub(crate) fn ", "async fn ", "pub async fn "];
+        if !head.iter().any(|start| code.starts_with(start)) || code.ends_with(';') {
+            continue;
+        }
+        let close = format!("{}}}", &line[..line.len() - code.len()]);
+        if let Some(length) = lines[at..].iter().position(|line| *line == close) {
+            found.push((code.split('(').next().unwrap(), at + 1, length + 1));
+        }
+    }
+    found
+}
