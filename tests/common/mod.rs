@@ -1,6 +1,7 @@
 //! Helpers of the tests that run real server processes.
 #![allow(dead_code)]
 
+pub mod fixture;
 pub mod proxy;
 
 use std::path::Path;
