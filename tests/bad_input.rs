@@ -1,5 +1,7 @@
 //! What is malformed, forged or out of place is refused with a reason, and the server lives on.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{Read, Write};

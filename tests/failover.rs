@@ -2,6 +2,8 @@
 //!
 //! HSB_FAILOVER_ROUNDS sets the number of crashes for each acknowledge policy, HSB_SEED repeats a run.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::HashMap;
@@ -207,7 +209,7 @@ fn one_round(
     compare(&pair.second, records, round);
     pair.first.start(&[]).unwrap();
     assert_eq!(state(&pair.first), "SECONDARY ALONE", "after a crash");
-    let dialler = if round % 2 == 0 { &pair.first } else { &pair.second };
+    let dialler = if round.is_multiple_of(2) { &pair.first } else { &pair.second };
     dialler.expect("hsb connect").unwrap();
     assert_identical(pair);
     pair.swap();

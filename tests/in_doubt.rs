@@ -1,5 +1,7 @@
 //! Transactions in doubt: the network between the servers fails while an acknowledgement is on its way.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Long statements and silent clients hold nobody up.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};

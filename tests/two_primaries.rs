@@ -1,5 +1,7 @@
 //! Promotion against a live primary, and switches that break: never two primaries that were not asked for.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::{Duration, Instant};
