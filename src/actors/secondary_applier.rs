@@ -251,6 +251,8 @@ impl Handler<Drain> for SecondaryApplier {
             if let Some(batch) = self.pending.take() {
                 self.job(ApplyJob::Apply(batch));
             }
+            // The last batch's mark in the log says that its outcome is open; from here on the database says otherwise.
+            self.job(ApplyJob::Sync);
         }
         self.draining = Some(Draining { ticket, flushed: false, reached: None });
         self.job(ApplyJob::Barrier { ticket });

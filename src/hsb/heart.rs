@@ -28,6 +28,8 @@ pub(super) struct InFlight {
     pub(super) logged: bool,
     pub(super) durable: bool,
     pub(super) acknowledged: bool,
+    /// Logged with the mark that it needs an acknowledgement.
+    pub(super) marked: bool,
 }
 
 /// What a drain of the applier is for.

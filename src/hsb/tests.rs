@@ -49,7 +49,7 @@ fn with_batch_in_flight(state: State) -> Heart {
     let info =
         BatchInfo { before: position(5), after: position(6), needs_acknowledgement: true, strict: false };
     heart.log_end = position(6);
-    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false });
+    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false, marked: true });
     heart
 }
 
@@ -226,4 +226,15 @@ fn a_copy_in_the_wrong_direction_is_refused() {
         "the target is active"
     );
     assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
+}
+
+/// Its mark in the log says "in doubt"; only the database on disk will say otherwise after a power cut.
+#[test]
+fn what_was_in_doubt_is_committed_durably() {
+    for decision in [Command::SetPrimaryAlone, Command::SetStandalone] {
+        let effects = command(&mut with_batch_in_flight(PrimaryUncertain), decision);
+        assert!(effects.contains(&Effect::Decide(Decision::CommitAlone)), "{effects:?}");
+    }
+    let effects = with_batch_in_flight(PrimaryActive).handle(Event::Acknowledged { position: position(6) });
+    assert!(effects.contains(&Effect::Decide(Decision::Commit)), "{effects:?}");
 }

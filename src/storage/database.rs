@@ -117,6 +117,21 @@ impl Database {
         Ok(connection)
     }
 
+    /// Puts what was committed on disk. A failure ends the process, like that of any sync: what is on disk is unknown.
+    pub fn sync(&self) {
+        let mut wal = self.path.as_os_str().to_owned();
+        wal.push("-wal");
+        let synced = std::fs::File::open(Path::new(&wal)).and_then(|wal| wal.sync_all());
+        if let Err(error) = synced
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::error!(
+                "the database cannot be synced: {error}; stopping, recovery follows at the next start"
+            );
+            std::process::abort();
+        }
+    }
+
     /// Grows whenever the schema changed; prepared descriptions made before are stale.
     pub fn schema_generation(&self) -> u64 {
         self.schema_generation.load(Ordering::Acquire)

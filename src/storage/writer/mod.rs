@@ -279,8 +279,11 @@ impl Writer {
             }
         };
         match self.submit_and_wait(sealed, members) {
-            Decision::Commit => {
+            decision @ (Decision::Commit | Decision::CommitAlone) => {
                 let (after, schema_changed) = core.commit();
+                if decision == Decision::CommitAlone {
+                    self.database.sync();
+                }
                 self.queue.advance(after);
                 if schema_changed {
                     self.database.schema_changed();
