@@ -312,38 +312,3 @@ impl Heart {
         self.go(Trigger::PeerPromoted);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hsb::event::{Command, Event};
-    use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel, Settings};
-
-    fn secondary() -> Heart {
-        let pair = PairSettings {
-            acknowledge_policy: AcknowledgePolicy::Received,
-            ping_interval_ms: 1000,
-            ping_timeout_ms: 4000,
-        };
-        let settings = Settings {
-            safeness: SafenessLevel::TwoSafe,
-            durability: DurabilityLevel::Adaptive,
-            auto_primary_alone: false,
-            has_connect_string: true,
-            pair,
-        };
-        Heart::new(State::SecondaryAlone, settings, [1; 16], Position::ORIGIN, Position::ORIGIN)
-    }
-
-    /// An operator who waits for a promotion hears that it is impossible; the server takes further commands.
-    #[test]
-    fn a_change_that_cannot_be_applied_ends_a_promotion_with_an_answer() {
-        let mut heart = secondary();
-        heart.handle(Event::Command { request: 7, command: Command::SetPrimaryAlone });
-        let effects = heart.handle(Event::ApplyFailed { detail: "Insert into t".into() });
-        let answered =
-            |effect: &Effect| matches!(effect, Effect::Reply { request: 7, code: Code::APPLY_FAILED, .. });
-        assert!(effects.iter().any(answered), "{effects:?}");
-        assert_eq!((heart.busy(), heart.state()), (None, State::SecondaryAlone));
-    }
-}

@@ -154,6 +154,8 @@ async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
     let told = stage.record.take().await;
     assert_eq!(told.last().unwrap(), "log writer <- flush and report");
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Follow)));
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Sync)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
     stage.applier.send(Flushed { ticket: 5 }).await.unwrap();
     assert_eq!(stage.record.take().await, Vec::<String>::new());

@@ -319,5 +319,5 @@ async fn ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
         "{told:#?}"
     );
     stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
-    stage.expect(&["writer <- Commit"]).await;
+    stage.expect(&["writer <- CommitAlone"]).await;
 }
