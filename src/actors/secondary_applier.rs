@@ -235,7 +235,7 @@ impl SecondaryApplier {
         }
         if let Err(detail) = self.receive(bytes) {
             self.following = None;
-            self.supervisor.do_send(ApplierSays::Failed { detail });
+            self.supervisor.do_send(ApplierSays::Unusable { link, detail });
         }
     }
 }

@@ -108,7 +108,7 @@ codes! {
     DICTIONARY_ACTIVE = 10046, "55006", "A data dictionary operation is active.";
     REPLICATED_ABORTED = 10047, "40001", "The transaction was aborted because the server is no longer the primary (switch or failover); repeat it at the new primary.";
     REMOTE_NOT_SECONDARY = 10049, "55000", "The remote server is not a secondary.";
-    APPLY_FAILED = 10080, "XX001", "The secondary cannot execute an operation that it received.";
+    APPLY_FAILED = 10080, "XX001", "The secondary cannot execute an operation that it received: its database differs from the primary's. Copy the primary's database to it with 'hsb netcopy'.";
     DATABASE_CORRUPT = 10081, "XX001", "The database file is incomplete or corrupt.";
     BACKUP_ABORTED = 10082, "57014", "The backup was aborted.";
     COMMIT_SENT = 10083, "55000", "The transaction cannot be aborted: its commit was already sent to the secondary.";

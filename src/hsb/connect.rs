@@ -237,6 +237,7 @@ impl Heart {
     pub(super) fn apply_failed(&mut self, detail: String) {
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
+        self.damaged = true;
         self.break_off(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
         if self.state == State::SecondaryActive {

@@ -141,6 +141,8 @@ pub struct Heart {
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
+    /// A change that the primary made does not fit this database: it must not become a primary without it.
+    pub(super) damaged: bool,
     next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
     timer: u64,
@@ -173,6 +175,7 @@ impl Heart {
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
+            damaged: false,
             next_number: 0,
             timer: 0,
             ticket: 0,

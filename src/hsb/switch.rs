@@ -273,6 +273,7 @@ impl Heart {
             self.decided = position;
             self.log_end = position;
             self.pending = false;
+            self.damaged = false;
             self.effects.push(Effect::ForgetPending);
             self.go(Trigger::CopyArrived);
         } else {

@@ -145,6 +145,26 @@ fn a_promotion_that_cannot_be_completed_is_answered() {
 }
 
 #[test]
+fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy() {
+    let mut heart = heart(SecondaryActive);
+    heart.handle(Event::ApplyFailed { detail: "table t, key 1".into() });
+    assert_eq!(heart.state(), SecondaryAlone);
+    for what in [Command::SetPrimaryAlone, Command::SetStandalone, Command::SwitchPrimary] {
+        assert_eq!(answer(&command(&mut heart, what)), Some(Code::APPLY_FAILED), "{what:?}");
+    }
+    let hello = Hello {
+        database_id: [1; 16],
+        state: PrimaryAlone,
+        position: position(9),
+        log_end: position(9),
+        pair: PAIR,
+    };
+    heart.handle(Event::CopyArrives { hello });
+    heart.handle(Event::CopyReceived { opened: Some(([1; 16], position(9))) });
+    assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
+}
+
+#[test]
 fn r2_switch_secondary_alone_needs_a_peer_that_is_level() {
     let hello = |state, sequence| Hello {
         database_id: [1; 16],
