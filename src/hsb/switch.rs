@@ -244,13 +244,15 @@ impl Heart {
             State::SecondaryAlone if same_database && self.decided.progress() > hello.position.progress() => {
                 Some(Code::NOT_SYNCHRONIZED)
             }
+            // An unrelated database is not overwritten by a slip in a connect string.
+            State::SecondaryAlone if !same_database => Some(Code::DIFFERENT_DATABASE),
             State::SecondaryAlone => None,
             _ => Some(Code::REMOTE_NOT_SECONDARY),
         };
         match refusal {
             Some(code) => {
                 let detail = format!(
-                    "The target is {} at {}, the source at {}.",
+                    "The target is {} at {}, the source at {}. To have the target's database replaced all the same, start the target with 'solid -x backupserver'.",
                     self.state, self.decided, hello.position
                 );
                 self.effects.push(Effect::RefuseCopy { code, detail });

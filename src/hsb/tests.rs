@@ -245,6 +245,9 @@ fn a_copy_in_the_wrong_direction_is_refused() {
         refused(&mut heart(SecondaryActive), Hello { position: position(9), ..source }),
         "the target is active"
     );
+    let stranger = Hello { database_id: [2; 16], position: position(9), ..source };
+    assert!(refused(&mut heart(SecondaryAlone), stranger), "the target holds an unrelated database");
+    assert!(!refused(&mut heart(Offline), stranger), "-x backupserver says that it may be replaced");
     assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
 }
 

@@ -60,6 +60,11 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
+    let address = parameters.listen();
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
+        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
+        ServerError::with(Code::SERVER_NOT_FOUND, detail)
+    })?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     if offline && database.exists() {
@@ -70,11 +75,6 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    let address = parameters.listen();
-    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    })?;
     Building::new(parameters, database, log, state).build(recovered, listener, lock)
 }
 

@@ -52,7 +52,7 @@ impl Database {
     ) -> Result<(), ServerError> {
         let building = self.beside("creating");
         let failed = |error: std::io::Error| cannot_open(&self.path, &error);
-        files::remove_if_there(&building).map_err(failed)?;
+        files::create_private(&building).map_err(failed)?;
         let connection = Connection::open(&building)?;
         connection.pragma_update(None, "page_size", page_size)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
