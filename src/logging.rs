@@ -8,6 +8,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,7 +32,7 @@ pub fn start(directory: &Path, also_stderr: bool) -> Result<(), ServerError> {
 
 fn open(directory: &Path) -> Result<File, ServerError> {
     let path = directory.join(FILE_NAME);
-    OpenOptions::new().create(true).append(true).open(&path).map_err(|error| {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(|error| {
         ServerError::with(Code::OPERATION_FAILED, format!("{} cannot be opened: {error}.", path.display()))
     })
 }

@@ -2,6 +2,8 @@
 //!
 //! HSB_FAILOVER_ROUNDS sets the number of crashes for each acknowledge policy, HSB_SEED repeats a run.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::HashMap;
@@ -207,7 +209,7 @@ fn one_round(
     compare(&pair.second, records, round);
     pair.first.start(&[]).unwrap();
     assert_eq!(state(&pair.first), "SECONDARY ALONE", "after a crash");
-    let dialler = if round % 2 == 0 { &pair.first } else { &pair.second };
+    let dialler = if round.is_multiple_of(2) { &pair.first } else { &pair.second };
     dialler.expect("hsb connect").unwrap();
     assert_identical(pair);
     pair.swap();
@@ -240,4 +242,20 @@ fn users_survive_a_failover() {
     anna.host("127.0.0.1").port(pair.second.port).user("anna").password("anna-secret").dbname("solid");
     anna.connect(postgres::NoTls).unwrap();
     assert_ne!(ADMINISTRATOR.0, "anna");
+}
+
+/// A server that steps down and takes over again goes on from where it was, not from where it was last a secondary.
+#[test]
+fn stepping_down_and_taking_over_again_keeps_the_position() {
+    let (_root, pair) = connected_pair("");
+    create_tables(&pair.first);
+    pair.first.expect("hsb disconnect").unwrap();
+    pair.first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    let before = common::position(&pair.first);
+    pair.first.expect("hsb set secondary alone").unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert_eq!(common::position(&pair.first), before);
+    sql(&pair.first).batch_execute("INSERT INTO t VALUES (1, 1, 'after')").unwrap();
+    pair.second.expect("hsb connect").unwrap();
+    assert_identical(&pair);
 }

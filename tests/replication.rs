@@ -309,3 +309,28 @@ fn sessions_that_come_during_a_netcopy_do_not_go_on_reading_the_old_database() {
     assert!(session.unwrap().query("SELECT count(*) FROM t", &[]).is_err());
     assert_eq!(ids(second), BTreeSet::from([1]));
 }
+
+#[test]
+fn a_damaged_database_is_replaced_by_netcopy() {
+    let Running { mut pair, _directory } = running("");
+    pair.first
+        .sql()
+        .unwrap()
+        .batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .unwrap();
+    pair.second.kill();
+    let file = pair.second.database_file();
+    std::fs::write(&file, vec![0xa5; 8192]).unwrap();
+    std::fs::remove_file(file.with_extension("db-wal")).unwrap();
+    assert!(pair.second.start(&[]).is_err(), "nobody gets to see a damaged database");
+
+    pair.second.start(&["-x", "backupserver"]).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), vec![0xa5; 8192], "it is left alone until the copy is there");
+    pair.first.expect("hsb set primary alone").unwrap();
+    pair.first.sql().unwrap().batch_execute("INSERT INTO t VALUES (2)").unwrap();
+    pair.first.expect("hsb netcopy").unwrap();
+    pair.first.wait_for("hsb status copy", "SUCCESS").unwrap();
+    pair.connect().unwrap();
+    assert_same(&pair, "after the copy");
+    assert_eq!(ids(&pair.second), BTreeSet::from([1, 2]));
+}

@@ -33,7 +33,8 @@ fn document() -> String {
         "# States and transitions\n\nGenerated from `src/hsb/table.rs`; a test keeps it true. What is not in here does not happen.\n\n```mermaid\nstateDiagram-v2\n",
     );
     for row in TABLE {
-        writeln!(text, "    {} --> {}: {}", identifier(row.from), identifier(row.to), words(row.trigger)).unwrap();
+        writeln!(text, "    {} --> {}: {}", identifier(row.from), identifier(row.to), words(row.trigger))
+            .unwrap();
     }
     text.push_str("```\n\n| from | command or event | to | logged as |\n|---|---|---|---|\n");
     for row in TABLE {
@@ -49,5 +50,8 @@ fn the_document_shows_the_table() {
         std::fs::write(path, document()).unwrap();
     }
     let there = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(there == document(), "docs/states.md is out of date: UPDATE_DOCS=1 cargo test --test states_document");
+    assert!(
+        there == document(),
+        "docs/states.md is out of date: UPDATE_DOCS=1 cargo test --test states_document"
+    );
 }

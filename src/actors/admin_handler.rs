@@ -75,6 +75,9 @@ const HELP: &[(&str, &str)] = &[
     ("shutdown [force]", "end this server; force: even with a transaction whose outcome is open"),
 ];
 
+const INFO_OPTIONS: &str =
+    "It reads: info option …, with uptime, version, name, numusers, numtrans, dbsize, hsbstate.";
+
 type Rows = Result<Answer, ServerError>;
 
 impl AdminHandler {
@@ -85,7 +88,8 @@ impl AdminHandler {
 
     /// The answer, or the command that the supervisor has to answer.
     fn answer(&self, text: &str, may_administrate: bool) -> Result<Rows, Command> {
-        let lower = text.trim().to_ascii_lowercase();
+        let text = text.trim().trim_end_matches(';').trim_end();
+        let lower = text.to_ascii_lowercase();
         let words: Vec<&str> = lower.split_whitespace().collect();
         let answer = match words.as_slice() {
             ["hsb" | "hotstandby", rest @ ..] => return self.hsb(rest),
@@ -98,6 +102,7 @@ impl AdminHandler {
             }
             ["errorcode", "all"] => Ok(crate::hsb::codes::TABLE.iter().map(code_row).collect()),
             ["errorcode", number] => error_code(number),
+            ["info"] => Err(ServerError::with(Code::INVALID_ARGUMENT, INFO_OPTIONS)),
             ["info", options @ ..] => Ok(options.iter().map(|option| (0, self.info(option))).collect()),
             ["userlist"] => Ok(self.user_list()),
             ["parameter", ..] | ["describe", "parameter", ..] | ["save", "parameters", ..] => {
@@ -176,11 +181,19 @@ impl AdminHandler {
         } else if now.state.is_primary() {
             lines.push("secondary   not connected".into());
         }
-        let pair = settings.pair.acknowledge_policy;
         lines.push(format!(
-            "safeness    {:?}, acknowledged when {pair:?}, durability {:?}",
-            settings.safeness, settings.durability
+            "safeness    {}, 2SafeAckPolicy {}, DurabilityLevel {}, AutoPrimaryAlone {}",
+            settings.safeness,
+            settings.pair.acknowledge_policy,
+            settings.durability,
+            if settings.auto_primary_alone { "yes" } else { "no" },
         ));
+        if let Some(peer) = self.targets.parameters.connect() {
+            lines.push(format!("peer        {peer}"));
+        }
+        if now.state == State::PrimaryUncertain {
+            lines.push("next        'hsb set primary alone' to go on without the secondary, or 'hsb connect' when it is back".into());
+        }
         lines.into_iter().map(|line| (0, line)).collect()
     }
 

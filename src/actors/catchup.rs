@@ -158,7 +158,7 @@ fn explain(from: Position, error: &LogReadError) -> (Code, String) {
         LogReadError::NotThere => (Code::LOG_TOO_SHORT, format!("The secondary is at {from}.")),
         LogReadError::Diverged { parted_at } => {
             let detail = format!(
-                "The secondary is at {from}; the histories parted at {parted_at} or before. Keep the database that is right and copy it to the other server with 'hsb netcopy'."
+                "The secondary is at {from}; the histories parted at {parted_at} or before. Keep the database that is right, start the other server with 'solid -x backupserver' and copy with 'hsb netcopy'."
             );
             (Code::NOT_SYNCHRONIZED, detail)
         }

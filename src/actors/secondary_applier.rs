@@ -235,7 +235,7 @@ impl SecondaryApplier {
         }
         if let Err(detail) = self.receive(bytes) {
             self.following = None;
-            self.supervisor.do_send(ApplierSays::Failed { detail });
+            self.supervisor.do_send(ApplierSays::Unusable { link, detail });
         }
     }
 }
@@ -246,10 +246,13 @@ impl Handler<Drain> for SecondaryApplier {
         if with_pending {
             // The node takes over: what still arrives belongs to nobody.
             self.following = None;
+            // It may have been a primary since a batch was last applied: the position to go on from is in the database.
+            self.job(ApplyJob::Follow);
             if let Some(batch) = self.pending.take() {
-                self.job(ApplyJob::Follow);
                 self.job(ApplyJob::Apply(batch));
             }
+            // The last batch's mark in the log says that its outcome is open; from here on the database says otherwise.
+            self.job(ApplyJob::Sync);
         }
         self.draining = Some(Draining { ticket, flushed: false, reached: None });
         self.job(ApplyJob::Barrier { ticket });

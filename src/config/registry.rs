@@ -140,7 +140,7 @@ const CONNECT: Kind = Kind::Address { optional: true };
 const PERIOD: Kind = Kind::Number { minimum: 10, maximum: DAY_MS, unit: Unit::Milliseconds };
 
 registry! {
-    Listen: "Com", "Listen", "tcp 1964", Immediate, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine.";
+    Listen: "Com", "Listen", "tcp 1964", Startup, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine.";
     MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused.";
     ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a network read that has begun may take, in milliseconds; 0: for ever.";
 

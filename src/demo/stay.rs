@@ -53,7 +53,7 @@ A failover by hand: kill the primary, promote the secondary, bring the old one b
   {program} -c {directory}/first &
   {}
 
-The roles exchanged in order:
+The roles exchanged back, in order:
   {}
 
 Stop both, the secondary first:

@@ -63,11 +63,11 @@ codes! {
     SECONDARY_NO_CONNECTIONS = 14520, "57P03", "The server is a secondary that takes no connections now; connect to the primary.";
     COPY_DIRECTORY_MISSING = 14522, "22023", "No copy directory is given: name one in the command or set HotStandby.CopyDirectory.";
     SWITCH_ACTIVE = 14523, "55000", "A switch is already running; wait until 'hsb status switch' says that it has ended.";
-    DIFFERENT_DATABASE = 14524, "55000", "The two servers hold different databases (their ids differ); copy one to the other with 'hsb netcopy'.";
+    DIFFERENT_DATABASE = 14524, "55000", "The two servers hold different databases (their ids differ). To make one a copy of the other, start it with 'solid -x backupserver' and give 'hsb netcopy' at the other.";
     NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized.";
     INVALID_ARGUMENT = 14526, "22023", "The command or its argument is not valid; 'help' lists the commands.";
     NOT_HOTSTANDBY = 14527, "55000", "This is not a HotStandby server; set HotStandby.HSBEnabled=yes in solid.ini and start again.";
-    BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep and copy it to the other with 'hsb netcopy'.";
+    BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep, start the other with 'solid -x backupserver' and copy with 'hsb netcopy'.";
     TIMED_OUT = 14529, "57014", "The operation timed out.";
     ALREADY_PRIMARY = 14535, "55000", "The server is already a primary.";
     ALREADY_SECONDARY = 14536, "55000", "The server is already a secondary.";
@@ -85,7 +85,7 @@ codes! {
     SWITCH_FROM_STANDALONE = 14548, "55000", "A STANDALONE server cannot switch; use 'hsb set secondary alone' or 'hsb set primary alone'.";
     TRANSACTION_ACTIVE = 14549, "55000", "A HotStandby transaction is active: set the server alone or switch before shutting down.";
     CONNECT_WHILE_CONNECTED = 14550, "55000", "HotStandby.Connect can be changed only while the servers are not connected.";
-    BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server waits for a netcopy and takes no connections.";
+    BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server waits for a netcopy and takes no connections; run 'hsb netcopy' at the primary.";
     BOTH_PRIMARY = 14700, "55000", "Rejected: both servers are primaries; set one of them secondary first.";
     BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; compare 'hsb logpos' and set one of them primary first.";
     CATCHUP_ACTIVE = 14702, "55000", "Rejected while servers are connecting or catchup is running; wait until 'hsb status connect' says CONNECTED.";
@@ -108,7 +108,7 @@ codes! {
     DICTIONARY_ACTIVE = 10046, "55006", "A data dictionary operation is active.";
     REPLICATED_ABORTED = 10047, "40001", "The transaction was aborted because the server is no longer the primary (switch or failover); repeat it at the new primary.";
     REMOTE_NOT_SECONDARY = 10049, "55000", "The remote server is not a secondary.";
-    APPLY_FAILED = 10080, "XX001", "The secondary cannot execute an operation that it received.";
+    APPLY_FAILED = 10080, "XX001", "The secondary cannot execute an operation that it received: its database differs from the primary's. Copy the primary's database to it with 'hsb netcopy'.";
     DATABASE_CORRUPT = 10081, "XX001", "The database file is incomplete or corrupt.";
     BACKUP_ABORTED = 10082, "57014", "The backup was aborted.";
     COMMIT_SENT = 10083, "55000", "The transaction cannot be aborted: its commit was already sent to the secondary.";

@@ -8,10 +8,15 @@ use super::table::Trigger;
 
 impl Heart {
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
+        use Command::{SetPrimaryAlone, SetStandalone, SwitchPrimary};
         let refusal = match self.state {
             State::Plain => Some(Code::NOT_HOTSTANDBY),
             State::Offline => Some(Code::BACKUPSERVER_MODE),
             _ if self.shutting_down => Some(Code::SHUTTING_DOWN),
+            // It lacks what the primary has committed; a netcopy makes it whole.
+            _ if self.damaged && matches!(command, SetPrimaryAlone | SetStandalone | SwitchPrimary) => {
+                Some(Code::APPLY_FAILED)
+            }
             _ => self.busy(),
         };
         if let Some(code) = refusal {

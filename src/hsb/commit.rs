@@ -27,7 +27,9 @@ impl Heart {
             self.effects.push(Effect::Hold);
         } else {
             self.log_end = info.after;
-            self.in_flight = Some(InFlight { info, logged: false, durable: false, acknowledged: false });
+            let marked = info.needs_acknowledgement;
+            self.in_flight =
+                Some(InFlight { info, logged: false, durable: false, acknowledged: false, marked });
             self.effects.push(Effect::Log { sync: info.strict });
             if self.state == State::PrimaryActive {
                 self.effects.push(Effect::Send);
@@ -97,7 +99,9 @@ impl Heart {
         if batch.logged && safe && settled && (batch.durable || !batch.info.strict) {
             self.in_flight = None;
             self.decided = batch.info.after;
-            self.effects.push(Effect::Decide(Decision::Commit));
+            let alone = batch.marked && !batch.acknowledged;
+            let decision = if alone { Decision::CommitAlone } else { Decision::Commit };
+            self.effects.push(Effect::Decide(decision));
             self.nothing_in_flight();
         }
     }

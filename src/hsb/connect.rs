@@ -237,22 +237,33 @@ impl Heart {
     pub(super) fn apply_failed(&mut self, detail: String) {
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        if let Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request })
-        | Phase::Meeting { request: Some(request), .. } = phase
-        {
-            self.reply(request, code, format!("{} {detail}", code.text()));
-        }
-        if let Phase::Draining(AfterDrain::Answer { link, .. }) = phase {
-            self.effects.push(Effect::TurnAway { link, code, detail: detail.clone() });
-        }
-        if matches!(phase, Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. })) {
-            self.switch_status = SwitchStatus::Failed(code);
-        }
+        self.damaged = true;
+        self.break_off(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
         if self.state == State::SecondaryActive {
             self.go(Trigger::ApplyFailed);
         }
+    }
+
+    /// Ends what is under way on the connection or with the applier, and tells whoever waits for it.
+    pub(super) fn break_off(&mut self, code: Code, why: &str) {
+        match self.phase {
+            // These do not depend on either.
+            Phase::Dialling { .. } | Phase::Demoting { .. } | Phase::CopyingOut | Phase::CopyingIn => return,
+            Phase::HandingOver { .. } | Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. }) => {
+                self.switch_status = SwitchStatus::Failed(code);
+            }
+            Phase::Meeting { request: Some(request), .. }
+            | Phase::Leaving { request: Some(request), .. }
+            | Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request }) => {
+                self.reply(request, code, format!("{} {why}", code.text()));
+            }
+            Phase::Draining(AfterDrain::Answer { link, .. }) => {
+                self.effects.push(Effect::TurnAway { link, code, detail: why.to_owned() });
+            }
+            _ => {}
+        }
+        self.phase = Phase::Idle;
     }
 
     pub(super) fn link_lost(&mut self, link: LinkId, why: &str) {

@@ -114,6 +114,9 @@ pub struct BatchInfo {
 pub enum Decision {
     /// It is part of the history.
     Commit,
+    /// It is, by this node's word alone, though the mark in the log says that the secondary's is needed: the database
+    /// has to be on disk before the answer, or a power cut would leave it in doubt again.
+    CommitAlone,
     /// It was never sent: rolled back, and this is why.
     Reject(Code),
     /// Its outcome stays open; this node stops being the primary and keeps it in the log.

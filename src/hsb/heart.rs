@@ -28,6 +28,8 @@ pub(super) struct InFlight {
     pub(super) logged: bool,
     pub(super) durable: bool,
     pub(super) acknowledged: bool,
+    /// Logged with the mark that it needs an acknowledgement.
+    pub(super) marked: bool,
 }
 
 /// What a drain of the applier is for.
@@ -139,6 +141,8 @@ pub struct Heart {
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
+    /// A change that the primary made does not fit this database: it must not become a primary without it.
+    pub(super) damaged: bool,
     next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
     timer: u64,
@@ -171,6 +175,7 @@ impl Heart {
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
+            damaged: false,
             next_number: 0,
             timer: 0,
             ticket: 0,
@@ -271,6 +276,16 @@ impl Heart {
         }
         if matches!(row.to, State::PrimaryAlone | State::Standalone) {
             self.decide_alone();
+        }
+        self.abandon_at_shutdown();
+    }
+
+    /// A server that loses its peer while it goes down must not wait for a decision: what is in doubt stays pending
+    /// in the log (R7).
+    fn abandon_at_shutdown(&mut self) {
+        let in_doubt = self.in_flight.is_none_or(|batch| batch.info.needs_acknowledgement);
+        if self.shutting_down && self.state == State::PrimaryUncertain && in_doubt {
+            self.stop_being_primary();
         }
     }
 

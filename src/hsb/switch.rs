@@ -167,12 +167,13 @@ impl Heart {
     }
 
     pub(super) fn peer_disconnected(&mut self) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.close(None);
-        match phase {
-            Phase::Leaving { trigger, request } => self.left(trigger, request),
-            _ if self.state == State::SecondaryActive => self.go(Trigger::Disconnect),
-            _ => {}
+        if let Phase::Leaving { trigger, request } = self.phase {
+            return self.left(trigger, request);
+        }
+        self.break_off(Code::LINK_BROKEN, "The other server has disconnected.");
+        if self.state == State::SecondaryActive {
+            self.go(Trigger::Disconnect);
         }
     }
 
@@ -243,13 +244,15 @@ impl Heart {
             State::SecondaryAlone if same_database && self.decided.progress() > hello.position.progress() => {
                 Some(Code::NOT_SYNCHRONIZED)
             }
+            // An unrelated database is not overwritten by a slip in a connect string.
+            State::SecondaryAlone if !same_database => Some(Code::DIFFERENT_DATABASE),
             State::SecondaryAlone => None,
             _ => Some(Code::REMOTE_NOT_SECONDARY),
         };
         match refusal {
             Some(code) => {
                 let detail = format!(
-                    "The target is {} at {}, the source at {}.",
+                    "The target is {} at {}, the source at {}. To have the target's database replaced all the same, start the target with 'solid -x backupserver'.",
                     self.state, self.decided, hello.position
                 );
                 self.effects.push(Effect::RefuseCopy { code, detail });
@@ -272,6 +275,7 @@ impl Heart {
             self.decided = position;
             self.log_end = position;
             self.pending = false;
+            self.damaged = false;
             self.effects.push(Effect::ForgetPending);
             self.go(Trigger::CopyArrived);
         } else {

@@ -49,7 +49,7 @@ fn with_batch_in_flight(state: State) -> Heart {
     let info =
         BatchInfo { before: position(5), after: position(6), needs_acknowledgement: true, strict: false };
     heart.log_end = position(6);
-    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false });
+    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false, marked: true });
     heart
 }
 
@@ -145,6 +145,26 @@ fn a_promotion_that_cannot_be_completed_is_answered() {
 }
 
 #[test]
+fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy() {
+    let mut heart = heart(SecondaryActive);
+    heart.handle(Event::ApplyFailed { detail: "table t, key 1".into() });
+    assert_eq!(heart.state(), SecondaryAlone);
+    for what in [Command::SetPrimaryAlone, Command::SetStandalone, Command::SwitchPrimary] {
+        assert_eq!(answer(&command(&mut heart, what)), Some(Code::APPLY_FAILED), "{what:?}");
+    }
+    let hello = Hello {
+        database_id: [1; 16],
+        state: PrimaryAlone,
+        position: position(9),
+        log_end: position(9),
+        pair: PAIR,
+    };
+    heart.handle(Event::CopyArrives { hello });
+    heart.handle(Event::CopyReceived { opened: Some(([1; 16], position(9))) });
+    assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
+}
+
+#[test]
 fn r2_switch_secondary_alone_needs_a_peer_that_is_level() {
     let hello = |state, sequence| Hello {
         database_id: [1; 16],
@@ -225,6 +245,9 @@ fn a_copy_in_the_wrong_direction_is_refused() {
         refused(&mut heart(SecondaryActive), Hello { position: position(9), ..source }),
         "the target is active"
     );
+    let stranger = Hello { database_id: [2; 16], position: position(9), ..source };
+    assert!(refused(&mut heart(SecondaryAlone), stranger), "the target holds an unrelated database");
+    assert!(!refused(&mut heart(Offline), stranger), "-x backupserver says that it may be replaced");
     assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
 }
 
@@ -256,4 +279,15 @@ fn a_peer_that_waits_for_a_drain_that_fails_is_turned_away() {
     arrival(&mut heart, PrimaryAlone);
     let effects = heart.handle(Event::ApplyFailed { detail: "row".into() });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::TurnAway { link: 3, .. })), "{effects:?}");
+}
+
+/// Its mark in the log says "in doubt"; only the database on disk will say otherwise after a power cut.
+#[test]
+fn what_was_in_doubt_is_committed_durably() {
+    for decision in [Command::SetPrimaryAlone, Command::SetStandalone] {
+        let effects = command(&mut with_batch_in_flight(PrimaryUncertain), decision);
+        assert!(effects.contains(&Effect::Decide(Decision::CommitAlone)), "{effects:?}");
+    }
+    let effects = with_batch_in_flight(PrimaryActive).handle(Event::Acknowledged { position: position(6) });
+    assert!(effects.contains(&Effect::Decide(Decision::Commit)), "{effects:?}");
 }

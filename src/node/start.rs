@@ -60,21 +60,21 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
+    let address = parameters.listen();
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
+        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
+        ServerError::with(Code::SERVER_NOT_FOUND, detail)
+    })?;
     copy::finish_swap(&database, &log)?;
-    let offline = options.backup_server && !database.exists();
-    if options.backup_server && !offline {
-        log::warn!("-x backupserver: there is a database already; starting with it");
+    let offline = options.backup_server;
+    if offline && database.exists() {
+        log::warn!("-x backupserver: the database that is here is left alone until a netcopy replaces it");
     }
     if !offline && !database.exists() {
         create(&database, &parameters, options.administrator)?;
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    let address = parameters.listen();
-    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    })?;
     Building::new(parameters, database, log, state).build(recovered, listener, lock)
 }
 
@@ -219,6 +219,7 @@ impl Building {
         listener: TcpListener,
         lock: File,
     ) -> Result<Node, ServerError> {
+        let is_open = recovered.is_some();
         let (heart, pending) = self.heart(recovered.as_ref());
         let log = recovered
             .as_ref()
@@ -230,7 +231,7 @@ impl Building {
         let mut threads = vec![system_thread];
         threads.push(this.start_log_thread(log_writer, &wiring.targets)?);
         threads.push(this.start_apply_thread(applier, &wiring.targets)?);
-        if this.database.exists() {
+        if is_open {
             wiring.storage.attach_writer()?;
         }
         storage::start_checkpointer(&wiring.storage, wiring.targets.supervisor.clone().recipient())?;

@@ -12,6 +12,7 @@ use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::error::ServerError;
 use crate::hsb::position::Position;
+use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::sql::{access, functions};
 use crate::storage::checkpoint;
@@ -58,7 +59,8 @@ pub(super) fn start_checkpointer(
     start::spawn("checkpoint", move || {
         while checkpointed.connected() {
             std::thread::sleep(CHECKPOINT_INTERVAL);
-            if storage.database.exists() && checkpoint::is_due(&storage.database) {
+            let is_open = storage.status.state() != State::Offline;
+            if is_open && checkpoint::is_due(&storage.database) {
                 match checkpoint_now(&storage) {
                     Ok(position) => checkpointed.do_send(Checkpointed(position)),
                     Err(error) => log::warn!("checkpoint: {error}"),

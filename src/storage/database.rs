@@ -52,7 +52,7 @@ impl Database {
     ) -> Result<(), ServerError> {
         let building = self.beside("creating");
         let failed = |error: std::io::Error| cannot_open(&self.path, &error);
-        files::remove_if_there(&building).map_err(failed)?;
+        files::create_private(&building).map_err(failed)?;
         let connection = Connection::open(&building)?;
         connection.pragma_update(None, "page_size", page_size)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -115,6 +115,21 @@ impl Database {
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_prepared_statement_cache_capacity(512);
         Ok(connection)
+    }
+
+    /// Puts what was committed on disk. A failure ends the process, like that of any sync: what is on disk is unknown.
+    pub fn sync(&self) {
+        let mut wal = self.path.as_os_str().to_owned();
+        wal.push("-wal");
+        let synced = std::fs::File::open(Path::new(&wal)).and_then(|wal| wal.sync_all());
+        if let Err(error) = synced
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::error!(
+                "the database cannot be synced: {error}; stopping, recovery follows at the next start"
+            );
+            std::process::abort();
+        }
     }
 
     /// Grows whenever the schema changed; prepared descriptions made before are stale.

@@ -1,7 +1,8 @@
 //! Files that must survive: write, fsync, rename, fsync of the directory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Makes creations, renames and deletions in `directory` survive a power cut.
@@ -15,6 +16,12 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     File::open(from)?.sync_all()?;
     fs::rename(from, to)?;
     sync_directory(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Creates or empties a file that only its owner may read: databases and logs hold what users wrote and password
+/// verifiers. SQLite gives its companion files the database's own mode.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Deletes a file that may be absent.

@@ -1,6 +1,8 @@
 //! Helpers of the tests that run real server processes.
-#![allow(dead_code)]
+// Each test program uses some of them; a helper that fails is a test that fails.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod fixture;
 pub mod proxy;
 
 use std::path::Path;

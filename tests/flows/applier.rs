@@ -111,7 +111,7 @@ async fn a_batch_that_does_not_follow_is_refused_and_ends_following() {
     // Same sequence, other history: only the chain tells.
     stage.arrives(&other).await;
     let told = stage.record.take().await;
-    assert!(told.len() == 1 && told[0].starts_with("supervisor <- failed"), "{told:?}");
+    assert!(told.len() == 1 && told[0].starts_with("supervisor <- unusable"), "{told:?}");
     stage.arrives(&batch(one.after, b"two")).await;
     assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing is taken after that");
 }
@@ -141,7 +141,7 @@ async fn damaged_bytes_are_refused() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     stage.applier.send(BatchArrived { link: 1, bytes: Bytes::from(bytes) }).await.unwrap();
-    assert_eq!(stage.record.take().await, ["supervisor <- failed: frame checksum differs"]);
+    assert_eq!(stage.record.take().await, ["supervisor <- unusable: frame checksum differs"]);
 }
 
 #[actix::test]
@@ -154,6 +154,8 @@ async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
     let told = stage.record.take().await;
     assert_eq!(told.last().unwrap(), "log writer <- flush and report");
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Follow)));
+    assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Sync)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
     stage.applier.send(Flushed { ticket: 5 }).await.unwrap();
     assert_eq!(stage.record.take().await, Vec::<String>::new());

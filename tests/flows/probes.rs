@@ -94,6 +94,7 @@ words! {
         ApplierSays::Applied { position } => format!("applied {}", position.sequence),
         ApplierSays::Drained { position, .. } => format!("drained {}", position.sequence),
         ApplierSays::Failed { detail } => format!("failed: {detail}"),
+        ApplierSays::Unusable { detail, .. } => format!("unusable: {detail}"),
     };
 }
 

@@ -299,7 +299,7 @@ async fn ping_timeout_with_a_commit_under_way() {
         .expect(&[
             "everybody <- PRIMARY UNCERTAIN -> PRIMARY ALONE",
             "writer <- admit Open",
-            "writer <- Commit",
+            "writer <- CommitAlone",
         ])
         .await;
 }
@@ -315,9 +315,9 @@ async fn ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> PRIMARY ALONE".into()), "{told:#?}");
     assert!(
-        told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- Commit".into()),
+        told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- CommitAlone".into()),
         "{told:#?}"
     );
     stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
-    stage.expect(&["writer <- Commit"]).await;
+    stage.expect(&["writer <- CommitAlone"]).await;
 }

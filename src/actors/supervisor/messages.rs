@@ -91,9 +91,16 @@ pub enum ApplierSays {
         /// The position.
         position: Position,
     },
-    /// A batch did not fit.
+    /// A change does not fit this database.
     Failed {
         /// What and where.
+        detail: String,
+    },
+    /// What came over the connection is no batch, or not the next one.
+    Unusable {
+        /// Which connection.
+        link: LinkId,
+        /// What is wrong with it.
         detail: String,
     },
 }

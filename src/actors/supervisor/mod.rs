@@ -350,6 +350,7 @@ impl Handler<ApplierSays> for Supervisor {
             ApplierSays::Applied { position } => Event::Applied { position },
             ApplierSays::Drained { ticket, position } => Event::Drained { ticket, position },
             ApplierSays::Failed { detail } => Event::ApplyFailed { detail },
+            ApplierSays::Unusable { link, detail } => Event::LinkLost { link, why: detail },
         };
         self.hear(event, context);
     }

@@ -29,6 +29,8 @@ pub enum ApplyJob {
         /// Comes back.
         ticket: u64,
     },
+    /// Put what was committed on disk.
+    Sync,
     /// Move SQLite's own log into the database file.
     Checkpoint,
     /// Close the database, do this, and open what is there then.
@@ -99,6 +101,7 @@ impl ApplyThread {
                         (self.report)(ApplyReport::Reached { ticket, position });
                     }
                 }
+                ApplyJob::Sync => self.database.sync(),
                 ApplyJob::Checkpoint => {
                     let moved =
                         self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));

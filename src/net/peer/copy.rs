@@ -4,7 +4,6 @@
 //! once the copy is open, or `Failed`. The image is read from a snapshot, so writers go on meanwhile; it is written
 //! beside the receiver's database and put in its place by the caller. Blocking, on threads of its own.
 
-use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
@@ -20,6 +19,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::storage::database::{self, Database};
+use crate::storage::files;
 
 /// Frames of a copy are at most so long: the largest block, and room for its head.
 const MAX_BLOCK_FRAME_BYTES: usize = (256 << 20) + 4096;
@@ -165,7 +165,7 @@ pub fn receive(
         };
         (code, format!("({}: {error})", path.display()))
     };
-    let mut file = File::create(path).map_err(disk)?;
+    let mut file = files::create_private(path).map_err(disk)?;
     let mut hasher = Xxh3::new();
     let mut received = 0u64;
     let hash = loop {

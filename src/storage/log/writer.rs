@@ -4,6 +4,7 @@ use crate::storage::files::sync_directory;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 
 use super::segment::{Found, Segment, SegmentHead, SegmentNames, encode_head, read_head_of};
 use super::{LogConfiguration, LogReadError, LogReader, damaged, unusable};
@@ -329,7 +330,13 @@ fn create_segment(
     unfinished.push(".new");
     let unfinished = std::path::PathBuf::from(unfinished);
     let make = || {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
         preallocate(&file, file_bytes)?;
         file.write_all_at(&head, 0)?;
         file.sync_all()?;

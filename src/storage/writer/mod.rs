@@ -17,7 +17,7 @@ mod queue;
 mod transaction;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::Connection;
@@ -176,8 +176,12 @@ impl Writer {
     }
 
     fn enter(self: &Arc<Self>, waiter: &Arc<Waiter>) -> Result<Entered, ServerError> {
+        let deadline = Instant::now() + waiter.request.lock_timeout;
+        if self.queue.arrive(waiter)? {
+            return Ok(Entered::Leader);
+        }
         loop {
-            match self.queue.enter(waiter)? {
+            match self.queue.wait_turn(waiter, deadline)? {
                 queue::Turn::Entered(entered) => return Ok(entered),
                 queue::Turn::IdleOwner(session) => {
                     let text = "an open transaction was rolled back because it idled while others waited (General.TransactionIdleTimeOut)";
@@ -242,8 +246,6 @@ impl Writer {
         match outcome {
             Ok(()) => members.push(waiter),
             Err(error) => {
-                let interrupted = error.sqlstate == "57014";
-                let error = self.queue.shut_out().filter(|_| interrupted).unwrap_or(error);
                 if core.lost_batch() {
                     // SQLite rolled everything back (disk full, ON CONFLICT ROLLBACK, an interrupt): nothing was
                     // sent yet, so the others can be told to repeat.
@@ -256,7 +258,8 @@ impl Writer {
                         log::error!("cannot begin a transaction: {error}");
                     }
                 }
-                waiter.finish(Err(error));
+                // Interrupted for a switch, most likely; what matters to its client is where to repeat it.
+                waiter.finish(Err(self.queue.refusal().map_or(error, ServerError::new)));
             }
         }
     }
@@ -276,8 +279,11 @@ impl Writer {
             }
         };
         match self.submit_and_wait(sealed, members) {
-            Decision::Commit => {
+            decision @ (Decision::Commit | Decision::CommitAlone) => {
                 let (after, schema_changed) = core.commit();
+                if decision == Decision::CommitAlone {
+                    self.database.sync();
+                }
                 self.queue.advance(after);
                 if schema_changed {
                     self.database.schema_changed();

@@ -1,6 +1,6 @@
 //! Who writes next: admission, order of arrival, leadership, the idle owner.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,8 @@ struct Inner {
     led: bool,
     /// The open transaction of several statements, while it is not committing.
     owner: Option<Owner>,
-    /// Why the last open transaction of a session was ended over its head.
-    aborted: Option<(u64, ServerError)>,
+    /// Why open transactions were ended over the heads of their sessions, until those know.
+    aborted: HashMap<u64, ServerError>,
     waiting: VecDeque<Arc<Waiter>>,
     executing: Option<u64>,
     interrupt: Option<InterruptHandle>,
@@ -136,7 +136,7 @@ impl Queue {
                 admission: Admission::Refuse(Code::SERVER_CLOSED),
                 led: false,
                 owner: None,
-                aborted: None,
+                aborted: HashMap::new(),
                 waiting: VecDeque::new(),
                 executing: None,
                 interrupt: None,
@@ -204,23 +204,22 @@ impl Queue {
         }
     }
 
-    /// One wait for the writer. After [`Turn::IdleOwner`] the waiter is still queued: enter again.
-    pub(super) fn enter(&self, waiter: &Arc<Waiter>) -> Result<Turn, ServerError> {
-        let deadline = Instant::now() + waiter.request.lock_timeout;
-        {
-            let mut inner = lock(&self.inner);
-            if let Admission::Refuse(code) = inner.admission {
-                return Err(ServerError::new(code));
-            }
-            let queued = inner.waiting.iter().any(|other| Arc::ptr_eq(other, waiter));
-            if !inner.led && inner.admission == Admission::Open && inner.waiting.is_empty() {
-                inner.led = true;
-                return Ok(Turn::Entered(Entered::Leader));
-            }
-            if !queued {
-                inner.waiting.push_back(Arc::clone(waiter));
-            }
+    /// Once for each waiter: true if it leads at once, else it is queued and has to [`Queue::wait_turn`].
+    pub(super) fn arrive(&self, waiter: &Arc<Waiter>) -> Result<bool, ServerError> {
+        let mut inner = lock(&self.inner);
+        if let Admission::Refuse(code) = inner.admission {
+            return Err(ServerError::new(code));
         }
+        if !inner.led && inner.admission == Admission::Open && inner.waiting.is_empty() {
+            inner.led = true;
+            return Ok(true);
+        }
+        inner.waiting.push_back(Arc::clone(waiter));
+        Ok(false)
+    }
+
+    /// Waits for the writer. After [`Turn::IdleOwner`] the waiter has to wait on.
+    pub(super) fn wait_turn(&self, waiter: &Arc<Waiter>, deadline: Instant) -> Result<Turn, ServerError> {
         loop {
             let idle_end = self.idle_end();
             // Wake up now and then: the owner may have become idle meanwhile, or a leader may have taken us up.
@@ -243,6 +242,14 @@ impl Queue {
             if now >= deadline && self.withdraw(waiter) {
                 return Err(self.lock_timeout_error());
             }
+        }
+    }
+
+    /// The code that writers are refused with now, if they are.
+    pub(super) fn refusal(&self) -> Option<Code> {
+        match lock(&self.inner).admission {
+            Admission::Refuse(code) => Some(code),
+            Admission::Open | Admission::Wait(_) => None,
         }
     }
 
@@ -298,14 +305,14 @@ impl Queue {
 
     // ---- the open transaction ----
 
-    /// Makes the leader the owner of an open transaction; an error if writers were shut out since it began to lead.
+    /// Refused if writers are, by now: whoever refused them ended only the transactions that were open then.
     pub(super) fn own(&self, session: u64) -> Result<(), ServerError> {
         let mut inner = lock(&self.inner);
         if let Admission::Refuse(code) = inner.admission {
             return Err(ServerError::new(code));
         }
         inner.owner = Some(Owner { session, idle_since: Some(Instant::now()) });
-        inner.aborted = None;
+        inner.aborted.remove(&session);
         Ok(())
     }
 
@@ -318,14 +325,7 @@ impl Queue {
                 inner.executing = (!idle).then_some(session);
                 Ok(())
             }
-            _ => Err(Queue::why_aborted(&inner, session)),
-        }
-    }
-
-    fn why_aborted(inner: &Inner, session: u64) -> ServerError {
-        match &inner.aborted {
-            Some((aborted, reason)) if *aborted == session => reason.clone(),
-            _ => ServerError::new(Code::REPLICATED_ABORTED),
+            _ => Err(why_aborted(inner.aborted.get(&session).cloned())),
         }
     }
 
@@ -337,7 +337,7 @@ impl Queue {
                 inner.executing = None;
                 Ok(())
             }
-            None => Err(Queue::why_aborted(&inner, session)),
+            None => Err(why_aborted(inner.aborted.remove(&session))),
         }
     }
 
@@ -346,7 +346,7 @@ impl Queue {
         let gone = inner.owner.take_if(|owner| owner.session == session).is_some();
         if gone {
             inner.executing = None;
-            inner.aborted = Some((session, reason));
+            inner.aborted.insert(session, reason);
         }
         gone
     }
@@ -357,14 +357,6 @@ impl Queue {
         lock(&self.inner).executing = session;
     }
 
-    /// Why a statement was interrupted, if it was because writers are shut out.
-    pub(super) fn shut_out(&self) -> Option<ServerError> {
-        match lock(&self.inner).admission {
-            Admission::Refuse(_) => Some(ServerError::new(Code::REPLICATED_ABORTED)),
-            _ => None,
-        }
-    }
-
     pub(super) fn interrupt(&self, session: u64) {
         let inner = lock(&self.inner);
         if inner.executing == Some(session)
@@ -373,4 +365,8 @@ impl Queue {
             handle.interrupt();
         }
     }
+}
+
+fn why_aborted(reason: Option<ServerError>) -> ServerError {
+    reason.unwrap_or_else(|| ServerError::new(Code::REPLICATED_ABORTED))
 }
