@@ -3,6 +3,8 @@
 //! Not an actor: it holds no state but its bytes. A malformed frame ends the connection; the node lives on.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
@@ -61,12 +63,15 @@ pub struct Link {
     pub id: LinkId,
     /// Its writing end.
     pub outgoing: Outgoing,
-    reader: tokio::task::JoinHandle<()>,
+    /// Set when nobody wants to hear of this connection any more.
+    given_up: Arc<AtomicBool>,
 }
 
+/// The reading task goes on until the end of the connection, but only discards: a socket that is closed with bytes unread
+/// would reset the connection and take the last words with it.
 impl Drop for Link {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.given_up.store(true, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +89,9 @@ pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients
         }
         let _ = write_half.shutdown().await;
     });
-    let reader = actix_rt::spawn(async move {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let is_given_up = Arc::clone(&given_up);
+    actix_rt::spawn(async move {
         let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
         let why = loop {
             match read_half.read_buf(&mut buffer).await {
@@ -92,14 +99,20 @@ pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients
                 Ok(_) => {}
                 Err(error) => break error.to_string(),
             }
+            if is_given_up.load(Ordering::Relaxed) {
+                buffer.clear();
+                continue;
+            }
             recipients.heard.do_send(Heard { link: id });
             if let Err(error) = dispatch(id, &mut buffer, &recipients).await {
                 break error.to_string();
             }
         };
-        recipients.closed.do_send(LinkClosed { link: id, why });
+        if !is_given_up.load(Ordering::Relaxed) {
+            recipients.closed.do_send(LinkClosed { link: id, why });
+        }
     });
-    Ok(Link { id, outgoing: Outgoing(sender), reader })
+    Ok(Link { id, outgoing: Outgoing(sender), given_up })
 }
 
 /// Hands over every whole frame at the start of `buffer`. A message is waited for: what it brings about (that the

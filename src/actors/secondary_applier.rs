@@ -94,11 +94,6 @@ pub struct SecondaryApplier {
     /// The batch whose outcome is open.
     pub pending: Option<Batch>,
     following: Option<LinkId>,
-    /// The connection followed last, for telling new ones from old ones.
-    last_followed: Option<LinkId>,
-    /// The primary may begin to send before the order to follow it has come round by the supervisor. Bounded by what
-    /// a catchup has in flight without an acknowledgement.
-    early: Vec<BatchArrived>,
     policy: AcknowledgePolicy,
     received: Position,
     applied: Position,
@@ -127,8 +122,6 @@ impl SecondaryApplier {
             supervisor,
             pending,
             following: None,
-            last_followed: None,
-            early: Vec::new(),
             policy: AcknowledgePolicy::Received,
             received: Position::ORIGIN,
             applied: Position::ORIGIN,
@@ -163,8 +156,10 @@ impl SecondaryApplier {
         if in_log {
             self.flush.do_send(Flush { ticket: None });
         } else {
+            // Here it is no question any more: this node may have acknowledged it, so it is never dropped as pending.
+            let batch = batch.marked(false).map_err(|error| error.to_string())?;
             let sync = self.policy == AcknowledgePolicy::Durable;
-            self.append.do_send(Append { batch: batch.clone(), sync });
+            self.append.do_send(Append { batch, sync });
         }
         self.received = batch.after;
         self.backlog_bytes += batch.bytes.len();
@@ -203,7 +198,6 @@ impl Handler<Follow> for SecondaryApplier {
     type Result = ();
     fn handle(&mut self, Follow { link, policy, position }: Follow, _: &mut Context<Self>) {
         self.following = Some(link);
-        self.last_followed = Some(link);
         self.policy = policy;
         self.received = position;
         self.applied = position;
@@ -211,25 +205,12 @@ impl Handler<Follow> for SecondaryApplier {
         self.acknowledged = position;
         self.backlog_bytes = 0;
         self.job(ApplyJob::Follow);
-        for batch in std::mem::take(&mut self.early) {
-            self.arrived(batch);
-        }
     }
 }
 
 impl Handler<BatchArrived> for SecondaryApplier {
     type Result = ();
-    fn handle(&mut self, batch: BatchArrived, _: &mut Context<Self>) {
-        if self.last_followed.is_none_or(|last| batch.link > last) {
-            self.early.push(batch);
-        } else {
-            self.arrived(batch);
-        }
-    }
-}
-
-impl SecondaryApplier {
-    fn arrived(&mut self, BatchArrived { link, bytes }: BatchArrived) {
+    fn handle(&mut self, BatchArrived { link, bytes }: BatchArrived, _: &mut Context<Self>) {
         if self.following != Some(link) {
             return;
         }

@@ -175,13 +175,6 @@ impl Server {
         self.directory.join("solid.db")
     }
 
-    /// A new SQL connection of the administrator, only if this server takes writes.
-    pub fn sql_for_writing(&self) -> Result<postgres::Client, postgres::Error> {
-        let mut configuration = sql_configuration(self.port);
-        configuration.target_session_attrs(postgres::config::TargetSessionAttrs::ReadWrite);
-        configuration.connect(postgres::NoTls)
-    }
-
     /// A new SQL connection of the administrator.
     pub fn sql(&self) -> Result<postgres::Client, postgres::Error> {
         sql_configuration(self.port).connect(postgres::NoTls)

@@ -11,8 +11,8 @@ use super::position::Position;
 use super::settings::Durability;
 use super::state::State;
 
-/// Transactions that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
-const ONE_SAFE_BACKLOG_TRANSACTIONS: u64 = 8192;
+/// Bytes that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
+const ONE_SAFE_BACKLOG_BYTES: usize = 32 << 20;
 
 impl Heart {
     pub(super) fn batch_ready(&mut self, info: BatchInfo) {
@@ -33,6 +33,8 @@ impl Heart {
             self.effects.push(Effect::Log { sync: info.strict });
             if self.state == State::PrimaryActive {
                 self.effects.push(Effect::Send);
+                self.backlog.push_back((info.after.sequence, info.bytes));
+                self.backlog_bytes += info.bytes;
             }
         }
     }
@@ -47,13 +49,12 @@ impl Heart {
     }
 
     fn holds_batches(&self) -> bool {
-        let backlog = self.log_end.sequence.saturating_sub(self.acknowledged.sequence);
         self.state == State::PrimaryUncertain
             || matches!(
                 self.phase,
                 Phase::CatchingUp { closing: true, .. } | Phase::Leaving { .. } | Phase::Demoting { .. }
             )
-            || (self.state == State::PrimaryActive && backlog > ONE_SAFE_BACKLOG_TRANSACTIONS)
+            || (self.state == State::PrimaryActive && self.backlog_bytes > ONE_SAFE_BACKLOG_BYTES)
     }
 
     /// The writer's patience is over. Only a batch that nobody else has can be taken back (10083 otherwise).
@@ -80,6 +81,10 @@ impl Heart {
             return;
         }
         self.acknowledged = position;
+        while let Some((_, bytes)) = self.backlog.pop_front_if(|(sequence, _)| *sequence <= position.sequence)
+        {
+            self.backlog_bytes -= bytes;
+        }
         if let Some(batch) = &mut self.in_flight
             && batch.info.after == position
         {

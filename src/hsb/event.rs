@@ -107,6 +107,8 @@ pub struct BatchInfo {
     pub needs_acknowledgement: bool,
     /// It must be on disk before it is answered.
     pub strict: bool,
+    /// Its length.
+    pub bytes: usize,
 }
 
 /// How a batch ended.

@@ -9,6 +9,8 @@
 //! * At most one batch is in flight, and at most one more is held (nobody else has it).
 //! * `decided` never passes `log_end`; they differ while a batch is in flight or pending.
 
+use std::collections::VecDeque;
+
 use super::codes::Code;
 use super::event::{
     Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId,
@@ -137,6 +139,10 @@ pub struct Heart {
     pub(super) pending: bool,
     /// How far the secondary is, as far as this primary knows.
     pub(super) acknowledged: Position,
+    /// Sequence and bytes of what was sent and is not acknowledged yet.
+    pub(super) backlog: VecDeque<(u64, usize)>,
+    /// The sum of its bytes.
+    pub(super) backlog_bytes: usize,
     pub(super) connect_status: ConnectStatus,
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
@@ -171,6 +177,8 @@ impl Heart {
             held: false,
             pending: decided != log_end,
             acknowledged: Position::ORIGIN,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
             connect_status: ConnectStatus::Broken,
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
@@ -270,6 +278,8 @@ impl Heart {
             _ => {}
         }
         self.admit();
+        self.backlog.clear();
+        self.backlog_bytes = 0;
         if row.from == State::PrimaryActive && row.to.is_primary() {
             // What was answered in the old state may be on no disk yet; see "adaptive" in replication.md.
             self.effects.push(Effect::Flush);

@@ -276,6 +276,8 @@ impl Heart {
             self.log_end = position;
             self.pending = false;
             self.damaged = false;
+            // What the other server was known to have belongs to the old database.
+            self.acknowledged = Position::ORIGIN;
             self.effects.push(Effect::ForgetPending);
             self.go(Trigger::CopyArrived);
         } else {

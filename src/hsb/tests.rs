@@ -46,8 +46,13 @@ fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {
 
 fn with_batch_in_flight(state: State) -> Heart {
     let mut heart = heart(state);
-    let info =
-        BatchInfo { before: position(5), after: position(6), needs_acknowledgement: true, strict: false };
+    let info = BatchInfo {
+        before: position(5),
+        after: position(6),
+        needs_acknowledgement: true,
+        strict: false,
+        bytes: 100,
+    };
     heart.log_end = position(6);
     heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false, marked: true });
     heart
@@ -210,18 +215,20 @@ fn events_of_an_old_connection_change_nothing() {
 fn one_safe_backlog_slows_the_writer_down_instead_of_growing_without_bound() {
     let mut heart = heart(PrimaryActive);
     heart.acknowledged = position(5);
-    let far = Position { sequence: 100_000, ..position(6) };
-    let info = BatchInfo { before: position(5), after: far, needs_acknowledgement: false, strict: false };
-    heart.handle(Event::BatchReady(info));
-    assert!(
-        heart
-            .handle(Event::Logged { position: far, durable: false })
-            .contains(&Effect::Decide(Decision::Commit))
-    );
-    let next = Position { sequence: 100_001, ..far };
-    let info = BatchInfo { before: far, after: next, ..info };
-    assert_eq!(heart.handle(Event::BatchReady(info)), [Effect::Hold]);
-    assert_eq!(heart.handle(Event::Acknowledged { position: far }), [Effect::Release]);
+    let batch = |from| BatchInfo {
+        before: position(from),
+        after: position(from + 1),
+        needs_acknowledgement: false,
+        strict: false,
+        bytes: 20 << 20,
+    };
+    for from in [5, 6] {
+        assert!(heart.handle(Event::BatchReady(batch(from))).contains(&Effect::Send));
+        let logged = Event::Logged { position: position(from + 1), durable: false };
+        assert!(heart.handle(logged).contains(&Effect::Decide(Decision::Commit)));
+    }
+    assert_eq!(heart.handle(Event::BatchReady(batch(7))), [Effect::Hold]);
+    assert_eq!(heart.handle(Event::Acknowledged { position: position(6) }), [Effect::Release]);
 }
 
 #[test]

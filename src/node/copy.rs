@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use super::outside;
 use super::storage::Storage;
 use crate::actors::replication_sender::UseLog;
-use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -89,10 +89,8 @@ fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError
     let (ready, when_ready) = bounded(1);
     let log_part = move || match open_log(&database, log) {
         Ok(writer) => Some(writer),
-        Err(error) => {
-            log::error!("the log of the copied database cannot be begun: {error}");
-            None
-        }
+        // The old database is gone and the new one has no log: the next start begins one.
+        Err(error) => stop_process(&error),
     };
     send_job(&storage.log_jobs, LogJob::Replace(Box::new(log_part), ready))?;
     wait(&when_ready)?;

@@ -16,7 +16,7 @@ use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
-use crate::net::peer::handshake::{self, Failure};
+use crate::net::peer::handshake::{self, Failure, LinkOptions};
 use crate::sql::registry::SessionRegistry;
 
 pub(super) struct NodeOutside {
@@ -90,7 +90,8 @@ pub(super) fn dial(
     let peer = parameters.connect().ok_or((Code::NO_CONNECT_STRING, String::new()))?;
     let secret = secret(parameters)?;
     let timeout = peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
-    handshake::dial((&peer.host, peer.port), timeout, secret.as_bytes(), purpose, hello)
+    let options = LinkOptions { secret: secret.as_bytes(), user_timeout: parameters.ping_timeout() };
+    handshake::dial((&peer.host, peer.port), timeout, options, purpose, hello)
 }
 
 pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {

@@ -16,7 +16,7 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::state::State;
 use crate::net::console::{self, ConsoleHandlers};
 use crate::net::listener::Handlers;
-use crate::net::peer::handshake;
+use crate::net::peer::handshake::{self, LinkOptions};
 use crate::net::pg;
 use crate::sql::users;
 
@@ -87,7 +87,8 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         Ok(secret) => secret,
         Err((code, detail)) => return log::error!("{}: {} {detail}", code.number(), code.text()),
     };
-    let (purpose, hello) = match handshake::listen(&mut stream, secret.as_bytes()) {
+    let options = LinkOptions { secret: secret.as_bytes(), user_timeout: context.parameters.ping_timeout() };
+    let (purpose, hello) = match handshake::listen(&mut stream, options) {
         Ok(introduction) => introduction,
         Err((_, detail)) => return log::warn!("a peer connection from {from} was refused: {detail}"),
     };

@@ -46,7 +46,7 @@ impl Batch {
         let changes_at = buffer.len();
         buffer.extend_from_slice(changes);
         codec::finish_frame(&mut buffer, FrameKind::Batch, flags(header.needs_acknowledgement))?;
-        let after = position_after(&header, &buffer[FRAME_HEADER_BYTES..]);
+        let after = position_after(&header, &buffer[FRAME_HEADER_BYTES..])?;
         Ok(Batch { bytes: buffer.into(), header, after, changes_at })
     }
 
@@ -61,7 +61,7 @@ impl Batch {
         if header.count == 0 {
             return Err(FrameError::Body("a batch of no transactions".into()));
         }
-        let after = position_after(&header, frame.body());
+        let after = position_after(&header, frame.body())?;
         Ok(Batch { bytes: frame.bytes, header, after, changes_at: FRAME_HEADER_BYTES + used })
     }
 
@@ -86,7 +86,9 @@ fn flags(needs_acknowledgement: bool) -> u16 {
     if needs_acknowledgement { codec::FLAG_NEEDS_ACKNOWLEDGEMENT } else { 0 }
 }
 
-fn position_after(header: &BatchHeader, body: &[u8]) -> Position {
+fn position_after(header: &BatchHeader, body: &[u8]) -> Result<Position, FrameError> {
     let chain = Chain(xxhash_rust::xxh3::xxh3_128(body).to_le_bytes());
-    Position { epoch: header.epoch, sequence: header.before.sequence + u64::from(header.count), chain }
+    let sequence = header.before.sequence.checked_add(u64::from(header.count));
+    let sequence = sequence.ok_or_else(|| FrameError::Body("the sequence ends".into()))?;
+    Ok(Position { epoch: header.epoch, sequence, chain })
 }

@@ -82,5 +82,5 @@ fn a_long_statement_is_interrupted_when_writers_are_shut_out() {
     });
     running.recv().unwrap();
     writer.admit(Admission::Refuse(Code::NOT_ON_SECONDARY));
-    assert_eq!(ended.join().unwrap().unwrap_err().code, Some(Code::NOT_ON_SECONDARY));
+    assert_eq!(ended.join().unwrap().unwrap_err().code, Some(Code::REPLICATED_ABORTED));
 }

@@ -144,7 +144,10 @@ impl Supervisor {
             Effect::Note(text) => log::info!("{text}"),
             Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
             Effect::Admit(admission) => self.outside.admit(admission),
-            Effect::Decide(decision) => self.outside.decide(decision),
+            Effect::Decide(decision) => {
+                self.held = self.held.take().filter(|_| self.heart.is_holding());
+                self.outside.decide(decision);
+            }
             Effect::Log { sync } => {
                 if let Some(batch) = self.batch.clone() {
                     self.peers.append.do_send(Append { batch, sync });
@@ -158,7 +161,7 @@ impl Supervisor {
             Effect::Hold => {}
             Effect::Release => {
                 if let Some(submission) = self.held.take() {
-                    context.notify(FromWriter(WriterRequest::Submit(submission)));
+                    self.submit(submission, context);
                 }
             }
             Effect::Flush => self.peers.flush.do_send(Flush { ticket: None }),
@@ -257,8 +260,13 @@ impl Supervisor {
             }
         };
         let strict = self.heart.settings().is_strict(durability, needs_acknowledgement);
-        let info =
-            BatchInfo { before: batch.header.before, after: batch.after, needs_acknowledgement, strict };
+        let info = BatchInfo {
+            before: batch.header.before,
+            after: batch.after,
+            needs_acknowledgement,
+            strict,
+            bytes: batch.bytes.len(),
+        };
         let effects = self.heart.handle(Event::BatchReady(info));
         if effects.contains(&Effect::Hold) {
             self.held = Some(submission);
@@ -283,10 +291,7 @@ impl Handler<FromWriter> for Supervisor {
     fn handle(&mut self, FromWriter(request): FromWriter, context: &mut Context<Self>) {
         match request {
             WriterRequest::Submit(submission) => self.submit(submission, context),
-            WriterRequest::Withdraw => {
-                self.hear(Event::Withdraw, context);
-                self.held = self.held.take().filter(|_| self.heart.is_holding());
-            }
+            WriterRequest::Withdraw => self.hear(Event::Withdraw, context),
         }
     }
 }

@@ -37,6 +37,15 @@ enum Step {
     Refused { code: u32, detail: String },
 }
 
+/// What this node brings to a peer link.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkOptions<'a> {
+    /// Known to both; empty where none is configured.
+    pub secret: &'a [u8],
+    /// How long sent bytes may stay without the system's acknowledgement (TCP_USER_TIMEOUT); zero: the system's own.
+    pub user_timeout: Duration,
+}
+
 /// A refusal or failure, as the heart wants it.
 pub type Failure = (Code, String);
 
@@ -44,12 +53,13 @@ pub type Failure = (Code, String);
 pub fn dial(
     address: (&str, u16),
     timeout: Option<Duration>,
-    secret: &[u8],
+    LinkOptions { secret, user_timeout }: LinkOptions<'_>,
     purpose: Purpose,
     hello: Hello,
 ) -> Result<(TcpStream, Hello), Failure> {
     let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
-    prepare(&stream, timeout.unwrap_or(STEP_TIMEOUT)).map_err(|error| unreachable(address, &error))?;
+    prepare(&stream, timeout.unwrap_or(STEP_TIMEOUT), user_timeout)
+        .map_err(|error| unreachable(address, &error))?;
     let ours = nonce()?;
     write(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
     let (theirs, proof) = match read(&mut stream)? {
@@ -68,8 +78,11 @@ pub fn dial(
 }
 
 /// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`].
-pub fn listen(stream: &mut TcpStream, secret: &[u8]) -> Result<(Purpose, Hello), Failure> {
-    prepare(stream, STEP_TIMEOUT).map_err(|error| lost(&error))?;
+pub fn listen(
+    stream: &mut TcpStream,
+    LinkOptions { secret, user_timeout }: LinkOptions<'_>,
+) -> Result<(Purpose, Hello), Failure> {
+    prepare(stream, STEP_TIMEOUT, user_timeout).map_err(|error| lost(&error))?;
     let theirs = match read(stream)? {
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {
@@ -119,7 +132,7 @@ fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Res
 }
 
 /// Socket options of a peer link; see "Losing each other" in the specification.
-fn prepare(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
+fn prepare(stream: &TcpStream, timeout: Duration, user_timeout: Duration) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
@@ -128,7 +141,7 @@ fn prepare(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
         socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(10)))?;
+    socket.set_tcp_user_timeout(Some(user_timeout).filter(|timeout| !timeout.is_zero()))?;
     Ok(())
 }
 

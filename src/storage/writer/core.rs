@@ -81,6 +81,10 @@ impl Core {
     }
 
     pub(super) fn begin_member(&mut self) -> Result<(), ServerError> {
+        if self.lost_batch() {
+            // Outside a batch the end of the savepoint would be a commit.
+            return Err(ServerError::with(Code::FAILED_UNEXPECTEDLY, "(no batch is open)"));
+        }
         self.member_mark = self.capture.mark();
         self.run("SAVEPOINT _hsb_member")
     }

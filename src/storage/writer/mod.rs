@@ -74,6 +74,15 @@ pub enum WriterRequest {
     Withdraw,
 }
 
+/// The transactions of a batch that is being made.
+#[derive(Default)]
+struct Group {
+    /// They become part of it.
+    members: Vec<Arc<Waiter>>,
+    /// They failed, perhaps because of what an undecided member did; answered when that is decided.
+    failed: Vec<(Arc<Waiter>, ServerError)>,
+}
+
 /// See the module.
 pub struct Writer {
     queue: Queue,
@@ -164,7 +173,7 @@ impl Writer {
         let waiter = Arc::new(Waiter::without_job(request));
         self.enter(&waiter)?;
         let begun = self.with_core(|core| {
-            core.begin_batch(self.queue.taken_over())?;
+            self.begin_batch(core)?;
             core.check_snapshot(waiter.request.snapshot, self.queue.history().0)?;
             core.begin_member()
         });
@@ -216,27 +225,35 @@ impl Writer {
     }
 
     fn lead_with(&self, core: &mut Core, first: Vec<Arc<Waiter>>, run: bool) -> Result<(), ServerError> {
-        let mut members = Vec::new();
+        let mut group = Group::default();
         if run {
-            core.begin_batch(self.queue.taken_over())?;
+            self.begin_batch(core)?;
             for waiter in first {
-                self.run_job(core, waiter, &mut members);
+                self.run_job(core, waiter, &mut group);
             }
         } else {
-            members = first;
+            group.members = first;
         }
-        while members.len() < BATCH_TRANSACTIONS && core.captured_bytes() < BATCH_BYTES {
+        while group.members.len() < BATCH_TRANSACTIONS && core.captured_bytes() < BATCH_BYTES {
             let Some(next) = self.queue.next_job() else { break };
-            self.run_job(core, next, &mut members);
+            self.run_job(core, next, &mut group);
         }
-        let outcome = self.complete(core, &members);
-        for waiter in members {
+        let outcome = self.complete(core, &group.members);
+        for waiter in group.members {
             waiter.finish(outcome.clone());
+        }
+        for (waiter, error) in group.failed {
+            waiter.finish(Err(error));
         }
         Ok(())
     }
 
-    fn run_job(&self, core: &mut Core, waiter: Arc<Waiter>, members: &mut Vec<Arc<Waiter>>) {
+    fn begin_batch(&self, core: &mut Core) -> Result<(), ServerError> {
+        let taken_over = self.queue.taken_over();
+        core.begin_batch(taken_over).inspect_err(|_| self.queue.set_taken_over(taken_over))
+    }
+
+    fn run_job(&self, core: &mut Core, waiter: Arc<Waiter>, group: &mut Group) {
         let Some(job) = waiter.take_job() else { return };
         self.queue.executing(Some(waiter.request.session));
         let outcome = core
@@ -244,22 +261,28 @@ impl Writer {
             .and_then(|()| core.run_member(job));
         self.queue.executing(None);
         match outcome {
-            Ok(()) => members.push(waiter),
+            Ok(()) => group.members.push(waiter),
             Err(error) => {
+                // Interrupted for a switch, most likely: what matters to its client is where to repeat it.
+                let interrupted = error.sqlstate == "57014" && self.queue.refuses();
+                let error = if interrupted { ServerError::new(Code::REPLICATED_ABORTED) } else { error };
                 if core.lost_batch() {
                     // SQLite rolled everything back (disk full, ON CONFLICT ROLLBACK, an interrupt): nothing was
                     // sent yet, so the others can be told to repeat.
                     let text = "rolled back together with another transaction of the same group; repeat it";
-                    for member in members.drain(..) {
+                    for member in group.members.drain(..) {
                         member.finish(Err(ServerError::sql("40001", text)));
                     }
                     core.roll_back();
-                    if let Err(error) = core.begin_batch(self.queue.taken_over()) {
+                    if let Err(error) = self.begin_batch(core) {
                         log::error!("cannot begin a transaction: {error}");
                     }
                 }
-                // Interrupted for a switch, most likely; what matters to its client is where to repeat it.
-                waiter.finish(Err(self.queue.refusal().map_or(error, ServerError::new)));
+                if group.members.is_empty() {
+                    waiter.finish(Err(error));
+                } else {
+                    group.failed.push((waiter, error));
+                }
             }
         }
     }

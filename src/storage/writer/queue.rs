@@ -160,6 +160,10 @@ impl Queue {
         std::mem::take(&mut lock(&self.inner).taken_over)
     }
 
+    pub(super) fn set_taken_over(&self, taken_over: bool) {
+        lock(&self.inner).taken_over |= taken_over;
+    }
+
     pub(super) fn history(&self) -> (Position, u64) {
         let inner = lock(&self.inner);
         (inner.position, inner.epoch)
@@ -245,12 +249,9 @@ impl Queue {
         }
     }
 
-    /// The code that writers are refused with now, if they are.
-    pub(super) fn refusal(&self) -> Option<Code> {
-        match lock(&self.inner).admission {
-            Admission::Refuse(code) => Some(code),
-            Admission::Open | Admission::Wait(_) => None,
-        }
+    /// Whether writers are refused now.
+    pub(super) fn refuses(&self) -> bool {
+        matches!(lock(&self.inner).admission, Admission::Refuse(_))
     }
 
     fn lock_timeout_error(&self) -> ServerError {
