@@ -105,6 +105,7 @@ pub fn describe(
             describe_compiled(connection, statement, &compiled, declared)
         }
         Kind::Show(name) => Ok(Metadata::of_columns(vec![certain(name, types::TEXT)], true)),
+        Kind::Setting(setting) => Ok(Metadata::of_columns(vec![certain(&setting.column, types::TEXT)], true)),
         Kind::Admin(_) => Ok(Metadata::of_columns(admin_columns(), true)),
         _ => Ok(Metadata::of_columns(Vec::new(), false)),
     }
