@@ -99,10 +99,13 @@ pub fn describe(
 ) -> Result<Metadata, ServerError> {
     match &statement.kind {
         Kind::Query | Kind::Pragma | Kind::Change => {
-            let compiled = connection.prepare(&statement.sql).map_err(|error| errors::from_sqlite(&error))?;
+            let compiled = connection
+                .prepare(&statement.sql)
+                .map_err(|error| errors::from_preparing(&error, &statement.sql))?;
             describe_compiled(connection, statement, &compiled, declared)
         }
         Kind::Show(name) => Ok(Metadata::of_columns(vec![certain(name, types::TEXT)], true)),
+        Kind::Setting(setting) => Ok(Metadata::of_columns(vec![certain(&setting.column, types::TEXT)], true)),
         Kind::Admin(_) => Ok(Metadata::of_columns(admin_columns(), true)),
         _ => Ok(Metadata::of_columns(Vec::new(), false)),
     }
@@ -154,15 +157,30 @@ pub fn describe_compiled(
     Ok(metadata)
 }
 
+/// For each of SQLite's parameters, which `$n` it is, from 0. Other spellings are refused: what drivers of other
+/// databases send as `?` would otherwise silently be NULL.
 fn parameter_places(compiled: &Compiled<'_>) -> Result<Vec<usize>, ServerError> {
     (1..=compiled.parameter_count())
         .map(|index| {
-            let Some(name) = compiled.parameter_name(index) else { return Ok(index - 1) };
-            let number = name.get(1..).and_then(|digits| digits.parse::<usize>().ok());
+            let name = compiled.parameter_name(index).unwrap_or("?");
+            let number = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
             match number.filter(|number| (1..=65535).contains(number)) {
-                Some(number) if name.starts_with(['$', '?']) => Ok(number - 1),
-                _ => Err(syntax(format!("parameter {name}: parameters are written $1, $2, …"))),
+                Some(number) => Ok(number - 1),
+                None => Err(syntax(format!("parameter {name}: parameters are written $1, $2, …"))),
             }
         })
         .collect()
+}
+
+/// Refuses parameters where the client can give no values for them.
+pub fn refuse_parameters(compiled: &Compiled<'_>) -> Result<(), ServerError> {
+    match parameter_places(compiled)?.first() {
+        None => Ok(()),
+        Some(place) => Err(no_parameter(*place)),
+    }
+}
+
+/// A parameter, counted from 0, that has no value.
+pub fn no_parameter(place: usize) -> ServerError {
+    ServerError::sql("42P02", format!("there is no parameter ${}", place + 1))
 }

@@ -3,6 +3,7 @@
 use rusqlite::{Error, ErrorCode};
 
 use super::access;
+use super::lexer::{self, TokenKind};
 use crate::error::ServerError;
 use crate::storage::sqlite_error::sqlite_error;
 
@@ -14,4 +15,36 @@ pub fn from_sqlite(error: &Error) -> ServerError {
         return ServerError::sql("0A000", refusal);
     }
     sqlite_error(error)
+}
+
+/// The error of a statement that SQLite does not take. Queries on PostgreSQL's catalog, which tools send, end in any
+/// error of grammar; they are told what is missing instead.
+pub fn from_preparing(error: &Error, sql: &str) -> ServerError {
+    let found = from_sqlite(error);
+    let class = found.sqlstate.get(..2);
+    if class != Some("42") || !about_catalog(&found.message, sql) {
+        return found;
+    }
+    ServerError::sql(
+        "0A000",
+        "PostgreSQL's catalog is not available; SELECT name, sql FROM sqlite_schema shows the tables",
+    )
+}
+
+fn about_catalog(message: &str, sql: &str) -> bool {
+    // A table of the user's own that is missing is the better answer.
+    if let Some(table) = message.strip_prefix("no such table: ") {
+        return table.split('.').any(is_of_catalog);
+    }
+    let tokens = lexer::tokens(sql);
+    tokens.iter().enumerate().any(|(index, token)| {
+        let named = matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
+        let calls = tokens.get(index + 1).is_some_and(|next| next.is_symbol(sql, "("));
+        named && !calls && is_of_catalog(&lexer::unquoted(token.text(sql)))
+    })
+}
+
+fn is_of_catalog(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.starts_with("pg_") || lower == "information_schema"
 }

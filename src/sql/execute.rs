@@ -155,7 +155,9 @@ pub fn run_simple(
     out: &mut Vec<u8>,
     flush: Flush<'_>,
 ) -> Result<Option<u64>, ServerError> {
-    let mut compiled = connection.prepare(&statement.sql).map_err(sqlite)?;
+    let mut compiled =
+        connection.prepare(&statement.sql).map_err(|error| errors::from_preparing(&error, &statement.sql))?;
+    describe::refuse_parameters(&compiled)?;
     if only_readonly && !compiled.readonly() && !matches!(statement.kind, Kind::Pragma) {
         return Ok(None);
     }
@@ -246,7 +248,8 @@ fn schema(
 ) -> Result<(), ServerError> {
     {
         let _scope = ClientScope::enter_schema(identity);
-        transaction.connection().prepare(sql).map_err(sqlite)?;
+        let compiled = transaction.connection().prepare(sql).map_err(sqlite)?;
+        describe::refuse_parameters(&compiled)?;
     }
     transaction.execute_schema(sql)
 }

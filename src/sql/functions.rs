@@ -42,6 +42,10 @@ pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(),
         })?;
     }
     text_function(connection, "now", calendar::now_text)?;
+    // Connection pools send it before they give a connection to the next user; there are no such locks.
+    connection
+        .create_scalar_function("pg_advisory_unlock_all", 0, flags(), |_| Ok(None::<i64>))
+        .map_err(|error| errors::from_sqlite(&error))?;
     let recovery = status.clone();
     number_function(connection, "pg_is_in_recovery", move || {
         i64::from(recovery.is_read_only() && role_of_state(&recovery.state_name()) != "PRIMARY")

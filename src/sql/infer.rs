@@ -2,18 +2,23 @@
 //!
 //! A look at neighbouring tokens, no analysis. What is not recognised stays unknown (0), which clients see as text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 
+use super::arithmetic::{Expression, number_of};
 use super::lexer::{Token, TokenKind, unquoted};
 use super::types;
 
+const MAX_DEPTH: usize = 32;
+
 /// A statement's text with its tokens and the types of the columns of the tables it names.
 pub struct Inference<'a> {
-    sql: &'a str,
-    tokens: &'a [Token],
+    pub(super) sql: &'a str,
+    pub(super) tokens: &'a [Token],
     columns: HashMap<String, u32>,
+    /// Names that may stand for columns of other types: of two tables, or renamed by a subquery.
+    ambiguous: HashSet<String>,
     /// Columns of the table after INTO, in order.
     target_columns: Vec<u32>,
 }
@@ -21,7 +26,13 @@ pub struct Inference<'a> {
 impl<'a> Inference<'a> {
     /// Looks up the tables that the statement names.
     pub fn new(connection: &Connection, sql: &'a str, tokens: &'a [Token]) -> Inference<'a> {
-        let mut inference = Inference { sql, tokens, columns: HashMap::new(), target_columns: Vec::new() };
+        let mut inference = Inference {
+            sql,
+            tokens,
+            columns: HashMap::new(),
+            ambiguous: HashSet::new(),
+            target_columns: Vec::new(),
+        };
         for index in 0..tokens.len() {
             let introduces =
                 ["FROM", "JOIN", "UPDATE", "INTO"].iter().any(|word| tokens[index].is(sql, word));
@@ -43,7 +54,33 @@ impl<'a> Inference<'a> {
                 at += 1;
             }
         }
+        inference.add_renamed();
         inference
+    }
+
+    /// Where the rows come from a subquery, a name counts only if nothing in the text can be giving it anew.
+    fn add_renamed(&mut self) {
+        let derived = (1..self.tokens.len()).any(|at| {
+            self.word(Some(at), "SELECT")
+                && self.symbol(Some(at - 1), "(")
+                && (["FROM", "JOIN"].iter().any(|word| self.word(at.checked_sub(2), word))
+                    || self.symbol(at.checked_sub(2), ","))
+        });
+        if !derived {
+            return;
+        }
+        let before =
+            ["SELECT", "DISTINCT", "WHERE", "AND", "OR", "NOT", "BY", "ON", "HAVING", "WHEN", "THEN"];
+        for (index, token) in self.tokens.iter().enumerate().skip(1) {
+            let previous = &self.tokens[index - 1];
+            let used = match previous.kind {
+                TokenKind::Symbol => previous.text(self.sql) != ")",
+                _ => before.iter().any(|word| previous.is(self.sql, word)),
+            };
+            if !used && matches!(token.kind, TokenKind::Word | TokenKind::Quoted | TokenKind::Text) {
+                self.ambiguous.insert(unquoted(token.text(self.sql)).to_ascii_lowercase());
+            }
+        }
     }
 
     fn add_table(&mut self, connection: &Connection, table: &str, into: bool) {
@@ -58,7 +95,10 @@ impl<'a> Inference<'a> {
             if into {
                 self.target_columns.push(oid);
             }
-            self.columns.entry(name.to_ascii_lowercase()).or_insert(oid);
+            let name = name.to_ascii_lowercase();
+            if *self.columns.entry(name.clone()).or_insert(oid) != oid {
+                self.ambiguous.insert(name);
+            }
         }
     }
 
@@ -77,11 +117,11 @@ impl<'a> Inference<'a> {
         (token.kind == TokenKind::Symbol && symbol) || token.is(self.sql, "LIKE")
     }
 
-    fn symbol(&self, index: Option<usize>, text: &str) -> bool {
+    pub(super) fn symbol(&self, index: Option<usize>, text: &str) -> bool {
         index.and_then(|index| self.tokens.get(index)).is_some_and(|token| token.is_symbol(self.sql, text))
     }
 
-    fn word(&self, index: Option<usize>, text: &str) -> bool {
+    pub(super) fn word(&self, index: Option<usize>, text: &str) -> bool {
         index.and_then(|index| self.tokens.get(index)).is_some_and(|token| token.is(self.sql, text))
     }
 
@@ -193,8 +233,11 @@ impl<'a> Inference<'a> {
 
     /// Types of the items of the select or returning list, for a statement of `count` columns: 0 unknown.
     pub fn results(&self, count: usize, parameters: &[u32]) -> Vec<u32> {
-        let items = self.items();
         let mut types = vec![0; count];
+        if self.is_deep() {
+            return types;
+        }
+        let items = self.items();
         let star = items.iter().position(|(start, end)| {
             (*start..*end).any(|at| {
                 let calls = self.symbol(at.checked_sub(1), "(");
@@ -215,6 +258,19 @@ impl<'a> Inference<'a> {
             }
         }
         types
+    }
+
+    /// Parentheses nested deeper than is worth following; what follows them calls itself.
+    fn is_deep(&self) -> bool {
+        let mut depth = 0usize;
+        self.tokens.iter().any(|token| {
+            match token.text(self.sql) {
+                "(" => depth += 1,
+                ")" => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth > MAX_DEPTH
+        })
     }
 
     fn items(&self) -> Vec<(usize, usize)> {
@@ -250,11 +306,14 @@ impl<'a> Inference<'a> {
         items
     }
 
-    fn item(&self, start: usize, end: usize, parameters: &[u32]) -> u32 {
+    pub(super) fn item(&self, start: usize, end: usize, parameters: &[u32]) -> u32 {
         let mut end = end;
         if end >= start + 3 && self.word(Some(end - 2), "AS") {
             end -= 2;
-        } else if end >= start + 2 && self.symbol(Some(end - 2), ")") {
+        } else if end >= start + 2
+            && self.symbol(Some(end - 2), ")")
+            && self.tokens.get(end - 1).is_some_and(|last| last.kind != TokenKind::Symbol)
+        {
             end -= 1;
         }
         let Some(first) = self.tokens.get(start) else { return 0 };
@@ -274,10 +333,31 @@ impl<'a> Inference<'a> {
             };
         }
         let whole_call = self.symbol(Some(start + 1), "(") && self.closes(start + 1) == end.saturating_sub(1);
-        if whole_call { self.call(&text.to_ascii_lowercase(), start, end) } else { 0 }
+        if whole_call {
+            return self.call(&text.to_ascii_lowercase(), start, end, parameters);
+        }
+        // The other SELECTs of a compound may give anything in this place.
+        let compound =
+            |token: &Token| ["UNION", "INTERSECT", "EXCEPT"].iter().any(|word| token.is(self.sql, word));
+        if self.tokens.iter().any(compound) {
+            return 0;
+        }
+        Expression { inference: self, parameters, at: start, end }.arithmetic()
     }
 
-    fn closes(&self, open: usize) -> usize {
+    /// Type of a single token that is an operand; 0 unknown.
+    pub(super) fn operand(&self, index: usize, parameters: &[u32]) -> u32 {
+        match self.item(index, index + 1, parameters) {
+            0 => {
+                let name = self.tokens.get(index).map(|token| unquoted(token.text(self.sql)));
+                let ambiguous = name.is_some_and(|name| self.ambiguous.contains(&name.to_ascii_lowercase()));
+                if ambiguous || self.word(Some(0), "WITH") { 0 } else { self.column(index) }
+            }
+            known => known,
+        }
+    }
+
+    pub(super) fn closes(&self, open: usize) -> usize {
         let mut depth = 0usize;
         for index in open..self.tokens.len() {
             match self.tokens[index].text(self.sql) {
@@ -290,14 +370,15 @@ impl<'a> Inference<'a> {
         self.tokens.len()
     }
 
-    fn call(&self, name: &str, start: usize, end: usize) -> u32 {
+    fn call(&self, name: &str, start: usize, end: usize, parameters: &[u32]) -> u32 {
         match name {
             "count" | "length" | "instr" | "row_number" | "rank" | "dense_rank" | "pg_backend_pid" => {
                 types::INT8
             }
             "avg" | "total" => types::FLOAT8,
             "exists" | "pg_is_in_recovery" => types::BOOL,
-            "sum" | "max" | "min" | "abs" | "coalesce" | "ifnull" => self.column(start + 2),
+            "sum" | "abs" => number_of(self.common(start + 1, parameters), types::INT8),
+            "max" | "min" | "coalesce" | "ifnull" => self.common(start + 1, parameters),
             "cast" => self
                 .tokens
                 .get(end.saturating_sub(2))

@@ -3,6 +3,7 @@
 //! Not here: the bytes on the wire (`net::pg`) and how writes are ordered and replicated (the writer).
 
 pub mod access;
+pub mod arithmetic;
 pub mod calendar;
 pub mod describe;
 pub mod errors;

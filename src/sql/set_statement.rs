@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::lexer::{Reader, TokenKind, unquoted};
 use super::statement::syntax;
+use super::types;
 use crate::error::ServerError;
 
 /// How far a transaction sees the commits of others.
@@ -217,4 +218,44 @@ pub fn shown_name(reader: &mut Reader<'_>) -> String {
         ["time", "zone"] => "timezone".into(),
         _ => words.join(" "),
     }
+}
+
+/// A SELECT of nothing but one setting, as drivers send it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingQuery {
+    /// The setting.
+    pub name: String,
+    /// Its new value, with set_config.
+    pub value: Option<String>,
+    /// An unknown setting is NULL and no error.
+    pub missing_ok: bool,
+    /// What the result's column is called.
+    pub column: String,
+}
+
+/// Reads `SELECT current_setting('name' [, missing_ok])` or `SELECT set_config('name', 'value', is_local)` with
+/// literals; none if the statement is another one.
+pub fn setting_query(reader: &mut Reader<'_>) -> Option<SettingQuery> {
+    reader.at = 1;
+    if reader.accept(&["pg_catalog"]) && !reader.accept_symbol(".") {
+        return None;
+    }
+    let sets = reader.accept(&["set_config"]);
+    if !sets && !reader.accept(&["current_setting"]) {
+        return None;
+    }
+    let name = reader.accept_symbol("(").then(|| reader.string())??;
+    let value = if sets { Some(reader.accept_symbol(",").then(|| reader.string())??) } else { None };
+    let mut flag = false;
+    if reader.accept_symbol(",") {
+        flag = types::truth(&unquoted(reader.take()?.text(reader.sql)))?;
+    } else if sets {
+        return None;
+    }
+    if !reader.accept_symbol(")") {
+        return None;
+    }
+    let function = if sets { "set_config" } else { "current_setting" };
+    let column = if reader.accept(&["AS"]) { reader.name()? } else { function.to_string() };
+    reader.at_end().then_some(SettingQuery { name, value, missing_ok: !sets && flag, column })
 }

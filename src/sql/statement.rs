@@ -5,7 +5,7 @@
 
 use super::lexer::{Reader, Token, TokenKind, tokens};
 use super::rewrite;
-use super::set_statement::{self, SetCommand, TransactionModes};
+use super::set_statement::{self, SetCommand, SettingQuery, TransactionModes};
 use super::user_statement::{self, UserCommand};
 use crate::error::ServerError;
 
@@ -69,6 +69,10 @@ pub enum Kind {
     User(UserCommand),
     /// COPY.
     Copy(CopyCommand),
+    /// CLOSE ALL: there are no cursors of SQL, so all of them are closed.
+    CloseAll,
+    /// `SELECT current_setting(…)` and `SELECT set_config(…)`.
+    Setting(SettingQuery),
     /// Accepted and not done; the notice says why.
     Skipped(&'static str),
     /// Refused, with the reason.
@@ -147,6 +151,9 @@ fn classify(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
     let word =
         if first.kind == TokenKind::Word { first.text(sql).to_ascii_uppercase() } else { String::new() };
     let (kind, tag) = match word.as_str() {
+        "SELECT" if let Some(setting) = set_statement::setting_query(&mut reader) => {
+            (Kind::Setting(setting), "SELECT")
+        }
         "SELECT" | "VALUES" | "WITH" | "EXPLAIN" => return Ok(query(sql, part, word == "WITH")),
         "INSERT" | "REPLACE" => return Ok(change(sql, part, "INSERT")),
         "UPDATE" => return Ok(change(sql, part, "UPDATE")),
@@ -177,6 +184,7 @@ fn classify(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
         "PREPARE" | "EXECUTE" => {
             (Kind::Refused("PREPARE and EXECUTE as SQL are not supported: prepare through the driver"), "")
         }
+        "CLOSE" if part.len() == 2 && part[1].is(sql, "ALL") => (Kind::CloseAll, "CLOSE CURSOR ALL"),
         "DECLARE" | "FETCH" | "CLOSE" | "MOVE" => {
             (Kind::Refused("cursors as SQL are not supported: fetch through the driver"), "")
         }

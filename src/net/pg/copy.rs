@@ -10,6 +10,7 @@ use super::simple::Completion;
 use super::values;
 use crate::error::ServerError;
 use crate::sql::access::ClientScope;
+use crate::sql::describe::no_parameter;
 use crate::sql::errors::from_sqlite;
 use crate::sql::lexer::quoted;
 use crate::sql::statement::{CopyCommand, Kind, Statement};
@@ -35,6 +36,9 @@ impl Client<'_> {
         let sql = format!("SELECT {list} FROM {}", command.source);
         let statement = Statement { kind: Kind::Query, sql: sql.clone(), tag: "SELECT", locks: false };
         let metadata = self.session.describe(&statement, &[])?;
+        if let Some(place) = metadata.parameter_places.first() {
+            return Err(no_parameter(*place));
+        }
         Ok((sql, metadata.columns.iter().map(|column| column.oid).collect()))
     }
 
@@ -51,7 +55,7 @@ impl Client<'_> {
         let (_, oids) = self.copy_columns(command)?;
         let names: Vec<String> = command.columns.iter().map(|name| quoted(name)).collect();
         let list = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let places: Vec<String> = (1..=oids.len()).map(|number| format!("?{number}")).collect();
+        let places: Vec<String> = (1..=oids.len()).map(|number| format!("${number}")).collect();
         let insert = format!("INSERT INTO {}{list} VALUES ({})", command.source, places.join(", "));
         // Asks the access rules before the statement may come from a cache.
         let probe = Statement { kind: Kind::Change, sql: insert.clone(), tag: "INSERT", locks: false };

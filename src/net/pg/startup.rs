@@ -246,10 +246,25 @@ fn authenticate(
     send(11, exchange.server_first().as_bytes())?;
     let last = password_message(reader)?;
     let answer = exchange.finish(utf8(&last)?).map_err(Some)?;
-    let (Some(answer), Some(role)) = (answer, role) else { return Err(failed()) };
+    let (Some(answer), Some(role)) = (answer, role) else {
+        log_failure(stream, user);
+        return Err(failed());
+    };
     send(12, answer.as_bytes())?;
     send(0, b"")?;
     Ok(role)
+}
+
+/// For whoever watches for guessed passwords. The name is the client's choice: it is cut and made printable.
+fn log_failure(stream: &TcpStream, user: &str) {
+    let address =
+        stream.peer_addr().map_or_else(|_| "an unknown address".to_string(), |address| address.to_string());
+    log::warn!("password authentication failed for user \"{}\" from {address}", printable(user));
+}
+
+fn printable(user: &str) -> String {
+    let plain = |character: char| !character.is_control() && character != '"';
+    user.chars().take(64).map(|character| if plain(character) { character } else { '?' }).collect()
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Ended> {
@@ -268,4 +283,15 @@ fn password_message(reader: &mut MessageReader) -> Result<Vec<u8>, Ended> {
 fn mock_secret() -> &'static [u8; 32] {
     static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
     SECRET.get_or_init(|| users::random_bytes::<32>().unwrap_or([7; 32]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn names_in_the_log_are_short_and_printable() {
+        assert_eq!(printable("eve\n\"dba\"\u{1b}[2J"), "eve??dba??[2J");
+        assert_eq!(printable(&"x".repeat(1000)).len(), 64);
+    }
 }

@@ -9,12 +9,16 @@ use super::values;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::sql::describe::{self, Column, Metadata};
-use crate::sql::set_statement::{Scope, SetCommand};
+use crate::sql::set_statement::{Scope, SetCommand, SettingQuery};
 use crate::sql::statement::{Kind, Statement};
 use crate::sql::types;
 
 fn done(tag: &'static str) -> Result<Completion, ServerError> {
     Ok(Completion { tag, count: None })
+}
+
+fn unknown_setting(name: &str) -> ServerError {
+    ServerError::sql("42704", format!("unrecognized configuration parameter \"{name}\""))
 }
 
 impl Client<'_> {
@@ -67,7 +71,9 @@ impl Client<'_> {
                 }
                 done(tag)
             }
-            Kind::Listen(_) | Kind::Unlisten(_) => {
+            Kind::Setting(query) => self.setting_query(query, formats, describe),
+            Kind::CloseAll | Kind::Unlisten(_) => done(tag),
+            Kind::Listen(_) => {
                 codec::notice(&mut self.out, "00000", "events are not sent on this connection yet");
                 done(tag)
             }
@@ -140,15 +146,35 @@ impl Client<'_> {
     }
 
     fn show(&mut self, name: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
-        let value = self.setting(name).ok_or_else(|| {
-            ServerError::sql("42704", format!("unrecognized configuration parameter \"{name}\""))
-        })?;
+        let value = self.setting(name).ok_or_else(|| unknown_setting(name))?;
         let columns = [Column { name: name.to_string(), oid: types::TEXT, certain: true }];
         if describe {
             Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
         }
         self.append_row(&[ValueRef::Text(value.as_bytes())], &columns, formats)?;
         done("SHOW")
+    }
+
+    fn setting_query(
+        &mut self,
+        query: &SettingQuery,
+        formats: &Formats,
+        describe: bool,
+    ) -> Result<Completion, ServerError> {
+        if let Some(value) = &query.value {
+            self.set_generic(&query.name.to_lowercase(), Some(value))?;
+        }
+        let value = self.setting(&query.name);
+        if value.is_none() && !query.missing_ok {
+            return Err(unknown_setting(&query.name));
+        }
+        let columns = [Column { name: query.column.clone(), oid: types::TEXT, certain: true }];
+        if describe {
+            Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
+        }
+        let value = value.as_ref().map_or(ValueRef::Null, |value| ValueRef::Text(value.as_bytes()));
+        self.append_row(&[value], &columns, formats)?;
+        Ok(Completion { tag: "SELECT", count: Some(1) })
     }
 
     fn set(&mut self, command: &SetCommand, tag: &'static str) -> Result<Completion, ServerError> {
