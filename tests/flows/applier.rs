@@ -60,10 +60,7 @@ async fn received_is_acknowledged_before_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Received).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(
-        stage.record.take().await,
-        ["log writer <- append 1", "sender <- acknowledge 1"]
-    );
+    assert_eq!(stage.record.take().await, ["log writer <- append 1", "sender <- acknowledge 1"]);
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
 }
@@ -166,14 +163,7 @@ async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
     stage.follow(AcknowledgePolicy::Received).await;
     stage.arrives(&batch(Position::ORIGIN, b"theirs")).await;
     let told = stage.record.take().await;
-    assert_eq!(
-        told,
-        [
-            "log writer <- truncate after 0",
-            "log writer <- append 1",
-            "sender <- acknowledge 1"
-        ]
-    );
+    assert_eq!(told, ["log writer <- truncate after 0", "log writer <- append 1", "sender <- acknowledge 1"]);
 
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;
