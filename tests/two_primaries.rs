@@ -101,8 +101,14 @@ fn a_primary_under_load_hears_of_the_promotion() {
     }
 }
 
-/// One switch with the network cut at a moment of the switch; returns whether it went through.
-fn broken_switch(fixture: &Fixture, primary: &Server, secondary: &Server, random: &mut Random) -> bool {
+/// One switch with the network cut at a moment of the switch; returns whether it went through, and the clients that may
+/// wait for a primary that is in doubt.
+fn broken_switch(
+    fixture: &Fixture,
+    primary: &Server,
+    secondary: &Server,
+    random: &mut Random,
+) -> (bool, Vec<Waiting>) {
     let from_secondary = random.below(2) == 0;
     let asked = if random.below(2) == 0 {
         (secondary, "hsb switch primary")
@@ -148,10 +154,14 @@ fn broken_switch(fixture: &Fixture, primary: &Server, secondary: &Server, random
         std::thread::sleep(Duration::from_millis(3));
     }
     fixture.network.resume();
+    (state(secondary) == "PRIMARY ACTIVE" && state(primary) == "SECONDARY ACTIVE", load)
+}
+
+/// Whatever became of their statements, the clients are answered.
+fn finish(load: Vec<Waiting>) {
     for waiting in load {
         let _ = waiting.join().unwrap();
     }
-    state(secondary) == "PRIMARY ACTIVE" && state(primary) == "SECONDARY ACTIVE"
 }
 
 #[test]
@@ -162,9 +172,11 @@ fn a_switch_that_breaks_leaves_no_two_primaries() {
     let (mut primary, mut secondary) = (&fixture.pair.first, &fixture.pair.second);
     let mut went_through = 0;
     for round in 0..rounds {
-        if broken_switch(&fixture, primary, secondary, &mut random) {
+        let (switched, load) = broken_switch(&fixture, primary, secondary, &mut random);
+        if switched {
             went_through += 1;
             std::mem::swap(&mut primary, &mut secondary);
+            finish(load);
             continue;
         }
         let states = (state(primary), state(secondary));
@@ -186,6 +198,7 @@ fn a_switch_that_breaks_leaves_no_two_primaries() {
             primary.expect("hsb set primary alone").unwrap();
         }
         primary.expect("hsb connect").unwrap();
+        finish(load);
         assert_identical(&fixture.pair);
     }
     println!("{rounds} switches were disturbed, {went_through} went through");
