@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use hotstandby::demo::pair::{PATIENCE, Pair, Server};
-use hotstandby::storage::checksum::logical_checksum;
-use hotstandby::storage::database::read_identity;
-use rusqlite::{Connection, OpenFlags};
+use common::{assert_identical, connected_pair, wait_until};
+use hotstandby::demo::pair::{Pair, Server};
 
 struct Running {
     pair: Pair,
@@ -19,34 +17,8 @@ struct Running {
 }
 
 fn running(extra: &str) -> Running {
-    let directory = tempfile::tempdir().unwrap();
-    let program = Path::new(env!("CARGO_BIN_EXE_solid"));
-    let mut pair = Pair::prepare(program, directory.path(), extra).unwrap();
-    pair.start().unwrap();
+    let (directory, pair) = connected_pair(extra);
     Running { pair, _directory: directory }
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn open(server: &Server) -> Connection {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = Connection::open_with_flags(server.database_file(), flags).unwrap();
-    connection.busy_timeout(Duration::from_secs(10)).unwrap();
-    connection
-}
-
-/// Waits until both are at one position and compares everything.
-fn assert_same(pair: &Pair, when: &str) {
-    let (first, second) = (open(&pair.first), open(&pair.second));
-    let position = |connection: &Connection| read_identity(connection).unwrap().1;
-    wait_until("both are at one position", || position(&first) == position(&second));
-    assert_eq!(logical_checksum(&first).unwrap(), logical_checksum(&second).unwrap(), "{when}");
 }
 
 fn ids(server: &Server) -> BTreeSet<i64> {
@@ -152,7 +124,7 @@ fn the_secondary_is_the_same_to_the_bit() {
     let twenty_megabytes = "INSERT INTO large SELECT value, randomblob(100000) FROM \
         (WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 200) SELECT value FROM n)";
     sql.batch_execute(twenty_megabytes).unwrap();
-    assert_same(pair, "after the writes");
+    assert_identical(pair);
     pair.first.kill();
     pair.second.expect("hsb set primary alone").unwrap();
     let mut sql = pair.second.sql().unwrap();
@@ -162,13 +134,13 @@ fn the_secondary_is_the_same_to_the_bit() {
     pair.swap();
     pair.second.start(&[]).unwrap();
     pair.connect().unwrap();
-    assert_same(pair, "after failover and catchup");
+    assert_identical(pair);
     pair.switch().unwrap();
     pair.swap();
     let mut sql = pair.first.sql().unwrap();
     sql.batch_execute("INSERT INTO journal(what) VALUES ('switched'); UPDATE replaced SET n = -n").unwrap();
     sql.batch_execute("ALTER TABLE made_alone ADD COLUMN b; DROP VIEW seen").unwrap();
-    assert_same(pair, "after the switch");
+    assert_identical(pair);
 }
 
 #[test]
@@ -188,7 +160,7 @@ fn visible_means_visible_and_a_secondary_takes_no_writes() {
         assert_eq!(error.code().code(), "25006", "{write}");
         assert!(error.message().contains("10045"), "{write}: {}", error.message());
     }
-    assert_same(&running.pair, "after the refusals");
+    assert_identical(&running.pair);
 }
 
 /// Rows acknowledged to clients that write until the server is gone.
@@ -235,13 +207,20 @@ fn both_killed_under_strict_durability_lose_nothing() {
         if !first_is_promoted {
             pair.swap();
         }
+        let digits = |server: &Server| server.expect("hsb logpos").unwrap()[..30].to_string();
+        let is_behind = digits(&pair.first) < digits(&pair.second);
         pair.first.expect("hsb set primary alone").unwrap();
         let lost: Vec<_> = acknowledged.difference(&ids(&pair.first)).copied().collect();
         assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
         pair.first.sql().unwrap().batch_execute("INSERT INTO t VALUES (-1, 'alone')").unwrap();
+        if is_behind && pair.first.ask("hsb connect").unwrap().0 == 14525 {
+            // The other one had received a batch that this one had not logged yet and that nobody was told of; whoever
+            // promotes by 'hsb logpos' does not get here. Nothing is thrown away silently.
+            continue;
+        }
         pair.connect().unwrap();
         pair.first.sql().unwrap().batch_execute("INSERT INTO t VALUES (-2, 'together')").unwrap();
-        assert_same(pair, "after the other came back");
+        assert_identical(pair);
         assert!(acknowledged.is_subset(&ids(&pair.second)));
     }
 }
@@ -259,7 +238,7 @@ fn one_safe_transactions_arrive_by_themselves() {
         .batch_execute("BEGIN; SET TRANSACTION SAFENESS 1SAFE; INSERT INTO t VALUES (502); COMMIT")
         .unwrap();
     wait_until("all rows are at the secondary", || ids(&running.pair.second) == (1..=502).collect());
-    assert_same(&running.pair, "after 1-safe transactions");
+    assert_identical(&running.pair);
 }
 
 #[test]
@@ -280,7 +259,7 @@ fn roles_taken_back_and_forth_by_hand_keep_the_position() {
         pair.switch().unwrap();
         pair.swap();
     }
-    assert_same(pair, "at the end");
+    assert_identical(pair);
     assert_eq!(ids(&pair.first).len(), 10);
 }
 
@@ -331,6 +310,6 @@ fn a_damaged_database_is_replaced_by_netcopy() {
     pair.first.expect("hsb netcopy").unwrap();
     pair.first.wait_for("hsb status copy", "SUCCESS").unwrap();
     pair.connect().unwrap();
-    assert_same(&pair, "after the copy");
+    assert_identical(&pair);
     assert_eq!(ids(&pair.second), BTreeSet::from([1, 2]));
 }

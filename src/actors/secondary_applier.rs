@@ -156,10 +156,8 @@ impl SecondaryApplier {
         if in_log {
             self.flush.do_send(Flush { ticket: None });
         } else {
-            // Here it is no question any more: this node may have acknowledged it, so it is never dropped as pending.
-            let batch = batch.marked(false).map_err(|error| error.to_string())?;
             let sync = self.policy == AcknowledgePolicy::Durable;
-            self.append.do_send(Append { batch, sync });
+            self.append.do_send(Append { batch: batch.clone(), sync });
         }
         self.received = batch.after;
         self.backlog_bytes += batch.bytes.len();

@@ -73,7 +73,8 @@ fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, Se
         return Err(ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS));
     }
     let connection = context.database.open_reader()?;
-    let role = users::check_password(&connection, user, password)?;
+    let role = users::check_password(&connection, user, password)
+        .inspect_err(|_| log::warn!("a console login as '{user}' was refused"))?;
     if !role.may_command() {
         return Err(ServerError::sql("42501", "the console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE"));
     }

@@ -1,7 +1,7 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::net::TcpListener;
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use socket2::{Domain, Socket, Type};
 
 use super::events::EventHub;
 use super::outside::NodeOutside;
@@ -42,6 +43,9 @@ use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
+/// Connections that may wait to be accepted.
+const LISTEN_BACKLOG: i32 = 1024;
+
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
@@ -60,11 +64,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
-    let address = parameters.listen();
-    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(|error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    })?;
+    let port = take_port(&parameters)?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     if offline && database.exists() {
@@ -75,7 +75,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    Building::new(parameters, database, log, state).build(recovered, listener, lock)
+    Building::new(parameters, database, log, state).build(recovered, port, lock)
 }
 
 /// A second server on the same files would ruin them.
@@ -93,6 +93,21 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
         )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
+}
+
+/// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
+fn take_port(parameters: &Parameters) -> Result<Socket, ServerError> {
+    let address = parameters.listen();
+    let refused = |error: std::io::Error| {
+        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
+        ServerError::with(Code::SERVER_NOT_FOUND, detail)
+    };
+    let mut candidates = (address.host.as_str(), address.port).to_socket_addrs().map_err(refused)?;
+    let wanted =
+        candidates.next().ok_or_else(|| refused(std::io::Error::other("the name has no address")))?;
+    let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).map_err(refused)?;
+    socket.set_reuse_address(true).and_then(|()| socket.bind(&wanted.into())).map_err(refused)?;
+    Ok(socket)
 }
 
 fn log_configuration(parameters: &Parameters) -> LogConfiguration {
@@ -213,12 +228,7 @@ impl Building {
         }
     }
 
-    fn build(
-        self,
-        recovered: Option<Recovered>,
-        listener: TcpListener,
-        lock: File,
-    ) -> Result<Node, ServerError> {
+    fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let (heart, pending) = self.heart(recovered.as_ref());
         let log = recovered
@@ -252,7 +262,9 @@ impl Building {
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
-        let listener = listener::start(listener, move || limit.max_connections(), handlers)
+        let listener = port
+            .listen(LISTEN_BACKLOG)
+            .and_then(|()| listener::start(port.into(), move || limit.max_connections(), handlers))
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
         Ok(Node {
             context,

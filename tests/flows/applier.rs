@@ -60,7 +60,10 @@ async fn received_is_acknowledged_before_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Received).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 1", "sender <- acknowledge 1"]);
+    assert_eq!(
+        stage.record.take().await,
+        ["log writer <- append 1, to be acknowledged", "sender <- acknowledge 1"]
+    );
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
 }
@@ -71,7 +74,7 @@ async fn visible_is_acknowledged_when_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Visible).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 1"]);
+    assert_eq!(stage.record.take().await, ["log writer <- append 1, to be acknowledged"]);
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1", "sender <- acknowledge 1"]);
 }
@@ -83,7 +86,7 @@ async fn durable_is_acknowledged_when_applied_and_on_disk_in_either_order() {
         stage.follow(AcknowledgePolicy::Durable).await;
         let one = batch(Position::ORIGIN, b"one");
         stage.arrives(&one).await;
-        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync"]);
+        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync, to be acknowledged"]);
         if applied_first {
             stage.applied(&one).await;
             assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
@@ -163,7 +166,14 @@ async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
     stage.follow(AcknowledgePolicy::Received).await;
     stage.arrives(&batch(Position::ORIGIN, b"theirs")).await;
     let told = stage.record.take().await;
-    assert_eq!(told, ["log writer <- truncate after 0", "log writer <- append 1", "sender <- acknowledge 1"]);
+    assert_eq!(
+        told,
+        [
+            "log writer <- truncate after 0",
+            "log writer <- append 1, to be acknowledged",
+            "sender <- acknowledge 1"
+        ]
+    );
 
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;
