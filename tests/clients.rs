@@ -17,6 +17,7 @@ struct Server {
     context: Arc<NodeContext>,
     port: u16,
     node: Option<Node>,
+    _reserved: pair::ReservedPort,
     _directory: tempfile::TempDir,
 }
 
@@ -26,12 +27,19 @@ fn server() -> Server {
 
 fn server_with(ini: &str) -> Server {
     let directory = tempfile::tempdir().unwrap();
-    let [port, _] = pair::free_ports().unwrap();
+    let reserved = pair::reserve_port().unwrap();
+    let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
     let node = Node::start(StartOptions { parameters, backup_server: false, administrator }).unwrap();
-    Server { context: node.context().clone(), port, node: Some(node), _directory: directory }
+    Server {
+        context: node.context().clone(),
+        port,
+        node: Some(node),
+        _reserved: reserved,
+        _directory: directory,
+    }
 }
 
 impl Drop for Server {

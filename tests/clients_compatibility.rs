@@ -13,17 +13,19 @@ use postgres::{Client, NoTls};
 struct Server {
     port: u16,
     node: Option<Node>,
+    _reserved: pair::ReservedPort,
     _directory: tempfile::TempDir,
 }
 
 fn server() -> Server {
     let directory = tempfile::tempdir().unwrap();
-    let [port, _] = pair::free_ports().unwrap();
+    let reserved = pair::reserve_port().unwrap();
+    let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
     let node = Node::start(StartOptions { parameters, backup_server: false, administrator }).unwrap();
-    Server { port, node: Some(node), _directory: directory }
+    Server { port, node: Some(node), _reserved: reserved, _directory: directory }
 }
 
 impl Drop for Server {

@@ -2,7 +2,7 @@
 //!
 //! A server that is dropped is killed, by its process id, and reaped.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ pub struct Server {
     pub directory: PathBuf,
     /// On loopback.
     pub port: u16,
+    _reserved: ReservedPort,
     program: PathBuf,
     child: Option<Child>,
 }
@@ -39,12 +40,10 @@ pub struct Pair {
 impl Pair {
     /// Two directories below `root` with a solid.ini each; `extra` are further lines for both. Starts nothing.
     pub fn prepare(program: &Path, root: &Path, extra: &str) -> Result<Pair, ServerError> {
-        let ports = free_ports()?;
+        let (one, other) = (reserve_port()?, reserve_port()?);
+        let numbers = [one.number, other.number];
         let server = |name, port, peer| Server::prepare(program, root, name, port, peer, extra);
-        Ok(Pair {
-            first: server("first", ports[0], ports[1])?,
-            second: server("second", ports[1], ports[0])?,
-        })
+        Ok(Pair { first: server("first", one, numbers[1])?, second: server("second", other, numbers[0])? })
     }
 
     /// Starts both, copies the database and connects: PRIMARY ACTIVE and SECONDARY ACTIVE.
@@ -93,17 +92,18 @@ impl Server {
         program: &Path,
         root: &Path,
         name: &'static str,
-        port: u16,
+        reserved: ReservedPort,
         peer: u16,
         extra: &str,
     ) -> Result<Server, ServerError> {
         let directory = root.join(name);
+        let port = reserved.number;
         let ini =
             format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp {peer}\n{extra}\n");
         std::fs::create_dir_all(&directory)
             .and_then(|()| std::fs::write(directory.join("solid.ini"), ini))
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
-        Ok(Server { name, directory, port, program: program.to_path_buf(), child: None })
+        Ok(Server { name, directory, port, _reserved: reserved, program: program.to_path_buf(), child: None })
     }
 
     /// Starts the process and waits until it accepts connections.
@@ -237,22 +237,27 @@ pub fn sql_configuration(port: u16) -> postgres::Config {
     configuration
 }
 
-/// Two different ports that were free a moment ago, chosen at random below those that the system gives to outgoing
-/// connections: nobody takes them by chance before the server does.
-pub fn free_ports() -> Result<[u16; 2], ServerError> {
-    let mut held: Vec<(u16, TcpListener)> = Vec::new();
+/// A TCP port that is this value's own among all programs that take theirs here, whether a server listens or not.
+pub struct ReservedPort {
+    /// The port.
+    pub number: u16,
+    /// The UDP port of the same number: nobody uses it, so holding it says "taken", and it is free when the holder ends.
+    _mark: UdpSocket,
+}
+
+/// A free port, chosen at random below those that the system gives to outgoing connections: nobody takes it by chance
+/// before the server does, or while the server is down.
+pub fn reserve_port() -> Result<ReservedPort, ServerError> {
     for _ in 0..1000 {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|error| failed(error.to_string()))?;
-        let port = 10_000 + u16::from_le_bytes(random) % 22_000;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, listener));
-        }
-        if let [(one, _), (other, _)] = held[..] {
-            return Ok([one, other]);
+        let number = 10_000 + u16::from_le_bytes(random) % 22_000;
+        let address = (Ipv4Addr::LOCALHOST, number);
+        if let (Ok(mark), Ok(_)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
+            return Ok(ReservedPort { number, _mark: mark });
         }
     }
-    Err(failed("no free ports".into()))
+    Err(failed("no free port".into()))
 }
 
 fn failed(detail: String) -> ServerError {
