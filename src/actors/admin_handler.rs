@@ -17,6 +17,7 @@ use crate::net::peer::copy::CopyProgress;
 use crate::node::{NodeStatus, settings_of};
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
+use crate::storage::writer::Writer;
 
 /// From sessions and consoles: one command. Answered in the channel.
 #[derive(Message, Debug)]
@@ -48,6 +49,8 @@ pub struct AdminTargets {
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.
     pub database: Arc<Database>,
+    /// For its time-out.
+    pub writer: Arc<Writer>,
     /// Ends the server.
     pub shutdown: Sender<()>,
 }
@@ -307,6 +310,7 @@ impl AdminHandler {
             return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
         }
         let outcome = self.targets.parameters.set(section, name, value, temporary)?;
+        self.targets.writer.set_idle_timeout(self.targets.parameters.transaction_idle_timeout());
         self.targets.settings.do_send(NewSettings(settings_of(&self.targets.parameters)));
         if !temporary {
             self.targets.parameters.write_back()?;

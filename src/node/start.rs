@@ -343,6 +343,7 @@ impl Building {
             sessions: Arc::clone(&self.sessions),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
+            writer: Arc::clone(&self.writer),
             shutdown: self.shutdown.0.clone(),
         })
         .start()
