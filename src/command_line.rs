@@ -1,7 +1,6 @@
 //! The command line of `solid`. Not here: acting on it.
 
-use crate::error::ServerError;
-use crate::hsb::codes::Code;
+use crate::error::{ServerError, invalid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -112,15 +111,6 @@ fn ask_password(user: &str) -> Result<String, ServerError> {
         return Err(invalid("The two passwords differ."));
     }
     Ok(password)
-}
-
-fn invalid(message: impl std::fmt::Display) -> ServerError {
-    let code = Code::INVALID_ARGUMENT;
-    ServerError {
-        code: Some(code),
-        sqlstate: code.sqlstate(),
-        message: format!("{}: {message}", code.number()),
-    }
 }
 
 #[cfg(test)]

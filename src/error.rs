@@ -35,3 +35,13 @@ impl ServerError {
         ServerError { code: None, sqlstate, message: message.into() }
     }
 }
+
+/// An invalid argument whose text stands alone: the general sentence of 14526 speaks of commands.
+pub fn invalid(message: impl std::fmt::Display) -> ServerError {
+    let code = Code::INVALID_ARGUMENT;
+    ServerError {
+        code: Some(code),
+        sqlstate: code.sqlstate(),
+        message: format!("{}: {message}", code.number()),
+    }
+}

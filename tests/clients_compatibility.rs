@@ -2,53 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::sync::Mutex;
 
-use hotstandby::config::Parameters;
-use hotstandby::demo::pair;
-use hotstandby::node::{Node, StartOptions};
-use postgres::{Client, NoTls};
-
-/// A node in this process, as a program that embeds it would start it.
-struct Server {
-    port: u16,
-    node: Option<Node>,
-    _reserved: pair::ReservedPort,
-    _directory: tempfile::TempDir,
-}
-
-fn server() -> Server {
-    let directory = tempfile::tempdir().unwrap();
-    let reserved = pair::reserve_port().unwrap();
-    let port = reserved.number;
-    let text = format!("[Com]\nListen=tcp {port}\n");
-    let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
-    let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    let node = Node::start(StartOptions { parameters, backup_server: false, administrator }).unwrap();
-    Server { port, node: Some(node), _reserved: reserved, _directory: directory }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(node) = self.node.take() {
-            node.shut_down();
-        }
-    }
-}
-
-impl Server {
-    fn connect_as(&self, user: &str, password: &str) -> Result<Client, postgres::Error> {
-        let port = self.port;
-        Client::connect(
-            &format!("host=127.0.0.1 port={port} user={user} password={password} dbname=x"),
-            NoTls,
-        )
-    }
-
-    fn connect(&self) -> Client {
-        self.connect_as("dba", "dba").unwrap()
-    }
-}
+use common::embedded::server;
 
 /// Keeps what is logged.
 struct Log(Mutex<Vec<String>>);

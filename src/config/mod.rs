@@ -19,18 +19,7 @@ pub use address::{ConnectString, ListenAddress};
 pub use parameters::{ParameterRow, Parameters, SetOutcome};
 pub use registry::Id;
 
-use crate::error::ServerError;
-use crate::hsb::codes::Code;
-
-/// An invalid argument whose text stands alone: the general sentence of 14526 speaks of commands.
-fn invalid(message: impl std::fmt::Display) -> ServerError {
-    let code = Code::INVALID_ARGUMENT;
-    ServerError {
-        code: Some(code),
-        sqlstate: code.sqlstate(),
-        message: format!("{}: {message}", code.number()),
-    }
-}
+use crate::error::invalid;
 
 #[cfg(test)]
 mod tests;

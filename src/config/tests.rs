@@ -1,6 +1,8 @@
 //! Tests of the whole of `config`.
 
 use super::*;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
 use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel};
 use std::path::Path;
 use std::time::Duration;

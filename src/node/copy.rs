@@ -18,7 +18,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
 use crate::net::peer::copy::{self, CopyOptions};
-use crate::net::peer::handshake::Failure;
+use crate::net::peer::handshake::{Failure, failure};
 use crate::storage::database::{self, Database};
 use crate::storage::files;
 use crate::storage::log::{LogConfiguration, LogWriter};
@@ -129,8 +129,4 @@ fn send_job<T>(jobs: &crossbeam_channel::Sender<T>, job: T) -> Result<(), Server
 
 fn wait(done: &crossbeam_channel::Receiver<()>) -> Result<(), ServerError> {
     done.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
-}
-
-fn failure(error: ServerError) -> Failure {
-    (error.code.unwrap_or(Code::OPERATION_FAILED), error.message)
 }

@@ -2,6 +2,7 @@
 // Each test program uses some of them; a helper that fails is a test that fails.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod embedded;
 pub mod fixture;
 pub mod proxy;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::handshake::{Failure, read_frame};
+use super::handshake::{Failure, failure, lost, read_frame};
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -256,16 +256,8 @@ fn hear(stream: &mut TcpStream) -> Result<CopyMessage, Failure> {
     codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
 }
 
-fn failure(error: ServerError) -> Failure {
-    (error.code.unwrap_or(Code::OPERATION_FAILED), error.message)
-}
-
 fn malformed(error: codec::FrameError) -> Failure {
     (Code::COMMUNICATION_ERROR, error.to_string())
-}
-
-fn lost(error: &std::io::Error) -> Failure {
-    (Code::COMMUNICATION_ERROR, format!("({error})"))
 }
 
 fn out_of_order() -> Failure {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
+use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 
@@ -208,8 +209,13 @@ fn unreachable((host, port): (&str, u16), error: &std::io::Error) -> Failure {
     (Code::COMMUNICATION_ERROR, format!("({host} {port}: {error})"))
 }
 
-fn lost(error: &std::io::Error) -> Failure {
+pub(super) fn lost(error: &std::io::Error) -> Failure {
     (Code::COMMUNICATION_ERROR, format!("({error})"))
+}
+
+/// An error of this server as the reason of a failure.
+pub fn failure(error: ServerError) -> Failure {
+    (error.code.unwrap_or(Code::OPERATION_FAILED), error.message)
 }
 
 fn unexpected() -> Failure {
