@@ -81,7 +81,8 @@ fn unknown(text: &str) -> ServerError {
         return invalid(format!("'{shown}' is not complete; it goes on as '{list}'."));
     }
     let far = |row: &Row| {
-        let words: Vec<&str> = given.split(' ').take(row.words().count()).collect();
+        let count = if row.takes_nothing() { usize::MAX } else { row.words().count() };
+        let words: Vec<&str> = given.split(' ').take(count).collect();
         distance(row.name(), &words.join(" "))
     };
     match COMMANDS.iter().map(|row| (far(row), row.name())).min() {
