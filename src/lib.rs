@@ -23,3 +23,6 @@ pub mod demo;
 pub mod error;
 pub mod logging;
 pub mod program;
+
+// Programs beside the nodes.
+pub mod watchdog;

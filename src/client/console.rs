@@ -155,7 +155,7 @@ fn not_found(address: &dyn std::fmt::Display, error: &std::io::Error) -> ServerE
 fn lost(error: &std::io::Error) -> ServerError {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            ServerError::with(Code::CONNECTION_IS_BROKEN, "(no answer in time)")
+            ServerError::with(Code::TIMED_OUT, "(no answer of the server in time)")
         }
         _ => ServerError::with(Code::CONNECTION_IS_BROKEN, format!("({error})")),
     }

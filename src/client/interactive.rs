@@ -80,11 +80,9 @@ struct Words {
 impl Words {
     /// As the server tells them; without an answer there is no completion.
     fn of(session: &mut Session) -> Words {
-        let rows = match session.ask("commands") {
-            Ok(rows) if rows.iter().all(|row| row.0 == 0) => rows,
-            _ => session.ask("help").unwrap_or_default(),
-        };
-        let mut commands: Vec<String> = rows.iter().map(|(_, text)| fixed_words(text)).collect();
+        let rows = session.ask("commands").unwrap_or_default();
+        let mut commands: Vec<String> =
+            rows.iter().filter(|row| row.0 == 0).map(|(_, text)| fixed_words(text)).collect();
         commands.extend(OWN_COMMANDS.map(str::to_owned));
         commands.retain(|command| !command.is_empty());
         commands.sort();
@@ -113,9 +111,8 @@ impl Words {
 
 /// The words of a command's syntax that are always typed as they are.
 fn fixed_words(syntax: &str) -> String {
-    let syntax = syntax.split(['\t', '|']).next().unwrap_or_default();
-    let syntax = syntax.split("  -  ").next().unwrap_or_default();
-    let words = syntax.split_whitespace().take_while(|word| !word.contains(['[', '<', '…', '*', '.', '(']));
+    let syntax = syntax.split('\t').next().unwrap_or_default();
+    let words = syntax.split_whitespace().take_while(|word| !word.contains(['[', '<']));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -148,8 +145,8 @@ mod tests {
         let rows = [
             "hsb set primary alone\tconsole\tx",
             "hsb set standalone\tadmin\tx",
-            "hsb state",
-            "throwout <id|all>  -  end a session",
+            "hsb state\tconsole\tx",
+            "throwout <id|all>\tadmin\tend a session",
         ];
         let mut commands: Vec<String> = rows.iter().map(|row| fixed_words(row)).collect();
         commands.sort();
