@@ -11,7 +11,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command;
-use crate::hsb::heart::{CopyStatus, SwitchStatus};
+use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::node::{NodeStatus, settings_of};
@@ -155,7 +155,9 @@ impl AdminHandler {
             },
             ["logpos"] => Ok(one(format!("{}:{}", now.log_end.digits(), now.state.role()))),
             ["status", "connect"] => Ok(vec![(now.connect.code().number(), now.connect.name().into())]),
-            ["status", "catchup"] if now.catching_up => Ok(vec![(Code::ACTIVE.number(), "ACTIVE".into())]),
+            ["status", "catchup"] if now.activity == Activity::CatchingUp => {
+                Ok(vec![(Code::ACTIVE.number(), "ACTIVE".into())])
+            }
             ["status", "catchup"] => Ok(one("NOT ACTIVE".into())),
             ["status", "copy"] => Ok(self.copy_status(&now.copy)),
             ["status", "switch"] => Ok(switch_status(now.switch)),

@@ -12,7 +12,7 @@ use super::storage::Storage;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
+use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -43,7 +43,7 @@ impl Outside for NodeOutside {
     }
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.status.changed(reason);
+        self.status.changed(from, to, reason);
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
@@ -59,10 +59,10 @@ impl Outside for NodeOutside {
         self.status.publish(heart);
     }
 
-    fn dial(&mut self, purpose: Purpose, hello: Hello) {
+    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
-            dialled.do_send(DialEnded { purpose, outcome: dial(&parameters, purpose, hello) });
+            dialled.do_send(DialEnded { request, purpose, outcome: dial(&parameters, purpose, hello) });
         });
     }
 
