@@ -102,7 +102,7 @@ pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
 }
 
 /// Runs on a thread of its own what the actors must not wait for.
-pub(super) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = std::thread::Builder::new().name(name.to_string()).spawn(work) {
         log::error!("cannot start the thread '{name}': {error}");
     }

@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub secondary_since: Option<SystemTime>,
     /// The last change of the state, and why.
     pub last_change: &'static str,
+    /// The role before the present one; the present one if there was no other since the start.
+    pub previous_role: &'static str,
 }
 
 /// Shared by all; written by the supervisor alone.
@@ -55,6 +57,7 @@ impl NodeStatus {
             primary_since: None,
             secondary_since: state.is_secondary().then(SystemTime::now),
             last_change: "started",
+            previous_role: state.role(),
         }))
     }
 
@@ -105,6 +108,9 @@ impl NodeStatus {
             Some(StartTime::Primary) => snapshot.primary_since = Some(SystemTime::now()),
             Some(StartTime::Secondary) => snapshot.secondary_since = Some(SystemTime::now()),
             None => {}
+        }
+        if from.role() != to.role() {
+            snapshot.previous_role = from.role();
         }
     }
 }
