@@ -154,7 +154,7 @@ impl Stage {
             .send(DialEnded {
                 request: stage.link - 1,
                 purpose: Purpose::Connect,
-                outcome: Ok((a_stream(), hello)),
+                outcome: Ok((Box::new(a_stream()), hello)),
             })
             .await
             .unwrap();
