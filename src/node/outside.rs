@@ -43,7 +43,7 @@ impl Outside for NodeOutside {
     }
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.status.changed(reason);
+        self.status.changed(to, reason);
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub catching_up: bool,
     /// The last change of the state, and why.
     pub last_change: &'static str,
+    /// How often the state has changed since the start.
+    pub state_changes: u64,
 }
 
 /// Shared by all; written by the supervisor alone.
@@ -47,6 +49,7 @@ impl NodeStatus {
             copy: CopyStatus::Never,
             catching_up: false,
             last_change: "started",
+            state_changes: 0,
         }))
     }
 
@@ -90,7 +93,10 @@ impl NodeStatus {
         snapshot.catching_up = heart.is_catching_up();
     }
 
-    pub(super) fn changed(&self, reason: &'static str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).last_change = reason;
+    /// Called for each change before those are answered whose transactions it decides.
+    pub(super) fn changed(&self, to: State, reason: &'static str) {
+        let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        (snapshot.state, snapshot.last_change) = (to, reason);
+        snapshot.state_changes += 1;
     }
 }
