@@ -23,7 +23,10 @@ fn outcome(client: &mut Client, token: &str) -> String {
 }
 
 fn outcome_at(server: &Server, token: &str) -> String {
-    outcome(&mut sql(server), token)
+    let in_sql = outcome(&mut sql(server), token);
+    let by_command = server.expect(&format!("hsb outcome {token}")).unwrap();
+    assert_eq!(in_sql, by_command, "{token} at {}", server.name);
+    in_sql
 }
 
 fn refusal(client: &mut Client, statements: &str) -> (String, String) {
@@ -118,7 +121,9 @@ fn a_token_in_doubt_is_unknown_until_it_is_decided() {
     fixture.pair.first.kill();
     assert!(waiting.join().unwrap().is_err());
     fixture.pair.first.start(&[]).unwrap();
-    assert_eq!(outcome_at(&fixture.pair.first, "doubtful"), "UNKNOWN");
+    let answer = fixture.pair.first.console().unwrap().command("hsb outcome doubtful").unwrap();
+    assert_eq!(answer[0].1, "UNKNOWN");
+    assert!(answer[1].1.starts_with("In doubt"), "{answer:?}");
     fixture.pair.second.expect("hsb set primary alone").unwrap();
     assert_eq!(outcome_at(&fixture.pair.second, "never seen"), "ROLLED BACK");
     fixture.network.resume();

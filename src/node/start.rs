@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -16,15 +16,16 @@ use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
-use crate::actors::admin_handler::{AdminHandler, AdminTargets};
+use crate::actors::admin_handler::AdminHandler;
 use crate::actors::link::LinkRecipients;
 use crate::actors::log_writer::{FromLogThread, LogWriter};
 use crate::actors::ping_monitor::PingMonitor;
 use crate::actors::replication_sender::{ReplicationSender, UseLog};
 use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
-use crate::actors::supervisor::{FromWriter, Peers, Supervisor};
+use crate::actors::supervisor::{FromWriter, NewSettings, Peers, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
+use crate::admin::AdminServices;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -340,18 +341,20 @@ impl Building {
     }
 
     fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
-        AdminHandler::new(AdminTargets {
-            operator: supervisor.clone().recipient(),
-            settings: supervisor.clone().recipient(),
+        let settings = supervisor.clone();
+        let services = AdminServices {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
+            outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
+            new_settings: Box::new(move |changed| settings.do_send(NewSettings(changed))),
             shutdown: self.shutdown.0.clone(),
-        })
-        .start()
+            started: Instant::now(),
+        };
+        AdminHandler { services: Arc::new(services), operator: supervisor.clone().recipient() }.start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
