@@ -3,6 +3,7 @@
 //! Everything here is construction and destruction; what happens in between is in `hsb` (decisions), `actors`
 //! (messages), `storage` and `net`.
 
+pub mod assembly;
 mod copy;
 mod events;
 mod outside;
@@ -20,6 +21,7 @@ use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::events::EventHub;
+pub(crate) use self::outside::in_background;
 pub use self::start::{StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;

@@ -9,6 +9,7 @@ use super::events::EventHub;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
+use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
@@ -43,7 +44,7 @@ impl Outside for NodeOutside {
     }
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.status.changed(reason);
+        self.status.changed(from, to, reason);
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
@@ -62,7 +63,9 @@ impl Outside for NodeOutside {
     fn dial(&mut self, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
-            dialled.do_send(DialEnded { purpose, outcome: dial(&parameters, purpose, hello) });
+            let outcome = dial(&parameters, purpose, hello)
+                .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
+            dialled.do_send(DialEnded { purpose, outcome });
         });
     }
 
@@ -102,7 +105,7 @@ pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
 }
 
 /// Runs on a thread of its own what the actors must not wait for.
-pub(super) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = std::thread::Builder::new().name(name.to_string()).spawn(work) {
         log::error!("cannot start the thread '{name}': {error}");
     }
