@@ -280,7 +280,7 @@ fn connection() -> (TcpStream, TcpStream) {
 
 fn start_up_like() -> impl Strategy<Value = Vec<u8>> {
     let parameters =
-        "(user\0(dba|[a-z]{0,9})\0)?(database\0[a-z]{0,9}\0)?(_pq_\\.x\01\0)?(\\PC{0,20}\0){0,3}";
+        "(user\0(dba|[a-z]{0,9})\0)?(database\0[a-z]{0,9}\0)?(_pq_\\.x\0one\0)?(\\PC{0,20}\0){0,3}";
     let whole = (
         parameters,
         prop_oneof![Just(196_608u32), Just(196_610), Just(80_877_102), Just(80_877_103), any::<u32>()],
