@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub secondary_since: Option<SystemTime>,
     /// The last change of the state, and why.
     pub last_change: &'static str,
+    /// How often the state has changed since the start.
+    pub state_changes: u64,
     /// The role before the present one; the present one if there was no other since the start.
     pub previous_role: &'static str,
 }
@@ -57,6 +59,7 @@ impl NodeStatus {
             primary_since: None,
             secondary_since: state.is_secondary().then(SystemTime::now),
             last_change: "started",
+            state_changes: 0,
             previous_role: state.role(),
         }))
     }
@@ -101,9 +104,11 @@ impl NodeStatus {
         snapshot.activity = heart.activity();
     }
 
+    /// Called for each change before those are answered whose transactions it decides.
     pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        snapshot.last_change = reason;
+        (snapshot.state, snapshot.last_change) = (to, reason);
+        snapshot.state_changes += 1;
         match start_time_set_by(from, to) {
             Some(StartTime::Primary) => snapshot.primary_since = Some(SystemTime::now()),
             Some(StartTime::Secondary) => snapshot.secondary_since = Some(SystemTime::now()),
