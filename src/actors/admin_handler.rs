@@ -6,7 +6,8 @@ use std::sync::Arc;
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
-use super::supervisor::{Answer, NewSettings, Operator};
+use super::parameter_commands;
+use super::supervisor::{Answer, Operator};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -14,10 +15,9 @@ use crate::hsb::event::Command;
 use crate::hsb::heart::{CopyStatus, SwitchStatus};
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
-use crate::node::{NodeStatus, settings_of};
+use crate::node::{NodeStatus, ParameterChanges, settings_of};
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
-use crate::storage::writer::Writer;
 
 /// From sessions and consoles: one command. Answered in the channel.
 #[derive(Message, Debug)]
@@ -37,8 +37,8 @@ pub struct AdminCommand {
 pub struct AdminTargets {
     /// The supervisor.
     pub operator: Recipient<Operator>,
-    /// The supervisor.
-    pub settings: Recipient<NewSettings>,
+    /// Puts changed parameters in force.
+    pub changes: Arc<ParameterChanges>,
     /// What can be answered at once.
     pub status: Arc<NodeStatus>,
     /// solid.ini.
@@ -49,8 +49,6 @@ pub struct AdminTargets {
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.
     pub database: Arc<Database>,
-    /// For its time-out.
-    pub writer: Arc<Writer>,
     /// Ends the server.
     pub shutdown: Sender<()>,
 }
@@ -108,8 +106,8 @@ impl AdminHandler {
             ["info"] => Err(ServerError::with(Code::INVALID_ARGUMENT, INFO_OPTIONS)),
             ["info", options @ ..] => Ok(options.iter().map(|option| (0, self.info(option))).collect()),
             ["userlist"] => Ok(self.user_list()),
-            ["parameter", ..] | ["describe", "parameter", ..] | ["save", "parameters", ..] => {
-                self.parameter(text.trim(), &words, may_administrate)
+            ["parameter", ..] | ["describe", "parameter", ..] => {
+                parameter_commands::show(&self.targets.parameters, &words)
             }
             ["throwout" | "shutdown", ..] if !may_administrate => Err(no_right()),
             ["throwout", who] => self.throw_out(who),
@@ -258,70 +256,6 @@ impl AdminHandler {
             )),
         }
     }
-
-    fn parameter(&self, text: &str, words: &[&str], may_administrate: bool) -> Rows {
-        let parameters = &self.targets.parameters;
-        let unknown = |name: &str| {
-            ServerError::with(Code::INVALID_ARGUMENT, format!("There is no parameter '{name}'."))
-        };
-        match words {
-            ["describe", _, name] => {
-                let (section, name) = name.split_once('.').ok_or_else(|| unknown(name))?;
-                let text = parameters.describe(section, name).ok_or_else(|| unknown(name))?;
-                Ok(text.lines().map(|line| (0, line.to_string())).collect())
-            }
-            ["save", ..] | ["parameter", ..]
-                if !may_administrate && (text.contains('=') || words[0] == "save") =>
-            {
-                Err(no_right())
-            }
-            ["save", _] => {
-                parameters.write_back().map(|()| one("The parameters were saved to solid.ini.".into()))
-            }
-            ["save", _, file] => parameters
-                .save_to(std::path::Path::new(file))
-                .map(|()| one(format!("The parameters were saved to {file}."))),
-            ["parameter"] => Ok(parameters.list(None).iter().map(parameter_row).collect()),
-            _ if text.contains('=') => self.set_parameter(text["parameter".len()..].trim()),
-            ["parameter", name] => match name.split_once('.') {
-                Some((section, name)) => parameters
-                    .get(section, name)
-                    .map(|row| vec![parameter_row(&row)])
-                    .ok_or_else(|| unknown(name)),
-                None => Ok(parameters.list(Some(name)).iter().map(parameter_row).collect()),
-            },
-            _ => Err(unknown(text)),
-        }
-    }
-
-    fn set_parameter(&self, assignment: &str) -> Rows {
-        let wrong = || {
-            ServerError::with(Code::INVALID_ARGUMENT, "It reads: parameter section.name=value [temporary].")
-        };
-        let (name, value) = assignment.split_once('=').ok_or_else(wrong)?;
-        let (section, name) = name.trim().split_once('.').ok_or_else(wrong)?;
-        let value = value.trim();
-        let (value, temporary) = match value.rsplit_once(char::is_whitespace) {
-            Some((value, last)) if last.eq_ignore_ascii_case("temporary") => (value.trim(), true),
-            _ => (value, false),
-        };
-        let is_connect = section.eq_ignore_ascii_case("hotstandby") && name.eq_ignore_ascii_case("connect");
-        if is_connect && self.targets.status.state().is_active() {
-            return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
-        }
-        let outcome = self.targets.parameters.set(section, name, value, temporary)?;
-        self.targets.writer.set_idle_timeout(self.targets.parameters.transaction_idle_timeout());
-        self.targets.settings.do_send(NewSettings(settings_of(&self.targets.parameters)));
-        if !temporary {
-            self.targets.parameters.write_back()?;
-        }
-        let when = if outcome.takes_effect_at_start {
-            "It takes effect at the next start."
-        } else {
-            "It is in effect."
-        };
-        Ok(one(format!("{section}.{name} is set. {when}")))
-    }
 }
 
 fn one(text: String) -> Answer {
@@ -355,8 +289,9 @@ fn error_code(number: &str) -> Rows {
         .ok_or_else(|| ServerError::with(Code::INVALID_ARGUMENT, format!("There is no code '{number}'.")))
 }
 
-fn parameter_row(row: &crate::config::ParameterRow) -> (u32, String) {
-    (0, format!("{} {} {} {} {}", row.section, row.name, row.current, row.startup, row.factory))
+/// An error as the answer to a command.
+pub(super) fn refusal(error: &ServerError) -> Answer {
+    vec![(error.code.unwrap_or(Code::OPERATION_FAILED).number(), error.message.clone())]
 }
 
 impl Actor for AdminHandler {
@@ -366,6 +301,17 @@ impl Actor for AdminHandler {
 impl Handler<AdminCommand> for AdminHandler {
     type Result = ();
     fn handle(&mut self, command: AdminCommand, _: &mut Context<Self>) {
+        if let Some(change) = parameter_commands::change(command.text.trim().trim_end_matches(';').trim_end()) {
+            let allowed = if command.may_administrate { change } else { Err(no_right()) };
+            match allowed {
+                Ok(change) => {
+                    log::info!("{}: {change}", command.user);
+                    parameter_commands::carry_out(&self.targets.changes, change, command.reply);
+                }
+                Err(error) => drop(command.reply.send(refusal(&error))),
+            }
+            return;
+        }
         let answer = match self.answer(&command.text, command.may_administrate) {
             Err(state_command) => {
                 log::info!("{}: {}", command.user, command.text.trim());
@@ -373,10 +319,7 @@ impl Handler<AdminCommand> for AdminHandler {
                 return self.targets.operator.do_send(operator);
             }
             Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => {
-                let number = error.code.unwrap_or(Code::OPERATION_FAILED).number();
-                vec![(number, error.message)]
-            }
+            Ok(Err(error)) => refusal(&error),
         };
         // Whoever asked may have gone away.
         let _ = command.reply.send(answer);

@@ -1,7 +1,6 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -9,12 +8,13 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
 use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
+use super::parameters::{self, ParameterChanges};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
 use crate::actors::admin_handler::{AdminHandler, AdminTargets};
 use crate::actors::link::LinkRecipients;
@@ -43,9 +43,6 @@ use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
-/// Connections that may wait to be accepted.
-const LISTEN_BACKLOG: i32 = 1024;
-
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
@@ -64,7 +61,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
-    let port = take_port(&parameters)?;
+    let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     if offline && database.exists() {
@@ -93,21 +90,6 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
         )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
-}
-
-/// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
-fn take_port(parameters: &Parameters) -> Result<Socket, ServerError> {
-    let address = parameters.listen();
-    let refused = |error: std::io::Error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    };
-    let mut candidates = (address.host.as_str(), address.port).to_socket_addrs().map_err(refused)?;
-    let wanted =
-        candidates.next().ok_or_else(|| refused(std::io::Error::other("the name has no address")))?;
-    let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).map_err(refused)?;
-    socket.set_reuse_address(true).and_then(|()| socket.bind(&wanted.into())).map_err(refused)?;
-    Ok(socket)
 }
 
 fn log_configuration(parameters: &Parameters) -> LogConfiguration {
@@ -181,7 +163,13 @@ struct Building {
 /// What the arbiter's thread gives back once the actors run.
 struct Wiring {
     system: System,
+    wired: Wired,
+}
+
+/// The actors, and what was made for them on the way.
+struct Wired {
     storage: Arc<Storage>,
+    changes: Arc<ParameterChanges>,
     targets: Addresses,
 }
 
@@ -236,7 +224,7 @@ impl Building {
             .map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
-        let (wiring, system_thread) = start_actors(&this, heart, pending)?;
+        let (Wiring { system, wired: wiring }, system_thread) = start_actors(&this, heart, pending)?;
         wiring.storage.use_log.do_send(UseLog(log));
         let mut threads = vec![system_thread];
         threads.push(this.start_log_thread(log_writer, &wiring.targets)?);
@@ -262,10 +250,10 @@ impl Building {
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
-        let listener = port
-            .listen(LISTEN_BACKLOG)
-            .and_then(|()| listener::start(port.into(), move || limit.max_connections(), handlers))
+        let listener = listener::start(port, move || limit.max_connections(), handlers)
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+        let listener = Arc::new(listener);
+        wiring.changes.serve_at(&listener);
         Ok(Node {
             context,
             listener,
@@ -275,7 +263,7 @@ impl Building {
             log_jobs: this.log_channel.0.clone(),
             apply_jobs: this.apply_channel.0.clone(),
             threads,
-            system: wiring.system,
+            system,
             _lock: lock,
         })
     }
@@ -334,23 +322,26 @@ impl Building {
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
+    fn start_admin_handler(
+        &self,
+        supervisor: &Addr<Supervisor>,
+        changes: &Arc<ParameterChanges>,
+    ) -> Addr<AdminHandler> {
         AdminHandler::new(AdminTargets {
             operator: supervisor.clone().recipient(),
-            settings: supervisor.clone().recipient(),
+            changes: Arc::clone(changes),
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
-            writer: Arc::clone(&self.writer),
             shutdown: self.shutdown.0.clone(),
         })
         .start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
-    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Addresses) {
+    fn wire(&self, heart: Heart, pending: Option<Batch>) -> Wired {
         let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
         let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
         let (to_sender, for_sender) = mailbox::<ReplicationSender>();
@@ -400,7 +391,13 @@ impl Building {
             pending,
         ));
         for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let admin = self.start_admin_handler(&to_supervisor);
+        let changes = Arc::new(ParameterChanges::new(
+            Arc::clone(&self.parameters),
+            Arc::clone(&self.status),
+            Arc::clone(&self.writer),
+            to_supervisor.clone().recipient(),
+        ));
+        let admin = self.start_admin_handler(&to_supervisor, &changes);
         let outside = NodeOutside {
             storage: Arc::clone(&storage),
             status: Arc::clone(&self.status),
@@ -415,9 +412,9 @@ impl Building {
         if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        let addresses =
+        let targets =
             Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
-        (storage, addresses)
+        Wired { storage, changes, targets }
     }
 }
 
@@ -463,10 +460,9 @@ fn start_actors(
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, targets) = building.wire(heart, pending);
-            let system = System::current();
+            let wired = building.wire(heart, pending);
             // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, targets });
+            let _ = ready.send(Wiring { system: System::current(), wired });
         });
         drop(building);
         if let Err(error) = runner.run() {
