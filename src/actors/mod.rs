@@ -18,7 +18,6 @@ pub mod admin_handler;
 mod catchup;
 pub mod link;
 pub mod log_writer;
-pub mod parameter_commands;
 pub mod ping_monitor;
 pub mod replication_sender;
 pub mod secondary_applier;

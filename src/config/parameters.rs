@@ -233,9 +233,10 @@ impl Parameters {
         let definition = id.definition();
         let wanted = if value.trim() == "*" { definition.factory } else { value };
         let shown = if definition.kind == Kind::Secret { "********" } else { wanted };
-        let checked = definition.kind.check(wanted).map_err(|allowed| {
-            invalid(format!("{id}: '{shown}' is not possible; allowed: {allowed}."))
-        })?;
+        let checked = definition
+            .kind
+            .check(wanted)
+            .map_err(|allowed| invalid(format!("{id}: '{shown}' is not possible; allowed: {allowed}.")))?;
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
         let candidate = |other: Id| {
             let known = &values[other as usize];

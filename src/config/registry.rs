@@ -79,7 +79,10 @@ impl Definition {
     pub fn notes(&self, id: Id) -> impl Iterator<Item = &'static str> {
         let lists = [
             (PRIMARY_RULES, "While the servers are connected the primary's value is in force at both."),
-            (SAME_AT_BOTH, "It should be the same at both servers; they warn when they connect and it differs."),
+            (
+                SAME_AT_BOTH,
+                "It should be the same at both servers; they warn when they connect and it differs.",
+            ),
             (NOT_USED, "Not used: accepted for compatibility."),
         ];
         lists.into_iter().filter(move |(list, _)| list.contains(&id)).map(|(_, note)| note)
@@ -156,7 +159,7 @@ pub fn is_section(section: &str) -> bool {
 
 /// How many letters must be inserted, removed or replaced to get from one to the other. Only the first 100 characters
 /// count, so that a huge line in a file costs nothing.
-fn distance(left: &str, right: &str) -> usize {
+pub(crate) fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().take(100).collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (line, letter) in left.chars().take(100).enumerate() {

@@ -161,9 +161,9 @@ impl Lines<'_> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) if is_timeout(&error) && self.deadline.is_some() => Err(no_login()),
-            Err(error) if is_timeout(&error) => Err(Ended::Refused(
-                "The rest of the line did not come in time (Com.ReadTimeout).".to_owned(),
-            )),
+            Err(error) if is_timeout(&error) => {
+                Err(Ended::Refused("The rest of the line did not come in time (Com.ReadTimeout).".to_owned()))
+            }
             Err(_) => Err(Ended::Left),
         }
     }

@@ -13,8 +13,8 @@ use log::{info, warn};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,9 @@ impl ListenerHandle {
             .set_reuse_port(shares)
             .and_then(|()| bind(wanted, shares))
             .and_then(|socket| socket.listen(BACKLOG).map(|()| socket))
-            .and_then(|socket| socket.set_reuse_port(false).and_then(|()| Port::open(socket.into(), &self.shared)));
+            .and_then(|socket| {
+                socket.set_reuse_port(false).and_then(|()| Port::open(socket.into(), &self.shared))
+            });
         if shares {
             SockRef::from(&current.listener).set_reuse_port(false)?;
         }

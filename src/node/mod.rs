@@ -21,6 +21,7 @@ use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::events::EventHub;
+pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;
 pub use self::start::{StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -12,11 +12,11 @@ use socket2::Socket;
 
 use super::events::EventHub;
 use super::outside::NodeOutside;
+use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
-use super::parameters::{self, ParameterChanges};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
-use crate::actors::admin_handler::{AdminHandler, AdminTargets};
+use crate::actors::admin_handler::AdminHandler;
 use crate::actors::link::LinkRecipients;
 use crate::actors::log_writer::{FromLogThread, LogWriter};
 use crate::actors::ping_monitor::PingMonitor;
@@ -25,6 +25,7 @@ use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
 use crate::actors::supervisor::{FromWriter, Peers, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
+use crate::admin::AdminServices;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -327,17 +328,17 @@ impl Building {
         supervisor: &Addr<Supervisor>,
         changes: &Arc<ParameterChanges>,
     ) -> Addr<AdminHandler> {
-        AdminHandler::new(AdminTargets {
-            operator: supervisor.clone().recipient(),
-            changes: Arc::clone(changes),
+        let services = AdminServices {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
+            changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
-        })
-        .start()
+            started: Instant::now(),
+        };
+        AdminHandler { services: Arc::new(services), operator: supervisor.clone().recipient() }.start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.

@@ -61,8 +61,7 @@ pub fn dial(
     hello: Hello,
 ) -> Result<(TcpStream, Hello), Failure> {
     let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
-    prepare(&stream, step_timeout, user_timeout)
-        .map_err(|error| unreachable(address, &error))?;
+    prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce()?;
     write(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
     let (theirs, proof) = match read(&mut stream)? {

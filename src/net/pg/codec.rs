@@ -181,7 +181,8 @@ impl MessageReader {
         if limit.is_some() {
             let _ = self.stream.set_read_timeout(limit.map(|limit| limit.max(Duration::from_millis(1))));
         }
-        let late = if pause.is_some() && pause == limit { ReadProblem::Paused } else { ReadProblem::TimedOut };
+        let late =
+            if pause.is_some() && pause == limit { ReadProblem::Paused } else { ReadProblem::TimedOut };
         let read = loop {
             match self.stream.read(&mut self.buffer[self.end..]) {
                 Ok(0) => break Err(ReadProblem::Closed),
@@ -347,4 +348,28 @@ pub fn notice(out: &mut Vec<u8>, sqlstate: &str, message: &str) {
     }
     out.push(0);
     finish(out, start);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_pause_counts_in_the_middle_of_a_message_only() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let limit = Duration::from_millis(20);
+        let mut reader = MessageReader::new(server, Vec::new(), Box::new(move || Some(limit)));
+        let writer = std::thread::spawn(move || {
+            // Longer than the limit, but between messages.
+            std::thread::sleep(limit * 3);
+            client.write_all(b"Q\0\0\0\x04Q\0\0\0\x09sel").unwrap();
+            client
+        });
+        assert!(matches!(reader.next_message(), Ok((b'Q', _))));
+        assert!(matches!(reader.next_message(), Err(ReadProblem::Paused)));
+        drop(writer.join().unwrap());
+    }
 }
