@@ -26,6 +26,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::node::{NodeStatus, ParameterChanges};
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 
@@ -40,6 +41,8 @@ pub struct AdminServices {
     pub parameters: Arc<Parameters>,
     /// Who is connected.
     pub sessions: Arc<SessionRegistry>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// How far a copy is.
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.

@@ -3,6 +3,7 @@
 //! Everything here is construction and destruction; what happens in between is in `hsb` (decisions), `actors`
 //! (messages), `storage` and `net`.
 
+pub mod assembly;
 mod copy;
 mod events;
 mod outside;
@@ -32,6 +33,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
@@ -47,6 +49,8 @@ pub struct NodeContext {
     pub writer: Arc<Writer>,
     /// State and connection.
     pub status: Arc<NodeStatus>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// Admin commands.
     pub admin: AdminPort,
     /// Who is connected.
