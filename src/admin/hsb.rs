@@ -3,7 +3,7 @@
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::heart::{CopyStatus, SwitchStatus};
+use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::state::State;
 use crate::node::settings_of;
 
@@ -27,13 +27,18 @@ pub(super) fn log_position(services: &AdminServices, _: &Call) -> Rows {
     one(format!("{}:{}", now.log_end.digits(), now.previous_role))
 }
 
+pub(super) fn outcome(services: &AdminServices, call: &Call) -> Rows {
+    let outcome = services.outcomes.outcome(call.rest.trim())?;
+    Ok(vec![(0, outcome.name().into()), (0, outcome.explanation().into())])
+}
+
 pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
     let connect = services.status.snapshot().connect;
     Ok(vec![(connect.code().number(), connect.name().into())])
 }
 
 pub(super) fn status_catchup(services: &AdminServices, _: &Call) -> Rows {
-    if services.status.snapshot().catching_up {
+    if services.status.snapshot().activity == Activity::CatchingUp {
         Ok(vec![(Code::ACTIVE.number(), "ACTIVE".into())])
     } else {
         one("NOT ACTIVE")

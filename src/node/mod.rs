@@ -7,6 +7,7 @@ pub mod assembly;
 mod copy;
 mod events;
 mod outside;
+mod parameters;
 mod sessions;
 mod start;
 mod status;
@@ -22,6 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::events::EventHub;
 pub(crate) use self::outside::in_background;
+pub use self::parameters::ParameterChanges;
 pub use self::start::{StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
@@ -31,6 +33,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
@@ -46,6 +49,8 @@ pub struct NodeContext {
     pub writer: Arc<Writer>,
     /// State and connection.
     pub status: Arc<NodeStatus>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// Admin commands.
     pub admin: AdminPort,
     /// Who is connected.
@@ -75,7 +80,7 @@ impl AdminPort {
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {
     context: Arc<NodeContext>,
-    listener: ListenerHandle,
+    listener: Arc<ListenerHandle>,
     operator: Recipient<Operator>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
@@ -93,8 +98,8 @@ impl Node {
         start::start(options)
     }
 
-    /// The address that clients, consoles and the peer use.
-    pub fn address(&self) -> SocketAddr {
+    /// The address that clients, consoles and the peer use; none once it is shutting down.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 

@@ -14,6 +14,7 @@ use crate::error::ServerError;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::{access, functions};
 use crate::storage::checkpoint;
 use crate::storage::database::{self, Database};
@@ -33,6 +34,7 @@ pub(super) struct Storage {
     pub(super) use_log: Recipient<UseLog>,
     pub(super) copy_progress: Arc<CopyProgress>,
     pub(super) status: Arc<NodeStatus>,
+    pub(super) outcomes: Arc<Outcomes>,
 }
 
 impl Storage {
@@ -40,7 +42,7 @@ impl Storage {
     pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
         let mut connection = self.database.open_writer()?;
         access::install(&mut connection)?;
-        functions::register(&connection, &self.status)?;
+        functions::register(&connection, &self.status, &self.outcomes)?;
         self.writer.attach(connection)
     }
 
