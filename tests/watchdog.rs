@@ -8,13 +8,11 @@ mod common;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use common::fixture::{Fixture, fixture, has_row, insert, rows};
+use common::fixture::{Fixture, QUICK_PINGS, fixture, has_row, insert, rows};
 use common::proxy::Network;
 use common::{assert_identical, state, wait_until};
 use hotstandby::demo::pair::{ADMINISTRATOR, Server};
 
-/// The secondary answers a silent primary's probe no longer than this.
-const SETTINGS: &str = "PingInterval=200\nPingTimeout=1500\nConnectTimeout=300\n";
 const WAYS: [Way; 2] = [Way::Events, Way::Polling];
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -27,6 +25,7 @@ enum Way {
 struct Watched {
     fixture: Fixture,
     ways_to: [Network; 2],
+    ports: [u16; 2],
     directory: PathBuf,
     way: Way,
     process: Option<Child>,
@@ -34,7 +33,7 @@ struct Watched {
 
 impl Watched {
     fn start(way: Way, parameters: &str) -> Watched {
-        let fixture = fixture(SETTINGS);
+        let fixture = fixture(QUICK_PINGS);
         let (to_first, first) = Network::in_front_of(&fixture.pair.first);
         let (to_second, second) = Network::in_front_of(&fixture.pair.second);
         let directory = fixture.pair.first.directory.parent().unwrap().join("watchdog");
@@ -47,7 +46,7 @@ impl Watched {
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("solid.ini"), ini).unwrap();
         let ways_to = [to_first, to_second];
-        let mut watched = Watched { fixture, ways_to, directory, way, process: None };
+        let mut watched = Watched { fixture, ways_to, ports: [first, second], directory, way, process: None };
         watched.start_watchdog();
         watched.wait_for_lines("normal mode", 1);
         watched
@@ -89,14 +88,16 @@ impl Watched {
         wait_until(words, || self.lines(words) >= number);
     }
 
-    /// The orders given so far, without addresses.
-    fn orders(&self) -> Vec<&'static str> {
-        let orders = [("'hsb set primary alone' at tcp", "set"), ("'hsb switch primary' at tcp", "switch")];
-        let log = self.log();
-        let given = log.lines().filter(|line| !line.contains("To be done"));
-        given
-            .filter_map(|line| orders.iter().find(|(words, _)| line.contains(words)).map(|order| order.1))
-            .collect()
+    /// The orders given so far, each with the number of its node; a repetition because a node was busy counts once.
+    fn orders(&self) -> Vec<String> {
+        let order = |line: &str| {
+            let order = line.split_once(" 'hsb ").filter(|_| !line.contains("To be done"))?.1;
+            let node = self.ports.iter().position(|port| order.ends_with(&format!(" {port}")))?;
+            Some(format!("{} {}", order.split(' ').next()?, node + 1))
+        };
+        let mut orders: Vec<String> = self.log().lines().filter_map(order).collect();
+        orders.dedup();
+        orders
     }
 
     /// The operator's part: connects, and sees the watchdog back in normal mode.
@@ -126,7 +127,7 @@ fn scenario_1_primary_down() {
         insert(watched.second(), 2).join().unwrap().unwrap();
         watched.first().start(&[]).unwrap();
         watched.connect_at(&watched.fixture.pair.second);
-        assert_eq!(watched.orders(), ["switch"]);
+        assert_eq!(watched.orders(), ["switch 2"]);
         // In normal mode again: the next failure is acted on, the other way round.
         watched.second().kill();
         watched.first().wait_for("hsb state", "PRIMARY ALONE").unwrap();
@@ -143,7 +144,7 @@ fn scenario_2_secondary_down() {
         insert(watched.first(), 2).join().unwrap().unwrap();
         watched.second().start(&[]).unwrap();
         watched.connect_at(&watched.fixture.pair.first);
-        assert_eq!(watched.orders(), ["set"]);
+        assert_eq!(watched.orders(), ["set 1"]);
     }
 }
 
@@ -176,7 +177,7 @@ fn scenario_4_link_between_the_nodes_broken() {
         assert_eq!(state(watched.second()), "SECONDARY ALONE");
         watched.fixture.network.resume();
         watched.connect_at(&watched.fixture.pair.first);
-        assert_eq!(watched.orders(), ["set"]);
+        assert_eq!(watched.orders(), ["set 1"]);
     }
 }
 
@@ -211,7 +212,7 @@ fn scenario_7_primary_cut_off_from_all() {
         watched.wait_for_lines("PRIMARY UNCERTAIN", 1);
         watched.first().expect("hsb set secondary alone").unwrap();
         watched.connect_at(&watched.fixture.pair.second);
-        assert_eq!(watched.orders(), ["switch"]);
+        assert_eq!(watched.orders(), ["switch 2"]);
     }
 }
 
@@ -227,7 +228,7 @@ fn scenario_8_secondary_cut_off_from_all() {
         watched.ways_to[1].resume();
         watched.fixture.network.resume();
         watched.connect_at(&watched.fixture.pair.first);
-        assert_eq!(watched.orders(), ["set"]);
+        assert_eq!(watched.orders(), ["set 1"]);
     }
 }
 
@@ -265,7 +266,7 @@ fn of_two_secondaries_the_one_ahead_is_promoted() {
         assert_eq!(rows(watched.second()), 2);
         assert_eq!(state(watched.first()), "SECONDARY ALONE", "it was behind and never promoted");
         watched.connect_at(&watched.fixture.pair.second);
-        assert_eq!(watched.orders(), ["switch", "switch"]);
+        assert_eq!(watched.orders(), ["switch 2"], "twice, with a failure in between");
     }
 }
 
@@ -282,7 +283,27 @@ fn a_primary_that_its_secondary_can_reach_is_not_replaced() {
         assert_eq!(state(watched.second()), "SECONDARY ALONE");
         watched.ways_to[0].resume();
         watched.connect_at(&watched.fixture.pair.second);
-        assert_eq!(watched.orders(), ["switch"]);
+        assert_eq!(watched.orders(), ["switch 2"]);
+    }
+}
+
+/// An operator promotes the secondary of a living primary: the watchdog does not set the old primary alone, whether it
+/// sees the new one or not.
+#[test]
+fn an_operators_forced_failover_is_not_undone() {
+    for way in WAYS {
+        let mut watched = Watched::start(way, "");
+        watched.second().expect("hsb set primary alone").unwrap();
+        watched.first().wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
+        watched.wait_for_lines("one node goes on alone", 1);
+        watched.first().expect("hsb set secondary alone").unwrap();
+        watched.connect_at(&watched.fixture.pair.second);
+        watched.ways_to[0].cut_for_good();
+        watched.wait_for_lines("no contact to one node", 1);
+        watched.first().expect("hsb set primary alone").unwrap();
+        watched.wait_for_lines("knows that its peer was promoted", 1);
+        assert_eq!(state(watched.second()), "PRIMARY UNCERTAIN");
+        assert_eq!(watched.orders(), [""; 0]);
     }
 }
 
@@ -291,8 +312,9 @@ fn a_primary_that_its_secondary_can_reach_is_not_replaced() {
 fn a_silent_primary_is_replaced_and_does_not_come_back_as_one() {
     // Without polls a silent node is only asked when something else happens.
     let mut watched = Watched::start(Way::Polling, "");
-    let waiting = insert(watched.first(), 2);
-    waiting.join().unwrap().unwrap();
+    insert(watched.first(), 2).join().unwrap().unwrap();
+    // So long the secondary tries the silent primary before it takes over.
+    watched.second().expect("parameter HotStandby.ConnectTimeout=300 temporary").unwrap();
     signal(watched.first(), "-STOP");
     watched.second().wait_for("hsb state", "PRIMARY ALONE").unwrap();
     insert(watched.second(), 3).join().unwrap().unwrap();
@@ -301,7 +323,7 @@ fn a_silent_primary_is_replaced_and_does_not_come_back_as_one() {
     watched.wait_for_lines("PRIMARY UNCERTAIN", 1);
     watched.first().expect("hsb set secondary alone").unwrap();
     watched.connect_at(&watched.fixture.pair.second);
-    assert_eq!(watched.orders(), ["switch"]);
+    assert_eq!(watched.orders(), ["switch 2"]);
     assert_eq!(rows(watched.first()), 3);
 }
 
@@ -311,10 +333,14 @@ fn signal(server: &Server, signal: &str) {
 }
 
 #[test]
-fn one_watchdog_is_enough() {
-    let watched = Watched::start(Way::Events, "");
+fn one_watchdog_is_enough_and_warns_of_what_makes_two_primaries() {
+    let mut watched = Watched::start(Way::Events, "");
     let second =
         Command::new(env!("CARGO_BIN_EXE_watchdog")).arg("-c").arg(&watched.directory).output().unwrap();
     let errors = String::from_utf8(second.stderr).unwrap();
     assert!(!second.status.success() && errors.contains("runs already"), "{errors}");
+    watched.stop_watchdog();
+    watched.first().expect("parameter HotStandby.AutoPrimaryAlone=yes").unwrap();
+    watched.start_watchdog();
+    watched.wait_for_lines("WARNING", 1);
 }

@@ -22,8 +22,9 @@ pub(super) struct Report {
     pub(super) connected: bool,
     /// `hsb logpos`; string order is progress.
     pub(super) position: String,
-    /// It is in doubt because its peer was promoted by force.
-    pub(super) peer_promoted: bool,
+    /// Its state is for an operator to end: it is in doubt because its peer was promoted by force, or a secondary because
+    /// both wrote as primaries and one of the two databases has to be chosen.
+    pub(super) awaits_operator: bool,
 }
 
 /// [Watchdog] AutoSwitch and DualSecAutoSwitch.
@@ -62,6 +63,8 @@ pub(super) enum Finding {
     BothPrimary,
     /// A primary in doubt that knows that its peer was promoted, and a peer that does not answer.
     Superseded { primary: usize },
+    /// Two secondaries that wrote as primaries.
+    Diverged,
     /// Nobody answers.
     Nobody,
 }
@@ -79,7 +82,7 @@ impl Finding {
     fn of_one(node: usize, report: &Report) -> Finding {
         match report.state {
             State::PrimaryActive | State::SecondaryActive => Finding::NoContact { missing: 1 - node },
-            State::PrimaryUncertain if report.peer_promoted => Finding::Superseded { primary: node },
+            State::PrimaryUncertain if report.awaits_operator => Finding::Superseded { primary: node },
             State::PrimaryUncertain => Finding::SecondaryGone { primary: node },
             State::SecondaryAlone => Finding::PrimaryGone { secondary: node },
             State::PrimaryAlone | State::Standalone => Finding::Alone { primary: node },
@@ -98,6 +101,11 @@ impl Finding {
             {
                 Finding::Whole { primary: at(State::PrimaryActive).unwrap_or_default() }
             }
+            [State::SecondaryAlone, State::SecondaryAlone]
+                if reports.iter().any(|report| report.awaits_operator) =>
+            {
+                Finding::Diverged
+            }
             [State::SecondaryAlone, State::SecondaryAlone] => {
                 let [one, other] = reports.map(|report| &report.position);
                 let ahead = (one != other).then(|| usize::from(other > one));
@@ -112,7 +120,7 @@ impl Finding {
                 }
             }
             _ => match (at(State::PrimaryUncertain), at(State::SecondaryAlone)) {
-                (Some(primary), Some(_)) if !reports[primary].peer_promoted => {
+                (Some(primary), Some(_)) if !reports[primary].awaits_operator => {
                     Finding::SecondaryGone { primary }
                 }
                 // SECONDARY ACTIVE beside a primary in doubt: it has not noticed yet, or is being promoted by force.
@@ -162,6 +170,10 @@ pub(super) enum Reply {
     None,
 }
 
+/// So many looks at nobody in a row, two in each round, end normal mode: meanwhile anything may have been done to the
+/// pair. Fewer do not, or a secondary that is slow to answer just when its primary dies would never be promoted.
+const LOOKS_AT_NOBODY: u32 = 6;
+
 /// The decider; see the module.
 #[derive(Debug)]
 pub(super) struct Watchdog {
@@ -171,6 +183,7 @@ pub(super) struct Watchdog {
     last_primary: Option<usize>,
     /// Refused for good; not tried again while the finding stays.
     refused: Option<(Finding, Action)>,
+    nobody: u32,
     /// Perhaps carried out: the answer did not come. Nothing else may be done any more, and the same only while the
     /// finding stays.
     unanswered: Option<Finding>,
@@ -178,7 +191,14 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     pub(super) fn new(policy: Policy) -> Watchdog {
-        Watchdog { policy, mode: Mode::Failure, last_primary: None, refused: None, unanswered: None }
+        Watchdog {
+            policy,
+            mode: Mode::Failure,
+            last_primary: None,
+            refused: None,
+            nobody: 0,
+            unanswered: None,
+        }
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -193,7 +213,9 @@ impl Watchdog {
         if self.unanswered.is_some_and(|before| before != finding) {
             self.unanswered = None;
         }
+        self.nobody = if finding == Finding::Nobody { self.nobody + 1 } else { 0 };
         match finding {
+            Finding::Nobody if self.nobody < LOOKS_AT_NOBODY => None,
             Finding::Whole { primary } => {
                 self.mode = Mode::Normal;
                 self.last_primary = Some(primary);

@@ -12,7 +12,7 @@ use crate::config::ConnectString;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::hsb::table::{Trigger, transition};
+use crate::hsb::table::{TABLE, Trigger};
 
 /// For connecting and for an answer, unless Connect1 or Connect2 has its own -c or -r.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -92,14 +92,20 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
             message: format!("It says: {}", state.1),
         });
     };
-    let mut peer_promoted = false;
-    if named == State::PrimaryUncertain {
-        let reason = transition(State::PrimaryActive, Trigger::PeerPromoted).map_or("", |row| row.reason);
-        peer_promoted = client.command("hsb status")?.iter().any(|(_, line)| line.contains(reason));
-    }
+    let trigger = match named {
+        State::PrimaryUncertain => Some(Trigger::PeerPromoted),
+        State::SecondaryAlone => Some(Trigger::Diverged),
+        _ => None,
+    };
+    let row = trigger.and_then(|trigger| TABLE.iter().find(|row| row.trigger == trigger && row.to == named));
+    let awaits_operator = match row {
+        // The sentence of the last change is part of the overview.
+        Some(row) => client.command("hsb status")?.iter().any(|(_, line)| line.contains(row.reason)),
+        None => false,
+    };
     // Behind the colon stands the role, which says nothing about progress.
     let position = position.1.split(':').next().unwrap_or_default().to_owned();
-    Ok(Report { state: named, connected: connect.0 == 0, position, peer_promoted })
+    Ok(Report { state: named, connected: connect.0 == 0, position, awaits_operator })
 }
 
 /// Passes on that events arrive, for as long as the program runs; also that the stream of events has ended, which is

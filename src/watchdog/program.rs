@@ -212,12 +212,30 @@ impl Program {
             self.said = text;
         }
         match (mode_before, self.watchdog.mode()) {
-            (Mode::Failure, Mode::Normal) => self.journal.say("normal mode: the next failure is acted on"),
+            (Mode::Failure, Mode::Normal) => {
+                self.journal.say("normal mode: the next failure is acted on");
+                self.warn_of_auto_primary_alone();
+            }
             (Mode::Normal, Mode::Failure) => {
                 self.journal
                     .say("failure mode: until the pair is whole again no further failure is acted on");
             }
             _ => {}
+        }
+    }
+
+    /// With AutoPrimaryAlone=yes nothing keeps a primary that lives unseen from accepting writes.
+    fn warn_of_auto_primary_alone(&mut self) {
+        for target in &self.targets {
+            let row =
+                target.connect().and_then(|mut client| client.ask("parameter HotStandby.AutoPrimaryAlone"));
+            // Section, name, current value, …
+            if row.is_ok_and(|(_, text)| text.split_whitespace().nth(2) == Some("yes")) {
+                let server = &target.server;
+                self.journal.say(&format!(
+                    "WARNING: {server} has AutoPrimaryAlone=yes: when the nodes lose each other, there may be two primaries"
+                ));
+            }
         }
     }
 
@@ -239,6 +257,7 @@ impl Program {
             Finding::Alone { .. } => "one node goes on alone",
             Finding::BothPrimary => "BOTH NODES ARE PRIMARIES",
             Finding::Superseded { .. } => "a primary in doubt knows that its peer was promoted",
+            Finding::Diverged => "there is no primary and both databases hold what the other lacks",
             Finding::Nobody => "no node answers",
         };
         format!("{what}: {}; {}", node(0), node(1))
@@ -262,6 +281,9 @@ impl Program {
             ),
             Finding::BothPrimary => {
                 ". Stop the clients of one, 'hsb set secondary alone' there, then 'hsb connect'".to_owned()
+            }
+            Finding::Diverged => {
+                ". Choose the one to keep, start the other with 'solid -x backupserver', then 'hsb set primary alone', 'hsb netcopy' and 'hsb connect' at the first".to_owned()
             }
             Finding::Whole { .. } | Finding::Unsettled | Finding::NoContact { .. } | Finding::Nobody => {
                 String::new()

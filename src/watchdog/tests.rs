@@ -8,7 +8,7 @@ const ACT: Policy = Policy { auto_switch: true, dual_secondary_auto_switch: true
 
 fn here(state: State, position: u64) -> Sight {
     let position = format!("{position:030}");
-    Sight::Here(Report { state, connected: state.is_active(), position, peer_promoted: false })
+    Sight::Here(Report { state, connected: state.is_active(), position, awaits_operator: false })
 }
 
 fn whole() -> [Sight; 2] {
@@ -47,7 +47,7 @@ fn each_failure_has_its_answer() {
         ([here(PrimaryUncertain, 1), here(PrimaryAlone, 1)], None, Mode::Failure),
         ([here(PrimaryAlone, 1), here(PrimaryAlone, 1)], None, Mode::Failure),
         ([here(PrimaryUncertain, 1), here(PrimaryUncertain, 1)], None, Mode::Failure),
-        ([gone(), gone()], None, Mode::Failure),
+        ([gone(), gone()], None, Mode::Normal),
         ([here(SecondaryAlone, 2), here(SecondaryAlone, 10)], action(1, SwitchPrimary), Mode::Failure),
         ([here(SecondaryAlone, 2), here(SecondaryAlone, 1)], action(0, SwitchPrimary), Mode::Failure),
         ([here(SecondaryAlone, 2), here(SecondaryAlone, 2)], action(0, SwitchPrimary), Mode::Failure),
@@ -59,12 +59,27 @@ fn each_failure_has_its_answer() {
 }
 
 #[test]
-fn a_primary_whose_peer_was_promoted_stays_in_doubt() {
+fn a_moment_without_any_answer_is_not_a_failure_a_longer_one_is() {
+    let failed = Finding::of(&[Sight::Gone, here(SecondaryAlone, 1)]);
+    for (looks, acts) in [(5, true), (6, false)] {
+        let mut watchdog = after_whole(ACT);
+        for _ in 0..looks {
+            assert_eq!(watchdog.look(Finding::Nobody), None);
+        }
+        assert_eq!(watchdog.look(failed).is_some(), acts, "after {looks}");
+    }
+}
+
+#[test]
+fn what_an_operator_has_to_decide_is_left_to_one() {
     let Sight::Here(report) = here(PrimaryUncertain, 1) else { return };
-    let superseded = Sight::Here(Report { peer_promoted: true, ..report });
+    let superseded = Sight::Here(Report { awaits_operator: true, ..report });
     for other in [Sight::Gone, here(SecondaryAlone, 1), here(SecondaryActive, 1)] {
         assert_eq!(after_whole(ACT).look(Finding::of(&[superseded.clone(), other])), None);
     }
+    let Sight::Here(report) = here(SecondaryAlone, 9) else { return };
+    let diverged = Sight::Here(Report { awaits_operator: true, ..report });
+    assert_eq!(after_whole(ACT).look(Finding::of(&[diverged, here(SecondaryAlone, 1)])), None);
 }
 
 #[test]
@@ -257,7 +272,7 @@ impl Model {
             return Sight::Gone;
         }
         let position = format!("{sequence:030}");
-        Sight::Here(Report { state, connected: state.is_active(), position, peer_promoted })
+        Sight::Here(Report { state, connected: state.is_active(), position, awaits_operator: peer_promoted })
     }
 
     fn order(&mut self, action: Action) -> Reply {
