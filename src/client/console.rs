@@ -120,11 +120,13 @@ impl ConsoleClient {
         Ok(rows.into_iter().next().unwrap_or_default())
     }
 
-    /// Events from now on, one line each, until the connection ends.
-    pub fn watch(mut self) -> Result<impl Iterator<Item = String>, ServerError> {
-        self.send("watch")?;
+    /// Gives the command `watch` with or without the name of an event: events from now on, one line each, until the
+    /// connection ends.
+    pub fn watch(mut self, command: &str) -> Result<impl Iterator<Item = String>, ServerError> {
+        self.send(command)?;
         self.set_patience(None)?;
-        Ok(self.reader.lines().map_while(Result::ok))
+        // A refusal is an answer as to any command: rows and a closing line.
+        Ok(self.reader.lines().map_while(Result::ok).take_while(|line| !line.starts_with("ERROR ")))
     }
 
     fn send(&mut self, text: &str) -> Result<(), ServerError> {

@@ -9,7 +9,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Context, Editor};
 
-use super::solcon::{Outcome, Session, is_quit};
+use super::solcon::{Outcome, Session, is_quit, is_watch};
 use crate::error::{ServerError, invalid};
 
 /// In the user's home directory.
@@ -57,13 +57,13 @@ fn remember(editor: &mut Editor<Words, FileHistory>, file: Option<&Path>, line: 
 }
 
 fn run_one(session: &mut Session, line: &str) {
-    if line.trim().eq_ignore_ascii_case("watch") {
+    if is_watch(line) {
         println!("Events as they happen; Ctrl-C ends solcon.");
     }
     if let Err(error) = session.run(line) {
         eprintln!("{error}\nThe next command tries to connect again.");
     } else if line.trim().eq_ignore_ascii_case("help") {
-        println!("watch  -  events as they happen, until Ctrl-C\nquit  -  leave");
+        println!("watch [event]  -  events as they happen, until Ctrl-C\nquit  -  leave");
     }
 }
 

@@ -112,8 +112,8 @@ impl Session {
         if command.is_empty() || command.starts_with("--") {
             return Ok(Outcome::Good);
         }
-        if command.eq_ignore_ascii_case("watch") {
-            return self.watch();
+        if is_watch(command) {
+            return self.watch(command);
         }
         let rows = self.ask(command)?;
         let mut outcome = Outcome::Good;
@@ -127,10 +127,10 @@ impl Session {
     }
 
     /// Prints events until the server ends the connection (or Ctrl-C ends this program).
-    fn watch(&mut self) -> Result<Outcome, ServerError> {
+    fn watch(&mut self, command: &str) -> Result<Outcome, ServerError> {
         self.client()?;
         let Some(client) = self.client.take() else { return Ok(Outcome::Unreachable) };
-        for event in client.watch()? {
+        for event in client.watch(command)? {
             print(&event)?;
         }
         eprintln!("solcon: the server has ended the connection");
@@ -153,6 +153,10 @@ impl Session {
         }
         Ok(outcome)
     }
+}
+
+pub(super) fn is_watch(command: &str) -> bool {
+    command.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("watch"))
 }
 
 pub(super) fn is_quit(command: &str) -> bool {

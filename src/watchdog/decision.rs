@@ -113,9 +113,7 @@ impl Finding {
             }
             _ if states.iter().all(|state| state.is_primary()) => {
                 match states.iter().filter(|state| writes(state)).count() {
-                    1 => Finding::Alone {
-                        primary: states.iter().position(|state| writes(state)).unwrap_or_default(),
-                    },
+                    1 => Finding::Alone { primary: states.iter().position(writes).unwrap_or_default() },
                     _ => Finding::BothPrimary,
                 }
             }

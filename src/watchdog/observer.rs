@@ -114,7 +114,7 @@ pub(super) fn listen(target: &Target, notes: &Sender<Note>) {
     // The receiver lives as long as the program.
     let event = || notes.send(Note::Event);
     loop {
-        if let Ok(events) = target.connect().and_then(ConsoleClient::watch) {
+        if let Ok(events) = target.connect().and_then(|client| client.watch("watch")) {
             // What happened before this stream began was not told.
             let _ = event();
             for _ in events.filter(|event| event.starts_with(EVENTS)) {
