@@ -55,14 +55,8 @@ pub const ALIASES: &[(&str, &str, Id)] = &[("HotStandby", "PrimaryAlone", Id::Au
 pub const NOT_USED: &[Id] = &[Id::LogBlockSize, Id::DirectIO];
 
 /// While two servers are connected, the primary's value is in force at both.
-pub const PRIMARY_RULES: &[Id] = &[
-    Id::SafenessLevel,
-    Id::AcknowledgePolicy,
-    Id::DurabilityLevel,
-    Id::NetcopyRpcTimeout,
-    Id::PingTimeout,
-    Id::PingInterval,
-];
+pub const PRIMARY_RULES: &[Id] =
+    &[Id::SafenessLevel, Id::AcknowledgePolicy, Id::DurabilityLevel, Id::PingTimeout, Id::PingInterval];
 
 /// Meant to be the same at both servers of a pair; what differs is a warning when they connect.
 pub const SAME_AT_BOTH: &[Id] = &[
@@ -78,7 +72,10 @@ impl Definition {
     /// What holds for this parameter besides its row.
     pub fn notes(&self, id: Id) -> impl Iterator<Item = &'static str> {
         let lists = [
-            (PRIMARY_RULES, "While the servers are connected the primary's value is in force at both."),
+            (
+                PRIMARY_RULES,
+                "While the servers are connected the primary's value is in force at both, also after a switch; then each has its own again.",
+            ),
             (
                 SAME_AT_BOTH,
                 "It should be the same at both servers; they warn when they connect and it differs.",
@@ -221,7 +218,7 @@ registry! {
     PingTimeout: "HotStandby", "PingTimeout", "4000", Immediate, MILLISECONDS, false, "Silence after which the connection counts as broken, in milliseconds; 0: no pinging.";
     AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
     SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";
-    AcknowledgePolicy: "HotStandby", "2SafeAckPolicy", "1", Immediate, ONE_TO_THREE, false, "When the secondary acknowledges: 1 received, 2 visible, 3 durable.";
+    AcknowledgePolicy: "HotStandby", "2SafeAckPolicy", "1", Immediate, ONE_TO_THREE, false, "When the secondary acknowledges: 1 received, 2 visible, 3 durable. A change counts from the next connect on.";
     OneSafeMaxDelay: "HotStandby", "1SafeMaxDelay", "5000", Immediate, MILLISECONDS, false, "Longest time that committed 1-safe transactions may be gathered before they are sent, in milliseconds; they are sent earlier when the secondary has acknowledged what went before, and always before a 2-safe one. 0: each at once.";
     CatchupSpeedRate: "HotStandby", "CatchupSpeedRate", "70", Immediate, Kind::Number { minimum: 1, maximum: 99, unit: Unit::Percent }, false, "Share of the server's time that catchup may take, in percent.";
     MaxLogSize: "HotStandby", "MaxLogSize", "0", Immediate, Kind::Size { minimum: 0, maximum: 1024 * TIB }, false, "Bytes of log kept for the other server, after which the server becomes STANDALONE; 0: unlimited.";

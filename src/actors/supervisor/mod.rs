@@ -419,7 +419,8 @@ impl Handler<Checkpointed> for Supervisor {
 
 impl Handler<NewSettings> for Supervisor {
     type Result = ();
-    fn handle(&mut self, NewSettings(settings): NewSettings, _: &mut Context<Self>) {
-        self.heart.set_settings(settings);
+    fn handle(&mut self, NewSettings(settings): NewSettings, context: &mut Context<Self>) {
+        let effects = self.heart.set_settings(settings);
+        self.carry_out_all(effects, context);
     }
 }
