@@ -76,7 +76,7 @@ mod tests {
         let mut gathering = Gathering::default();
         for batch in batches(&[false; 5], 10) {
             assert!(gathering.add(&batch));
-            assert_eq!(gathering.take(), [batch.bytes.clone()]);
+            assert_eq!(gathering.take(), std::slice::from_ref(&batch.bytes));
             assert!(!gathering.acknowledged(batch.after.sequence));
         }
     }

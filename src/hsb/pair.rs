@@ -44,6 +44,9 @@ impl Heart {
         if ruled.pair != self.settings.pair {
             self.effects.push(Effect::StartPings(ruled.pair));
         }
+        if ruled.pair.acknowledge_policy != self.settings.pair.acknowledge_policy {
+            self.effects.push(Effect::AcknowledgeBy(ruled.pair.acknowledge_policy));
+        }
         self.settings = ruled;
     }
 
@@ -57,7 +60,7 @@ impl Heart {
 mod tests {
     use super::super::event::Event;
     use super::super::position::Position;
-    use super::super::settings::{DurabilityLevel, PairSettings, SafenessLevel};
+    use super::super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel};
     use super::super::state::State;
     use super::super::table::Trigger;
     use super::super::tests::SETTINGS;
@@ -75,14 +78,17 @@ mod tests {
 
     /// Other values of everything that the primary rules.
     fn other() -> Settings {
-        let pair = PairSettings { ping_interval_ms: 77, ping_timeout_ms: 777, ..SETTINGS.pair };
+        let acknowledge_policy = AcknowledgePolicy::Durable;
+        let pair = PairSettings { acknowledge_policy, ping_interval_ms: 77, ping_timeout_ms: 777 };
         Settings { safeness: SafenessLevel::OneSafe, durability: DurabilityLevel::Strict, pair, ..SETTINGS }
     }
 
     #[test]
     fn the_primary_rules_until_the_connection_ends() {
         let mut secondary = connected(State::SecondaryActive);
-        assert!(hears(&mut secondary, other()).contains(&Effect::StartPings(other().pair)));
+        let done = hears(&mut secondary, other());
+        assert!(done.contains(&Effect::StartPings(other().pair)), "{done:?}");
+        assert!(done.contains(&Effect::AcknowledgeBy(AcknowledgePolicy::Durable)), "{done:?}");
         assert_eq!(secondary.settings(), other());
         // A change here waits for the end of the connection, but for what is this server's own.
         let mine = Settings { auto_primary_alone: true, safeness: SafenessLevel::Auto, ..SETTINGS };
@@ -106,7 +112,7 @@ mod tests {
         let warned = hears(&mut primary, other());
         assert_eq!(primary.settings(), SETTINGS);
         let warning = "Logging.DurabilityLevel is 2 here and 3 at the other server; it should be the same at both servers";
-        assert_eq!(warned, [Effect::Note(warning.to_owned())]);
+        assert_eq!((warned.len(), warned.last()), (2, Some(&Effect::Note(warning.to_owned()))));
         assert_eq!(primary.set_settings(SETTINGS), []);
         let told = primary.set_settings(other());
         assert_eq!(

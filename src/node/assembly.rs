@@ -174,6 +174,7 @@ fn peers(
         drain: applier.clone().recipient(),
         keep_pending: applier.clone().recipient(),
         drop_pending: applier.clone().recipient(),
+        acknowledge_by: applier.clone().recipient(),
         start_pings: monitor.clone().recipient(),
         stop_pings: monitor.clone().recipient(),
     }

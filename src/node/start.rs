@@ -196,7 +196,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state));
+        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
         Building {
             parameters,
             log,

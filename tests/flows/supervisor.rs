@@ -85,6 +85,7 @@ fn peers(probe: &Addr<Probe>) -> Peers {
         drain: probe.clone().recipient(),
         keep_pending: probe.clone().recipient(),
         drop_pending: probe.clone().recipient(),
+        acknowledge_by: probe.clone().recipient(),
         start_pings: probe.clone().recipient(),
         stop_pings: probe.clone().recipient(),
     }
