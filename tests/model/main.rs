@@ -1,10 +1,13 @@
-//! A model check: two nodes that are the real heart on the real transition table, in every order in which things can
-//! happen, within bounds that are printed.
+//! The state machine on two nodes: the real heart on the real transition table, the rest reduced to positions.
+//!
+//! `matrix` writes down what comes of every command and event. `properties` is a model check: every order in which things
+//! can happen, within bounds that are printed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod dials;
 mod healing;
+mod matrix;
 mod network;
 mod node;
 mod properties;

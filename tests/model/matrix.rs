@@ -1,37 +1,19 @@
 //! Every state, every command that changes the state, every kind of peer; every event; every ruling: what comes of it.
 //!
 //! The heart alone, on the network of the model check. The outcome is compared with tests/golden/matrix.md, which is
-//! written anew by: UPDATE_GOLDEN=1 cargo test --test matrix. Read the difference before you commit it.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[allow(dead_code)]
-#[path = "model/dials.rs"]
-mod dials;
-#[allow(dead_code)]
-#[path = "model/network.rs"]
-mod network;
-#[allow(dead_code)]
-#[path = "model/node.rs"]
-mod node;
-#[allow(dead_code)]
-#[path = "model/record.rs"]
-mod record;
-#[allow(dead_code)]
-#[path = "model/steps.rs"]
-mod steps;
+//! written anew by: UPDATE_GOLDEN=1 cargo test --test model. Read the difference before you commit it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use crate::network::{Action, Network, Trace};
+use crate::node::{Node, SETTINGS};
+use crate::steps::COMMANDS;
 use hotstandby::hsb::event::{Command, Event};
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State::{self, *};
 use hotstandby::hsb::table::TABLE;
-use network::{Action, Network, Trace};
-use node::{Node, SETTINGS};
-use steps::COMMANDS;
 
 const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];
@@ -398,7 +380,7 @@ fn leaving_with_a_batch() -> Network {
 const INTRODUCTION: &str = "\
 # What comes of every command and event
 
-Written by `tests/matrix.rs` (`UPDATE_GOLDEN=1 cargo test --test matrix`). RC 0 is success; the codes are in
+Written by `tests/model/matrix.rs` (`UPDATE_GOLDEN=1 cargo test --test model`). RC 0 is success; the codes are in
 `errorcode <n>`. *level*, *behind*, *ahead*, *diverged*: the peer's database seen from this one.
 ";
 
