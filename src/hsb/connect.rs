@@ -200,6 +200,7 @@ impl Heart {
             Ok(()) => {
                 self.acknowledged = peer.position;
                 self.tell(PeerMessage::Accept { pair: self.settings.pair });
+                self.tell_settings();
                 self.effects.push(Effect::StartCatchup);
                 self.catchup_begins(request);
             }
@@ -226,6 +227,8 @@ impl Heart {
     /// At the secondary: the primary's verdict.
     pub(super) fn peer_accepts(&mut self, pair: PairSettings) {
         let Phase::Meeting { request, .. } = self.phase else { return };
+        self.tell_settings();
+        self.settings.pair = pair;
         self.effects.push(Effect::Follow { pair });
         self.effects.push(Effect::StartPings(pair));
         self.catchup_begins(request);
@@ -339,6 +342,9 @@ impl Heart {
     }
 
     pub(super) fn apply_failed(&mut self, detail: String) {
+        if !self.state.is_secondary() {
+            return self.note(format!("a change that concerns this node no more does not fit: {detail}"));
+        }
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
         self.damaged = true;
@@ -403,7 +409,7 @@ impl Heart {
         if phase.is_switch_with_peer() {
             self.go(Trigger::SwitchFailed);
         } else if self.state.is_active() {
-            let auto = self.settings.auto_primary_alone;
+            let auto = self.state == State::PrimaryActive && self.settings.auto_primary_alone;
             self.go(if auto { Trigger::LinkLostAutoAlone } else { Trigger::LinkLost });
         }
     }
