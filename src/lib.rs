@@ -22,3 +22,4 @@ pub mod demo;
 pub mod error;
 pub mod logging;
 pub mod program;
+pub mod progress;

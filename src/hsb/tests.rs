@@ -165,7 +165,7 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
         pair: PAIR,
     };
     heart.handle(Event::CopyArrives { hello });
-    heart.handle(Event::CopyReceived { opened: Some(([1; 16], position(9))) });
+    heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(9))) });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs::{File, TryLockError};
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use socket2::{Domain, Socket, Type};
 use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
-use super::storage::{self, Storage};
-use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
+use super::checkpointer::Checkpointer;
+use super::directory_copy::DirectoryCopies;
+use super::storage::Storage;
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
 use crate::actors::admin_handler::{AdminHandler, AdminTargets};
 use crate::actors::link::LinkRecipients;
 use crate::actors::log_writer::{FromLogThread, LogWriter};
@@ -33,7 +36,7 @@ use crate::hsb::position::Position;
 use crate::hsb::settings::{PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
-use crate::net::peer::copy::CopyProgress;
+use crate::progress::Progress;
 use crate::sql::registry::SessionRegistry;
 use crate::sql::users;
 use crate::storage::apply::Applier;
@@ -49,6 +52,9 @@ const LISTEN_BACKLOG: i32 = 1024;
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
+/// What an embedding program says to a netcopy that is about to replace the node's database.
+pub type NetcopyRequested = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What a node needs to start.
 pub struct StartOptions {
     /// solid.ini as it was read.
@@ -57,11 +63,13 @@ pub struct StartOptions {
     pub backup_server: bool,
     /// For a new database.
     pub administrator: AskAdministrator,
+    /// Asked when a primary wants to copy its database here; an error is the reason to refuse it. None: never refused.
+    pub netcopy_requested: Option<NetcopyRequested>,
 }
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
-    let lock = lock_directory(&parameters)?;
+    let lock = lock_database(&parameters.database_file())?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
     let port = take_port(&parameters)?;
@@ -75,12 +83,12 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    Building::new(parameters, database, log, state).build(recovered, port, lock)
+    Building::new(parameters, database, log, state).build(recovered, port, lock, options.netcopy_requested)
 }
 
 /// A second server on the same files would ruin them.
-fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
-    let mut path = parameters.database_file().into_os_string();
+pub(super) fn lock_database(database_file: &Path) -> Result<File, ServerError> {
+    let mut path = database_file.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
     let refuse =
@@ -174,7 +182,7 @@ struct Building {
     /// The writer is made before the supervisor that it talks to.
     supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
     sessions: Arc<SessionRegistry>,
-    copy_progress: Arc<CopyProgress>,
+    copy_progress: Arc<Progress>,
     shutdown: (Sender<()>, Receiver<()>),
 }
 
@@ -182,6 +190,7 @@ struct Building {
 struct Wiring {
     system: System,
     storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
     targets: Addresses,
 }
 
@@ -228,7 +237,13 @@ impl Building {
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
+    fn build(
+        self,
+        recovered: Option<Recovered>,
+        port: Socket,
+        lock: File,
+        netcopy_requested: Option<NetcopyRequested>,
+    ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let (heart, pending) = self.heart(recovered.as_ref());
         let log = recovered
@@ -244,7 +259,7 @@ impl Building {
         if is_open {
             wiring.storage.attach_writer()?;
         }
-        storage::start_checkpointer(&wiring.storage, wiring.targets.supervisor.clone().recipient())?;
+        checkpointer::start(&wiring.checkpointer)?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -259,6 +274,7 @@ impl Building {
             arrived: wiring.targets.supervisor.clone().recipient(),
             copy_arrives: wiring.targets.supervisor.clone().recipient(),
             copy_received: wiring.targets.supervisor.clone().recipient(),
+            netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
@@ -274,6 +290,7 @@ impl Building {
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
             apply_jobs: this.apply_channel.0.clone(),
+            checkpointer: wiring.checkpointer,
             threads,
             system: wiring.system,
             _lock: lock,
@@ -334,7 +351,12 @@ impl Building {
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
+    fn start_admin_handler(
+        &self,
+        supervisor: &Addr<Supervisor>,
+        storage: &Arc<Storage>,
+        checkpointer: &Arc<Checkpointer>,
+    ) -> Addr<AdminHandler> {
         AdminHandler::new(AdminTargets {
             operator: supervisor.clone().recipient(),
             settings: supervisor.clone().recipient(),
@@ -345,12 +367,22 @@ impl Building {
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
             shutdown: self.shutdown.0.clone(),
+            checkpointer: Arc::clone(checkpointer),
+            directory_copies: DirectoryCopies {
+                parameters: Arc::clone(&self.parameters),
+                storage: Arc::clone(storage),
+                supervisor: supervisor.clone().recipient(),
+            },
         })
         .start()
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
-    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Addresses) {
+    fn wire(
+        &self,
+        heart: Heart,
+        pending: Option<Batch>,
+    ) -> (Arc<Storage>, Arc<Checkpointer>, Addresses) {
         let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
         let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
         let (to_sender, for_sender) = mailbox::<ReplicationSender>();
@@ -365,6 +397,7 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             use_log: to_sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
+            abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
         });
         for_log_writer.run(LogWriter {
@@ -400,8 +433,15 @@ impl Building {
             pending,
         ));
         for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let admin = self.start_admin_handler(&to_supervisor);
+        let checkpointer = Arc::new(Checkpointer::new(
+            Arc::clone(&storage),
+            Arc::clone(&self.parameters),
+            heart.decided(),
+            to_supervisor.clone().recipient(),
+        ));
+        let admin = self.start_admin_handler(&to_supervisor, &storage, &checkpointer);
         let outside = NodeOutside {
+            checkpointer: Arc::clone(&checkpointer),
             storage: Arc::clone(&storage),
             status: Arc::clone(&self.status),
             events: Arc::clone(&self.events),
@@ -417,7 +457,7 @@ impl Building {
         }
         let addresses =
             Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
-        (storage, addresses)
+        (storage, checkpointer, addresses)
     }
 }
 
@@ -463,10 +503,10 @@ fn start_actors(
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, targets) = building.wire(heart, pending);
+            let (storage, checkpointer, targets) = building.wire(heart, pending);
             let system = System::current();
             // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, targets });
+            let _ = ready.send(Wiring { system, storage, checkpointer, targets });
         });
         drop(building);
         if let Err(error) = runner.run() {

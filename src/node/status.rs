@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
+    /// A netcopy is replacing the database.
+    pub receiving_copy: bool,
     /// Whether catchup runs.
     pub catching_up: bool,
     /// The last change of the state, and why.
@@ -45,6 +47,7 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
+            receiving_copy: false,
             catching_up: false,
             last_change: "started",
         }))
@@ -87,6 +90,7 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
+        snapshot.receiving_copy = heart.is_receiving_copy();
         snapshot.catching_up = heart.is_catching_up();
     }
 
