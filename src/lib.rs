@@ -5,6 +5,7 @@ pub mod hsb;
 
 // What it is made of.
 pub mod actors;
+pub mod admin;
 pub mod node;
 
 // What it stands on.

@@ -39,7 +39,8 @@ fn serve(options: Options) -> Result<(), ServerError> {
     }
     let backup_server = options.mode.is_some();
     let administrator = Box::new(move || command_line::administrator(&options));
-    let node = Node::start(StartOptions { parameters, backup_server, administrator, netcopy_requested: None })?;
+    let node =
+        Node::start(StartOptions { parameters, backup_server, administrator, netcopy_requested: None })?;
     log::info!("listening on {}; process {}", node.address(), std::process::id());
     stop_on_signals(&node)?;
     node.wait_for_shutdown();

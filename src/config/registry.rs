@@ -114,7 +114,7 @@ pub fn is_section(section: &str) -> bool {
 
 /// How many letters must be inserted, removed or replaced to get from one to the other. Only the first 100 characters
 /// count, so that a huge line in a file costs nothing.
-fn distance(left: &str, right: &str) -> usize {
+pub(crate) fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().take(100).collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (line, letter) in left.chars().take(100).enumerate() {

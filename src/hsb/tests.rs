@@ -122,6 +122,50 @@ fn r9_nothing_changes_the_state_while_a_copy_runs() {
 }
 
 #[test]
+fn a_backup_is_made_in_any_state_that_has_a_database() {
+    for state in STATES {
+        let mut heart = heart(state);
+        let effects = command(&mut heart, Command::Backup);
+        let wanted = if state == Offline { Code::BACKUPSERVER_MODE } else { Code::SUCCESS };
+        assert_eq!(answer(&effects), Some(wanted), "{state}");
+        if state != Offline {
+            assert!(effects.contains(&Effect::WriteCopy { backup: true }));
+            assert_eq!(answer(&command(&mut heart, Command::Backup)), Some(Code::COPY_ALREADY_ACTIVE));
+        }
+    }
+}
+
+#[test]
+fn a_backup_holds_up_copies_and_nothing_else() {
+    let mut heart = heart(PrimaryAlone);
+    command(&mut heart, Command::Backup);
+    for what in [Command::Netcopy, Command::Copy] {
+        assert_eq!(answer(&command(&mut heart, what)), Some(Code::COPY_ALREADY_ACTIVE));
+    }
+    assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), Some(Code::SUCCESS));
+    heart.handle(Event::CopyEnded { result: Err((Code::DISK_FULL, String::new())) });
+    assert_eq!(*heart.copy_status(), CopyStatus::Failed(Code::DISK_FULL, String::new()));
+    command(&mut heart, Command::SetPrimaryAlone);
+    assert_eq!(answer(&command(&mut heart, Command::Copy)), Some(Code::SUCCESS));
+    assert_eq!(answer(&command(&mut heart, Command::Connect)), Some(Code::COPY_ACTIVE));
+}
+
+/// A node that was started as a secondary may be the one that the other server has to catch up from.
+#[test]
+fn the_log_is_kept_for_the_other_server_unless_it_is_connected_or_given_up() {
+    for (state, wanted) in [
+        (PrimaryAlone, 0),
+        (PrimaryUncertain, 0),
+        (SecondaryAlone, 0),
+        (SecondaryActive, 5),
+        (Standalone, 5),
+        (Plain, 5),
+    ] {
+        assert_eq!(heart(state).needed_from(position(5)).sequence, wanted, "{state}");
+    }
+}
+
+#[test]
 fn r3_set_secondary_alone_keeps_what_is_pending() {
     let mut heart = with_batch_in_flight(PrimaryUncertain);
     let effects = command(&mut heart, Command::SetSecondaryAlone);

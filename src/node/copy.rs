@@ -22,11 +22,11 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
 use crate::net::peer::copy::{self, CopyOptions};
 use crate::net::peer::handshake::{Failure, failure};
+use crate::storage::apply::Applier;
 use crate::storage::database::{self, Database};
 use crate::storage::files;
 use crate::storage::image::Image;
 use crate::storage::log::{LogConfiguration, LogWriter};
-use crate::storage::apply::Applier;
 
 pub(super) fn send(
     parameters: &Parameters,

@@ -66,14 +66,20 @@ impl DirectoryCopies {
 }
 
 /// Whether the database can be copied to this directory: an error says why not and what to do.
-pub(super) fn check(parameters: &Parameters, directory: &Path, database_id: [u8; 16]) -> Result<(), ServerError> {
+pub(super) fn check(
+    parameters: &Parameters,
+    directory: &Path,
+    database_id: [u8; 16],
+) -> Result<(), ServerError> {
     let refuse = |code, why: &str| Err(ServerError::with(code, format!("{}: {why}", directory.display())));
     match std::fs::metadata(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return refuse(Code::COPY_DIRECTORY_ABSENT, "create it, or name another.");
         }
         Err(error) => return refuse(Code::COPY_DIRECTORY_ILLEGAL, &error.to_string()),
-        Ok(found) if !found.is_dir() => return refuse(Code::COPY_DIRECTORY_ILLEGAL, "it is not a directory."),
+        Ok(found) if !found.is_dir() => {
+            return refuse(Code::COPY_DIRECTORY_ILLEGAL, "it is not a directory.");
+        }
         Ok(_) => {}
     }
     let own = parameters.database_file();

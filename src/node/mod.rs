@@ -12,6 +12,7 @@ mod sessions;
 mod start;
 mod status;
 mod storage;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use self::checkpointer::Checkpointer;
 pub use self::directory_copy::DirectoryCopies;
 pub use self::events::EventHub;
+pub(crate) use self::outside::in_background;
 pub use self::start::{NetcopyRequested, StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;

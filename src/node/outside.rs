@@ -6,11 +6,11 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::checkpointer::Checkpointer;
-use super::{copy, directory_copy};
 use super::events::EventHub;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
+use super::{copy, directory_copy};
 use crate::actors::supervisor::{CopyEnded, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
@@ -46,7 +46,7 @@ impl Outside for NodeOutside {
     }
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.status.changed(reason);
+        self.status.changed(from, to, reason);
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
@@ -135,7 +135,7 @@ pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
 }
 
 /// Runs on a thread of its own what the actors must not wait for.
-pub(super) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = std::thread::Builder::new().name(name.to_string()).spawn(work) {
         log::error!("cannot start the thread '{name}': {error}");
     }

@@ -123,7 +123,11 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
     context.events.post("SYS_EVENT_NETCOPYREQ", "");
     if let Some(Err(reason)) = peers.netcopy_requested.as_ref().as_ref().map(|ask| ask()) {
         log::warn!("a netcopy was refused by the program that embeds this server: {reason}");
-        return handshake::refuse(stream, Code::OPERATION_FAILED, &format!("The other server refuses: {reason}"));
+        return handshake::refuse(
+            stream,
+            Code::OPERATION_FAILED,
+            &format!("The other server refuses: {reason}"),
+        );
     }
     let (reply, answer) = bounded(1);
     peers.copy_arrives.do_send(CopyArrives { hello, reply });

@@ -3,7 +3,6 @@
 use std::fs::{File, TryLockError};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,19 +12,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::{Domain, Socket, Type};
 
 use super::events::EventHub;
-use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
-use super::checkpointer::Checkpointer;
-use super::directory_copy::DirectoryCopies;
-use super::storage::Storage;
+use super::wiring::{Addresses, start_actors};
 use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
-use crate::actors::admin_handler::{AdminHandler, AdminTargets};
-use crate::actors::link::LinkRecipients;
-use crate::actors::log_writer::{FromLogThread, LogWriter};
-use crate::actors::ping_monitor::PingMonitor;
-use crate::actors::replication_sender::{ReplicationSender, UseLog};
-use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
-use crate::actors::supervisor::{FromWriter, Peers, Supervisor};
+use crate::actors::log_writer::FromLogThread;
+use crate::actors::replication_sender::UseLog;
+use crate::actors::secondary_applier::FromApplyThread;
+use crate::actors::supervisor::FromWriter;
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::config::Parameters;
@@ -168,38 +161,22 @@ pub fn settings_of(parameters: &Parameters) -> Settings {
 }
 
 /// Everything that exists before the actors do.
-struct Building {
-    parameters: Arc<Parameters>,
-    database: Arc<Database>,
-    log: LogConfiguration,
-    state: State,
-    status: Arc<NodeStatus>,
-    events: Arc<EventHub>,
-    mark: Arc<LogMark>,
-    log_channel: (Sender<LogJob>, Receiver<LogJob>),
-    apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
-    writer: Arc<Writer>,
+pub(super) struct Building {
+    pub(super) parameters: Arc<Parameters>,
+    pub(super) database: Arc<Database>,
+    pub(super) log: LogConfiguration,
+    pub(super) state: State,
+    pub(super) status: Arc<NodeStatus>,
+    pub(super) events: Arc<EventHub>,
+    pub(super) mark: Arc<LogMark>,
+    pub(super) log_channel: (Sender<LogJob>, Receiver<LogJob>),
+    pub(super) apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
+    pub(super) writer: Arc<Writer>,
     /// The writer is made before the supervisor that it talks to.
-    supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
-    sessions: Arc<SessionRegistry>,
-    copy_progress: Arc<Progress>,
-    shutdown: (Sender<()>, Receiver<()>),
-}
-
-/// What the arbiter's thread gives back once the actors run.
-struct Wiring {
-    system: System,
-    storage: Arc<Storage>,
-    checkpointer: Arc<Checkpointer>,
-    targets: Addresses,
-}
-
-#[derive(Clone)]
-struct Addresses {
-    supervisor: Addr<Supervisor>,
-    log_writer: Addr<LogWriter>,
-    applier: Addr<SecondaryApplier>,
-    admin: Addr<AdminHandler>,
+    pub(super) supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
+    pub(super) sessions: Arc<SessionRegistry>,
+    pub(super) copy_progress: Arc<Progress>,
+    pub(super) shutdown: (Sender<()>, Receiver<()>),
 }
 
 impl Building {
@@ -350,171 +327,6 @@ impl Building {
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
     }
-
-    fn start_admin_handler(
-        &self,
-        supervisor: &Addr<Supervisor>,
-        storage: &Arc<Storage>,
-        checkpointer: &Arc<Checkpointer>,
-    ) -> Addr<AdminHandler> {
-        AdminHandler::new(AdminTargets {
-            operator: supervisor.clone().recipient(),
-            settings: supervisor.clone().recipient(),
-            status: Arc::clone(&self.status),
-            parameters: Arc::clone(&self.parameters),
-            sessions: Arc::clone(&self.sessions),
-            copy_progress: Arc::clone(&self.copy_progress),
-            database: Arc::clone(&self.database),
-            writer: Arc::clone(&self.writer),
-            shutdown: self.shutdown.0.clone(),
-            checkpointer: Arc::clone(checkpointer),
-            directory_copies: DirectoryCopies {
-                parameters: Arc::clone(&self.parameters),
-                storage: Arc::clone(storage),
-                supervisor: supervisor.clone().recipient(),
-            },
-        })
-        .start()
-    }
-
-    /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
-    fn wire(
-        &self,
-        heart: Heart,
-        pending: Option<Batch>,
-    ) -> (Arc<Storage>, Arc<Checkpointer>, Addresses) {
-        let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
-        let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
-        let (to_sender, for_sender) = mailbox::<ReplicationSender>();
-        let (to_applier, for_applier) = mailbox::<SecondaryApplier>();
-        let (to_monitor, for_monitor) = mailbox::<PingMonitor>();
-
-        let storage = Arc::new(Storage {
-            database: Arc::clone(&self.database),
-            writer: Arc::clone(&self.writer),
-            log: self.log.clone(),
-            log_jobs: self.log_channel.0.clone(),
-            apply_jobs: self.apply_channel.0.clone(),
-            use_log: to_sender.clone().recipient(),
-            copy_progress: Arc::clone(&self.copy_progress),
-            abort_copies: AtomicBool::new(false),
-            status: Arc::clone(&self.status),
-        });
-        for_log_writer.run(LogWriter {
-            jobs: self.log_channel.0.clone(),
-            progress: vec![to_supervisor.clone().recipient(), to_applier.clone().recipient()],
-            flushed: to_applier.clone().recipient(),
-        });
-        for_sender.run(ReplicationSender {
-            acknowledged: to_supervisor.clone().recipient(),
-            ended: to_supervisor.clone().recipient(),
-            catchup_says: to_supervisor.clone().recipient(),
-            recipients: LinkRecipients {
-                batches: to_applier.clone().recipient(),
-                acknowledgements: to_sender.clone().recipient(),
-                messages: to_supervisor.clone().recipient(),
-                heard: to_monitor.clone().recipient(),
-                closed: to_sender.clone().recipient(),
-            },
-            mark: Arc::clone(&self.mark),
-            log: None,
-            link: None,
-            catchup: None,
-        });
-        for_applier.run(SecondaryApplier::new(
-            self.apply_channel.0.clone(),
-            (
-                to_log_writer.clone().recipient(),
-                to_log_writer.clone().recipient(),
-                to_log_writer.clone().recipient(),
-            ),
-            to_sender.clone().recipient(),
-            to_supervisor.clone().recipient(),
-            pending,
-        ));
-        for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let checkpointer = Arc::new(Checkpointer::new(
-            Arc::clone(&storage),
-            Arc::clone(&self.parameters),
-            heart.decided(),
-            to_supervisor.clone().recipient(),
-        ));
-        let admin = self.start_admin_handler(&to_supervisor, &storage, &checkpointer);
-        let outside = NodeOutside {
-            checkpointer: Arc::clone(&checkpointer),
-            storage: Arc::clone(&storage),
-            status: Arc::clone(&self.status),
-            events: Arc::clone(&self.events),
-            sessions: Arc::clone(&self.sessions),
-            parameters: Arc::clone(&self.parameters),
-            dialled: to_supervisor.clone().recipient(),
-            copied: to_supervisor.clone().recipient(),
-        };
-        let peers = peers(&to_log_writer, &to_sender, &to_applier, &to_monitor);
-        for_supervisor.run(Supervisor::new(heart, peers, Box::new(outside)));
-        if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
-            log::error!("a node was wired twice");
-        }
-        let addresses =
-            Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
-        (storage, checkpointer, addresses)
-    }
-}
-
-fn peers(
-    log_writer: &Addr<LogWriter>,
-    sender: &Addr<ReplicationSender>,
-    applier: &Addr<SecondaryApplier>,
-    monitor: &Addr<PingMonitor>,
-) -> Peers {
-    Peers {
-        append: log_writer.clone().recipient(),
-        flush: log_writer.clone().recipient(),
-        retain: log_writer.clone().recipient(),
-        attach: sender.clone().recipient(),
-        send: sender.clone().recipient(),
-        tell: sender.clone().recipient(),
-        close: sender.clone().recipient(),
-        check_history: sender.clone().recipient(),
-        start_catchup: sender.clone().recipient(),
-        stop_catchup: sender.clone().recipient(),
-        follow: applier.clone().recipient(),
-        drain: applier.clone().recipient(),
-        keep_pending: applier.clone().recipient(),
-        drop_pending: applier.clone().recipient(),
-        start_pings: monitor.clone().recipient(),
-        stop_pings: monitor.clone().recipient(),
-    }
-}
-
-fn mailbox<A: Actor<Context = Context<A>>>() -> (Addr<A>, Context<A>) {
-    let context = Context::new();
-    (context.address(), context)
-}
-
-/// One thread, one arbiter, all actors.
-fn start_actors(
-    building: &Arc<Building>,
-    heart: Heart,
-    pending: Option<Batch>,
-) -> Result<(Wiring, JoinHandle<()>), ServerError> {
-    let (ready, when_ready) = bounded(1);
-    let building = Arc::clone(building);
-    let thread = spawn("control", move || {
-        let runner = System::new();
-        runner.block_on(async {
-            let (storage, checkpointer, targets) = building.wire(heart, pending);
-            let system = System::current();
-            // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, checkpointer, targets });
-        });
-        drop(building);
-        if let Err(error) = runner.run() {
-            log::error!("the actors ended with an error: {error}");
-        }
-    })?;
-    let wiring = when_ready.recv().map_err(|_| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(actors)"))?;
-    Ok((wiring, thread))
 }
 
 pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {

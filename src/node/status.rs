@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub catching_up: bool,
     /// The last change of the state, and why.
     pub last_change: &'static str,
+    /// The role before the present one; the present one if there was no other since the start.
+    pub previous_role: &'static str,
 }
 
 /// Shared by all; written by the supervisor alone.
@@ -50,6 +52,7 @@ impl NodeStatus {
             receiving_copy: false,
             catching_up: false,
             last_change: "started",
+            previous_role: state.role(),
         }))
     }
 
@@ -94,7 +97,11 @@ impl NodeStatus {
         snapshot.catching_up = heart.is_catching_up();
     }
 
-    pub(super) fn changed(&self, reason: &'static str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).last_change = reason;
+    pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
+        let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        snapshot.last_change = reason;
+        if from.role() != to.role() {
+            snapshot.previous_role = from.role();
+        }
     }
 }

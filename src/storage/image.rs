@@ -29,8 +29,7 @@ impl Image {
         let connection = database.open_reader()?;
         connection.execute_batch("BEGIN")?;
         let (database_id, position) = read_identity(&connection)?;
-        let number =
-            |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+        let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
         let page_bytes = number("PRAGMA page_size")?;
         let pages = number("PRAGMA page_count")?;
         let block_pages = (block_bytes as u64 / page_bytes.max(1)).max(1);
@@ -55,7 +54,8 @@ impl Image {
     /// Reads a block, counted from 0, into `block`.
     pub fn read(&self, index: u64, block: &mut Vec<u8>) -> Result<(), ServerError> {
         block.clear();
-        let mut statement = self.connection.prepare_cached("SELECT data FROM sqlite_dbpage WHERE pgno = ?")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT data FROM sqlite_dbpage WHERE pgno = ?")?;
         let first = index * self.block_pages + 1;
         for page in first..(first + self.block_pages).min(self.pages + 1) {
             let mut rows = statement.query([i64::try_from(page).unwrap_or(i64::MAX)])?;

@@ -27,7 +27,13 @@ pub fn server_with(ini: &str) -> Server {
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    let node = Node::start(StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None }).unwrap();
+    let node = Node::start(StartOptions {
+        parameters,
+        backup_server: false,
+        administrator,
+        netcopy_requested: None,
+    })
+    .unwrap();
     Server {
         context: node.context().clone(),
         port,

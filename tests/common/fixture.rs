@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use hotstandby::demo::pair::{Pair, Server};
 
 use super::proxy::Network;
-use super::{assert_identical, messages, number, program, sql};
+use super::{assert_identical, messages, number, position, program, sql, wait_until};
 
 pub const QUICK_PINGS: &str = "PingInterval=200\nPingTimeout=1500\n";
 pub const NO_PINGS: &str = "PingTimeout=0\n";
@@ -25,6 +25,8 @@ pub fn fixture(extra: &str) -> Fixture {
     sql(&pair.first)
         .batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)")
         .unwrap();
+    // Acknowledged means received; what comes next wants to see it.
+    wait_until("both servers have the table", || position(&pair.first) == position(&pair.second));
     Fixture { network, pair, _root: root }
 }
 

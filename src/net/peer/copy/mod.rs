@@ -58,16 +58,25 @@ struct Head {
 enum CopyMessage {
     Head(Head),
     /// Hashes of the next blocks at the receiver; an empty one is the last.
-    Offer { hashes: Vec<u128> },
+    Offer {
+        hashes: Vec<u128>,
+    },
     /// So many blocks are as the receiver has them.
-    Same { blocks: u64 },
+    Same {
+        blocks: u64,
+    },
     /// The primary holds back: HotStandby.NetcopyMaxRate.
     Pause,
-    End { hash: u128 },
+    End {
+        hash: u128,
+    },
     /// The receiver is busy with what it has.
     Working,
     Done,
-    Failed { code: u32, detail: String },
+    Failed {
+        code: u32,
+        detail: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::{
-    Block, CopyMessage, Head, MAX_BLOCK_BYTES, MAX_FRAME_BYTES, hear, malformed, out_of_order, say, set_timeouts,
+    Block, CopyMessage, Head, MAX_BLOCK_BYTES, MAX_FRAME_BYTES, hear, malformed, out_of_order, say,
+    set_timeouts,
 };
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
@@ -63,7 +64,8 @@ pub fn receive(
     let file = files::open_private(path).map_err(|error| disk(path, &error))?;
     let kept_bytes = file.metadata().map_err(|error| disk(path, &error))?.len().min(total);
     let base = File::open(base).ok();
-    let base_bytes = base.as_ref().and_then(|base| base.metadata().ok()).map_or(0, |base| base.len()).min(total);
+    let base_bytes =
+        base.as_ref().and_then(|base| base.metadata().ok()).map_or(0, |base| base.len()).min(total);
     let here = Here { head, total, file, kept_bytes, base, base_bytes, path: path.to_path_buf() };
     let given_up = AtomicBool::new(false);
     let offering = stream.try_clone().map_err(|error| lost(&error))?;
@@ -116,7 +118,11 @@ impl Here {
 
     fn offer(&self, mut stream: TcpStream, given_up: &AtomicBool) -> Result<(), Failure> {
         let here = self.kept_bytes.max(self.base_bytes);
-        let blocks = if here == self.total { here.div_ceil(self.head.block_bytes) } else { here / self.head.block_bytes };
+        let blocks = if here == self.total {
+            here.div_ceil(self.head.block_bytes)
+        } else {
+            here / self.head.block_bytes
+        };
         let (mut hashes, mut bytes, mut block) = (Vec::new(), 0, Vec::new());
         for index in 0..blocks {
             if self.read(index, &mut block).is_err() {
@@ -203,9 +209,7 @@ impl Here {
     }
 
     fn write(&self, index: u64, block: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all_at(block, index * self.head.block_bytes)
-            .map_err(|error| disk(&self.path, &error))
+        self.file.write_all_at(block, index * self.head.block_bytes).map_err(|error| disk(&self.path, &error))
     }
 }
 
@@ -228,6 +232,10 @@ pub fn while_working<R: Send>(stream: &mut TcpStream, work: impl FnOnce() -> R +
 }
 
 fn disk(path: &Path, error: &std::io::Error) -> Failure {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::DISK_FULL } else { Code::OPERATION_FAILED };
+    let code = if error.kind() == std::io::ErrorKind::StorageFull {
+        Code::DISK_FULL
+    } else {
+        Code::OPERATION_FAILED
+    };
     (code, format!("({}: {error})", path.display()))
 }

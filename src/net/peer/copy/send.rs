@@ -51,7 +51,8 @@ pub fn send(
     };
     say(stream, &CopyMessage::Head(head))?;
     let pace = Pace::new(options.maximum_rate);
-    let mut sending = Sending { stream, options, pace, offers: VecDeque::new(), more_offers: true, same: 0, sent: 0 };
+    let mut sending =
+        Sending { stream, options, pace, offers: VecDeque::new(), more_offers: true, same: 0, sent: 0 };
     let mut hasher = head.hasher();
     let mut block = Vec::new();
     for index in 0..image.blocks() {

@@ -1,0 +1,102 @@
+//! Admin commands: what operators, watchdogs and programs ask of a node, and the answers.
+//!
+//! One table ([`table::COMMANDS`]) holds syntax, rights, meaning, help and function of every command; parsing, `help`,
+//! `commands` and docs/commands.md come from it. To add a command, add a row. Not here: who is asking (console and SQL
+//! port know), state changes (the heart decides those), actors. Invariant: what an [`Action::Answer`] does takes no
+//! time, because it runs on the thread of the actors; everything else is [`Action::Work`].
+
+mod copies;
+mod general;
+mod help;
+mod hsb;
+mod parameters;
+mod parse;
+pub mod table;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+pub use self::help::document;
+pub use self::table::{Action, Rights};
+use crate::actors::supervisor::Answer;
+use crate::config::Parameters;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::settings::Settings;
+use crate::hsb::state::State;
+use crate::node::{Checkpointer, DirectoryCopies, NodeStatus};
+use crate::progress::Progress;
+use crate::sql::registry::SessionRegistry;
+use crate::storage::database::Database;
+use crate::storage::writer::Writer;
+
+/// Rows of RC and TEXT, or why there are none.
+pub type Rows = Result<Answer, ServerError>;
+
+/// What commands may look at and act on.
+pub struct AdminServices {
+    /// State, positions, connection.
+    pub status: Arc<NodeStatus>,
+    /// solid.ini.
+    pub parameters: Arc<Parameters>,
+    /// Who is connected.
+    pub sessions: Arc<SessionRegistry>,
+    /// How far a copy is.
+    pub copy_progress: Arc<Progress>,
+    /// For `makecp`.
+    pub checkpointer: Arc<Checkpointer>,
+    /// For `hsb copy` and `backup`.
+    pub directory_copies: DirectoryCopies,
+    /// For its size.
+    pub database: Arc<Database>,
+    /// For its time-out.
+    pub writer: Arc<Writer>,
+    /// Tells the heart that parameters have changed.
+    pub new_settings: Box<dyn Fn(Settings) + Send + Sync>,
+    /// Ends the server.
+    pub shutdown: Sender<()>,
+    /// When the node started.
+    pub started: Instant,
+}
+
+/// One command as it was given.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What follows the command's own words, as typed.
+    pub rest: String,
+}
+
+impl Call {
+    /// The words after the command's own.
+    pub fn arguments(&self) -> Vec<&str> {
+        self.rest.split_whitespace().collect()
+    }
+}
+
+/// Finds out what is wanted and whether it is allowed.
+pub fn understand(
+    services: &AdminServices,
+    text: &str,
+    may_administrate: bool,
+) -> Result<(&'static table::Row, Call), ServerError> {
+    let (row, rest) = parse::find(text)?;
+    if row.rights == Rights::Administrator && !may_administrate {
+        let text = format!("'{}' needs SYS_ADMIN_ROLE; an administrator can GRANT it.", row.syntax);
+        return Err(ServerError::sql("42501", text));
+    }
+    if row.syntax.starts_with("hsb ") && services.status.state() == State::Plain {
+        return Err(ServerError::new(Code::NOT_HOTSTANDBY));
+    }
+    Ok((row, Call { rest }))
+}
+
+/// An error as the rows of an answer.
+pub fn refusal(error: ServerError) -> Answer {
+    vec![(error.code.unwrap_or(Code::OPERATION_FAILED).number(), error.message)]
+}
+
+fn one(text: impl Into<String>) -> Rows {
+    Ok(vec![(0, text.into())])
+}

@@ -1,0 +1,84 @@
+//! Commands about parameters. Not here: what they are (`config`) and do.
+
+use std::path::Path;
+
+use super::{AdminServices, Call, Rows, one};
+use crate::config::ParameterRow;
+use crate::error::{ServerError, invalid};
+use crate::hsb::codes::Code;
+use crate::node::settings_of;
+
+fn line(row: &ParameterRow) -> (u32, String) {
+    (0, format!("{} {} {} {} {}", row.section, row.name, row.current, row.startup, row.factory))
+}
+
+fn unknown(name: &str) -> ServerError {
+    let (section, rest) = name.split_once('.').unwrap_or(("", name));
+    let nearest = crate::config::Id::nearest(section, rest);
+    invalid(format!("There is no parameter '{name}'; the nearest is '{nearest}', and 'parameter' lists all."))
+}
+
+pub(super) fn show(services: &AdminServices, call: &Call) -> Rows {
+    let name = call.rest.as_str();
+    let rows: Vec<ParameterRow> = match name.split_once('.') {
+        _ if name.is_empty() => services.parameters.list(None),
+        Some((section, name)) => services.parameters.get(section, name).into_iter().collect(),
+        None => services.parameters.list(Some(name)),
+    };
+    if rows.is_empty() { Err(unknown(name)) } else { Ok(rows.iter().map(line).collect()) }
+}
+
+pub(super) fn describe(services: &AdminServices, call: &Call) -> Rows {
+    let name = call.rest.as_str();
+    let text = name.split_once('.').and_then(|(section, name)| services.parameters.describe(section, name));
+    let text = text.ok_or_else(|| unknown(name))?;
+    Ok(text.lines().map(|line| (0, line.to_string())).collect())
+}
+
+pub(super) fn save(services: &AdminServices, call: &Call) -> Rows {
+    match call.rest.as_str() {
+        "" => {
+            services.parameters.write_back()?;
+            one("The parameters were saved to solid.ini.")
+        }
+        file => {
+            services.parameters.save_to(Path::new(file))?;
+            one(format!("The parameters were saved to {file}."))
+        }
+    }
+}
+
+pub(super) fn set(services: &AdminServices, call: &Call) -> Rows {
+    let wrong = || invalid("It reads: parameter section.name=value [temporary].");
+    let (name, value) = call.rest.split_once('=').ok_or_else(wrong)?;
+    let (section, name) = name.trim().split_once('.').ok_or_else(wrong)?;
+    let value = value.trim();
+    let (value, temporary) = match value.rsplit_once(char::is_whitespace) {
+        Some((value, last)) if last.eq_ignore_ascii_case("temporary") => (value.trim(), true),
+        _ => (value, false),
+    };
+    change(services, (section.trim(), name.trim()), value, temporary)
+}
+
+/// `hsb parameter name value`, the older form.
+pub(super) fn set_of_hotstandby(services: &AdminServices, call: &Call) -> Rows {
+    let (name, value) = call.rest.split_once(char::is_whitespace).unwrap_or((&call.rest, ""));
+    change(services, ("HotStandby", name), value.trim(), false)
+}
+
+fn change(services: &AdminServices, (section, name): (&str, &str), value: &str, temporary: bool) -> Rows {
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let is_connect = section.eq_ignore_ascii_case("hotstandby") && name.eq_ignore_ascii_case("connect");
+    if is_connect && services.status.state().is_active() {
+        return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
+    }
+    let outcome = services.parameters.set(section, name, value, temporary)?;
+    services.writer.set_idle_timeout(services.parameters.transaction_idle_timeout());
+    (services.new_settings)(settings_of(&services.parameters));
+    if !temporary {
+        services.parameters.write_back()?;
+    }
+    let when =
+        if outcome.takes_effect_at_start { "It takes effect at the next start." } else { "It is in effect." };
+    one(format!("{section}.{name} is set. {when}"))
+}

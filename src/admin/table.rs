@@ -1,0 +1,312 @@
+//! The command table: every admin command, its rights, its help and what carries it out.
+
+use super::{AdminServices, Call, Rows, copies, general, help, hsb, parameters};
+use crate::hsb::event::Command;
+
+/// Who may give a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// SYS_CONSOLE_ROLE or SYS_ADMIN_ROLE.
+    Console,
+    /// SYS_ADMIN_ROLE.
+    Administrator,
+}
+
+/// What carries a command out.
+#[derive(Clone, Copy)]
+pub enum Action {
+    /// Answered at once; must not wait for anything.
+    Answer(fn(&AdminServices, &Call) -> Rows),
+    /// On a thread of its own: waits, computes, or touches files.
+    Work(fn(&AdminServices, &Call) -> Rows),
+    /// The heart decides and answers.
+    Heart(Command),
+}
+
+/// One command.
+pub struct Row {
+    /// Its words, then its arguments: `<…>` has to be given, `[…]` may be left out.
+    pub syntax: &'static str,
+    /// Who may give it.
+    pub rights: Rights,
+    /// In half a line.
+    pub meaning: &'static str,
+    /// What else to know; may be empty.
+    pub help: &'static str,
+    /// What carries it out.
+    pub action: Action,
+}
+
+impl Rights {
+    /// As help has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rights::Console => "SYS_CONSOLE_ROLE",
+            Rights::Administrator => "SYS_ADMIN_ROLE",
+        }
+    }
+}
+
+impl Row {
+    /// The command's own words.
+    pub fn name(&self) -> &'static str {
+        self.syntax.find(['<', '[']).map_or(self.syntax, |end| self.syntax[..end].trim_end())
+    }
+
+    /// The same, one by one.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        self.name().split(' ')
+    }
+
+    /// No arguments.
+    pub fn takes_nothing(&self) -> bool {
+        self.name() == self.syntax
+    }
+
+    /// Whether it belongs into the message log: it may change something.
+    pub fn is_logged(&self) -> bool {
+        self.rights == Rights::Administrator || matches!(self.action, Action::Heart(_))
+    }
+}
+
+const fn row(
+    syntax: &'static str,
+    rights: Rights,
+    action: Action,
+    meaning: &'static str,
+    help: &'static str,
+) -> Row {
+    Row { syntax, rights, meaning, help, action }
+}
+
+use Action::{Answer, Heart, Work};
+use Rights::{Administrator, Console};
+
+/// Every command, in the order of `help`.
+pub const COMMANDS: &[Row] = &[
+    row(
+        "hsb state",
+        Console,
+        Answer(hsb::state),
+        "the state of this server",
+        "OFFLINE, STANDALONE, PRIMARY ALONE, PRIMARY ACTIVE, PRIMARY UNCERTAIN, SECONDARY ALONE or SECONDARY ACTIVE.",
+    ),
+    row("hsb role", Console, Answer(hsb::role), "PRIMARY, SECONDARY or STANDALONE", "'hsb state' says more."),
+    row("hsb status", Console, Work(hsb::status), "the pair at a glance", ""),
+    row(
+        "hsb status connect",
+        Console,
+        Answer(hsb::status_connect),
+        "the connection between the servers",
+        "CONNECTED (RC 0), CONNECTING (14007), CATCHUP (14008), DISCONNECTING (14010) or BROKEN (14537).",
+    ),
+    row(
+        "hsb status catchup",
+        Console,
+        Answer(hsb::status_catchup),
+        "whether the secondary is catching up",
+        "ACTIVE (RC 14003) or NOT ACTIVE.",
+    ),
+    row(
+        "hsb status copy",
+        Console,
+        Answer(hsb::status_copy),
+        "the last copy or netcopy that was started",
+        "ACTIVE (RC 14003, with progress), SUCCESS, NOT ACTIVE if there was none, or FAILED with the code of the reason.",
+    ),
+    row(
+        "hsb status switch",
+        Console,
+        Answer(hsb::status_switch),
+        "the last switch that was started",
+        "NO SERVER SWITCH OCCURRED BEFORE (RC 14009), ACTIVE (14003), SUCCESS, or ERROR and the code of the reason.",
+    ),
+    row(
+        "hsb cominfo",
+        Console,
+        Answer(hsb::communication_info),
+        "the connect string of the other server",
+        "It says where the other server should be, not whether it is there.",
+    ),
+    row(
+        "hsb logpos",
+        Console,
+        Answer(hsb::log_position),
+        "how far this server's history goes, and its previous role",
+        "Compare the strings of two servers in SECONDARY ALONE: the greater one should become the primary. 'hsb connect' still\nchecks that neither has transactions that the other lacks.",
+    ),
+    row(
+        "hsb connect",
+        Console,
+        Heart(Command::Connect),
+        "connect the servers; the secondary catches up",
+        "Runs in the background: 'hsb status connect' shows how it goes.",
+    ),
+    row(
+        "hsb disconnect",
+        Console,
+        Heart(Command::Disconnect),
+        "end the connection in order",
+        "The servers become PRIMARY ALONE and SECONDARY ALONE, both with everything that was committed.",
+    ),
+    row(
+        "hsb set primary alone",
+        Console,
+        Heart(Command::SetPrimaryAlone),
+        "be the primary and go on without the other server",
+        "At a secondary this is the fast failover: the other server is not asked. Make sure that it is not a primary any more.",
+    ),
+    row(
+        "hsb set secondary alone",
+        Console,
+        Heart(Command::SetSecondaryAlone),
+        "be a secondary without a primary",
+        "At a PRIMARY ALONE, PRIMARY UNCERTAIN or STANDALONE server.",
+    ),
+    row(
+        "hsb set standalone",
+        Console,
+        Heart(Command::SetStandalone),
+        "be a primary that keeps no log for the other server",
+        "The other server needs a netcopy before they can be connected again.",
+    ),
+    row(
+        "hsb switch primary",
+        Console,
+        Heart(Command::SwitchPrimary),
+        "exchange the roles; this secondary becomes the primary",
+        "Runs in the background: 'hsb status switch' shows how it goes. At a SECONDARY ALONE server, the other one is asked\nfirst whether it is a primary.",
+    ),
+    row(
+        "hsb switch secondary",
+        Console,
+        Heart(Command::SwitchSecondary),
+        "exchange the roles; this primary becomes the secondary",
+        "Runs in the background: 'hsb status switch' shows how it goes.",
+    ),
+    row(
+        "hsb netcopy",
+        Console,
+        Heart(Command::Netcopy),
+        "copy this primary's database to the other server",
+        "At a PRIMARY ALONE server, which goes on working meanwhile. 'hsb status copy' shows how it goes.",
+    ),
+    row(
+        "hsb copy [directory]",
+        Console,
+        Work(copies::copy),
+        "copy this primary's database to a directory, for a server that is started there",
+        "At a PRIMARY ALONE server, which goes on working meanwhile; without a directory, to HotStandby.CopyDirectory. 'hsb\nstatus copy' shows how it goes.",
+    ),
+    row(
+        "hsb parameter <name> <value> …",
+        Administrator,
+        Work(parameters::set_of_hotstandby),
+        "as 'parameter hotstandby.name=value'",
+        "The older form.",
+    ),
+    row(
+        "parameter [section[.name]]",
+        Console,
+        Answer(parameters::show),
+        "show parameters",
+        "Each row: section, name, value now, value at the start, factory value.",
+    ),
+    row(
+        "parameter <section.name=value> [temporary]",
+        Administrator,
+        Work(parameters::set),
+        "change a parameter",
+        "'*' is the factory value. 'temporary' keeps the change out of solid.ini.",
+    ),
+    row(
+        "describe parameter <section.name>",
+        Console,
+        Answer(parameters::describe),
+        "what a parameter is for",
+        "",
+    ),
+    row(
+        "save parameters [file]",
+        Administrator,
+        Work(parameters::save),
+        "write changed parameters to solid.ini or to another file",
+        "",
+    ),
+    row(
+        "makecp",
+        Administrator,
+        Work(copies::make_checkpoint),
+        "make a checkpoint; answers when it is made",
+        "Until then everything committed is on disk without the log; log files that nobody needs are deleted, changed\nparameters are written to solid.ini.",
+    ),
+    row(
+        "backup [directory]",
+        Administrator,
+        Work(copies::back_up),
+        "copy the database to a directory, in any state",
+        "Without a directory, to General.BackupDirectory. The directory has to exist. 'hsb status copy' shows how it goes, and so does\nthe message log.",
+    ),
+    row("info <option> …", Console, Work(general::info), "single figures, a row each", ""),
+    row(
+        "userlist",
+        Console,
+        Answer(general::user_list),
+        "who is connected by SQL",
+        "Each row: id, user, address, since when.",
+    ),
+    row(
+        "throwout <id|all>",
+        Administrator,
+        Answer(general::throw_out),
+        "end one SQL session or all",
+        "'userlist' shows the ids. Open transactions are rolled back.",
+    ),
+    row(
+        "errorcode <number|all>",
+        Console,
+        Answer(general::error_code),
+        "what a code means and what to do",
+        "",
+    ),
+    row("version", Console, Answer(general::version), "the versions of server and SQL engine", ""),
+    row("pid", Console, Answer(general::process_id), "the server's process id", ""),
+    row(
+        "shutdown [force]",
+        Administrator,
+        Answer(general::shut_down),
+        "end this server in order",
+        "In PRIMARY UNCERTAIN with a transaction whose outcome is open, only with 'force': better decide it first.",
+    ),
+    row("help [command] …", Console, Answer(help::help), "all commands, or more about one", ""),
+    row(
+        "commands",
+        Console,
+        Answer(help::commands),
+        "the list of commands for programs",
+        "Each row: syntax, 'console' or 'admin', meaning, separated by tabs.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_well_formed() {
+        for row in COMMANDS {
+            assert!(
+                row.name().chars().all(|letter| letter.is_ascii_lowercase() || letter == ' '),
+                "{}",
+                row.syntax
+            );
+            assert!(!row.meaning.is_empty() && !row.meaning.ends_with('.'), "{}", row.syntax);
+            assert!(row.help.is_empty() || row.help.ends_with('.'), "{}", row.syntax);
+            assert!(row.syntax.len() + row.meaning.len() < 110, "{}: too long for a line", row.syntax);
+        }
+        let mut names: Vec<_> = COMMANDS.iter().map(|row| row.syntax).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), COMMANDS.len(), "a command stands twice");
+    }
+}
