@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two lines in the message log, in percent.
+/// Between two lines in the message log: so many percent, and so long.
 const SAY_EVERY_PERCENT: u64 = 10;
+const SAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module. Nothing is under way at first.
 #[derive(Debug, Default)]
@@ -19,6 +20,7 @@ struct Run {
     total: u64,
     begun: Instant,
     said_percent: u64,
+    said_at: Instant,
 }
 
 /// What is counted.
@@ -46,7 +48,8 @@ pub struct Gauge {
 impl Progress {
     /// Something begins; `what` names it in the message log.
     pub fn begin(&self, what: &'static str, unit: Unit, total: u64) {
-        *self.lock() = Some(Run { what, unit, done: 0, total, begun: Instant::now(), said_percent: 0 });
+        let begun = Instant::now();
+        *self.lock() = Some(Run { what, unit, done: 0, total, begun, said_percent: 0, said_at: begun });
     }
 
     /// So much more is done. Says so in the message log now and then.
@@ -75,7 +78,8 @@ impl Progress {
         change(run);
         let gauge = run.gauge();
         let percent = gauge.percent();
-        if percent >= run.said_percent + SAY_EVERY_PERCENT {
+        if percent >= run.said_percent + SAY_EVERY_PERCENT && run.said_at.elapsed() >= SAY_INTERVAL {
+            run.said_at = Instant::now();
             run.said_percent = percent - percent % SAY_EVERY_PERCENT;
             let what = run.what;
             drop(guard);

@@ -231,7 +231,7 @@ fn a_copied_directory_starts_and_catches_up() {
     for round in 0..2 {
         pair.first.expect(&format!("hsb copy {directory}")).unwrap();
         pair.first.wait_for("hsb status copy", "SUCCESS").unwrap();
-        for id in 0..10 {
+        for id in 0..10i64 {
             let content = vec![round as u8; ROW_BYTES];
             sql(&pair.first).execute("UPDATE big SET content = $2 WHERE id = $1", &[&id, &content]).unwrap();
         }
