@@ -14,6 +14,11 @@ use hotstandby::demo::pair::{Pair, Server};
 const ROWS: i64 = 60;
 const ROW_BYTES: usize = 60_000;
 
+/// Something that a compressor can shorten, other for each seed.
+fn content(seed: i64) -> Vec<u8> {
+    (0..ROW_BYTES as i64).map(|at| ((at * (seed + 7)) >> 3) as u8).collect()
+}
+
 struct Fixture {
     pair: Pair,
     network: Network,
@@ -30,7 +35,7 @@ fn primary(extra: &str) -> Fixture {
     let mut session = sql(&pair.first);
     session.batch_execute("CREATE TABLE big (id BIGINT PRIMARY KEY, content BYTEA)").unwrap();
     for id in 0..ROWS {
-        let content: Vec<u8> = (0..ROW_BYTES).map(|at| (at as i64 * (id + 7) >> 3) as u8).collect();
+        let content = content(id);
         session.execute("INSERT INTO big VALUES ($1, $2)", &[&id, &content]).unwrap();
     }
     Fixture { pair, network, _root: root }
@@ -139,7 +144,7 @@ fn a_broken_netcopy_leaves_the_old_database_and_a_repeat_brings_the_differences(
     fixture.pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
     sql(&fixture.pair.first).batch_execute("UPDATE big SET content = 'none' WHERE id % 2 = 0").unwrap();
     for id in (0..ROWS).step_by(2) {
-        let content: Vec<u8> = (0..ROW_BYTES).map(|at| (at as i64 * (id + 9) >> 2) as u8).collect();
+        let content = content(id + 500);
         sql(&fixture.pair.first)
             .execute("UPDATE big SET content = $2 WHERE id = $1", &[&id, &content])
             .unwrap();
@@ -171,7 +176,7 @@ fn both_sides_show_a_netcopy_and_refuse_what_would_disturb_it() {
     }
     let mut session = sql(&pair.first);
     for id in 100..100 + ROWS {
-        let content: Vec<u8> = (0..ROW_BYTES).map(|at| (at as i64 * (id + 7) >> 3) as u8).collect();
+        let content = content(id);
         session.execute("INSERT INTO big VALUES ($1, $2)", &[&id, &content]).unwrap();
     }
     fixture.half_a_netcopy();

@@ -3,6 +3,7 @@
 //! Everything here is construction and destruction; what happens in between is in `hsb` (decisions), `actors`
 //! (messages), `storage` and `net`.
 
+pub mod assembly;
 mod checkpointer;
 mod copy;
 mod directory_copy;
@@ -12,7 +13,6 @@ mod sessions;
 mod start;
 mod status;
 mod storage;
-mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -101,7 +101,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY, "");
     }
     match purpose {
-        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream, hello }),
+        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
         Purpose::Probe => {
             let snapshot = context.status.snapshot();
             let mine = Hello {

@@ -3,29 +3,35 @@
 use std::fs::{File, TryLockError};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::{Domain, Socket, Type};
 
+use super::assembly::{self, Addresses, Mailboxes, Parts};
+use super::checkpointer::Checkpointer;
+use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
+use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
-use super::wiring::{Addresses, start_actors};
+use super::storage::Storage;
 use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
+use crate::actors::admin_handler::AdminHandler;
+use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
-use crate::actors::replication_sender::UseLog;
 use crate::actors::secondary_applier::FromApplyThread;
-use crate::actors::supervisor::FromWriter;
+use crate::actors::supervisor::{FromWriter, NewSettings, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
+use crate::admin::AdminServices;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
-use crate::hsb::position::Position;
 use crate::hsb::settings::{PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
@@ -161,22 +167,35 @@ pub fn settings_of(parameters: &Parameters) -> Settings {
 }
 
 /// Everything that exists before the actors do.
-pub(super) struct Building {
-    pub(super) parameters: Arc<Parameters>,
-    pub(super) database: Arc<Database>,
-    pub(super) log: LogConfiguration,
-    pub(super) state: State,
-    pub(super) status: Arc<NodeStatus>,
-    pub(super) events: Arc<EventHub>,
-    pub(super) mark: Arc<LogMark>,
-    pub(super) log_channel: (Sender<LogJob>, Receiver<LogJob>),
-    pub(super) apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
-    pub(super) writer: Arc<Writer>,
+struct Building {
+    parameters: Arc<Parameters>,
+    database: Arc<Database>,
+    log: LogConfiguration,
+    state: State,
+    status: Arc<NodeStatus>,
+    events: Arc<EventHub>,
+    mark: Arc<LogMark>,
+    log_channel: (Sender<LogJob>, Receiver<LogJob>),
+    apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
+    writer: Arc<Writer>,
     /// The writer is made before the supervisor that it talks to.
-    pub(super) supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
-    pub(super) sessions: Arc<SessionRegistry>,
-    pub(super) copy_progress: Arc<Progress>,
-    pub(super) shutdown: (Sender<()>, Receiver<()>),
+    supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
+    sessions: Arc<SessionRegistry>,
+    copy_progress: Arc<Progress>,
+    shutdown: (Sender<()>, Receiver<()>),
+}
+
+/// What the arbiter's thread gives back once the actors run.
+struct Wiring {
+    system: System,
+    storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
+    targets: Targets,
+}
+
+struct Targets {
+    actors: Addresses,
+    admin: Addr<AdminHandler>,
 }
 
 impl Building {
@@ -222,17 +241,15 @@ impl Building {
         netcopy_requested: Option<NetcopyRequested>,
     ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
-        let (heart, pending) = self.heart(recovered.as_ref());
-        let log = recovered
-            .as_ref()
-            .map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
+        let settings = settings_of(&self.parameters);
+        let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
+        let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
-        let (wiring, system_thread) = start_actors(&this, heart, pending)?;
-        wiring.storage.use_log.do_send(UseLog(log));
+        let (wiring, system_thread) = start_actors(&this, heart, pending, log)?;
         let mut threads = vec![system_thread];
-        threads.push(this.start_log_thread(log_writer, &wiring.targets)?);
-        threads.push(this.start_apply_thread(applier, &wiring.targets)?);
+        threads.push(this.start_log_thread(log_writer, &wiring.targets.actors)?);
+        threads.push(this.start_apply_thread(applier, &wiring.targets.actors)?);
         if is_open {
             wiring.storage.attach_writer()?;
         }
@@ -248,9 +265,9 @@ impl Building {
         });
         let peers = PeerPort {
             storage: Arc::clone(&wiring.storage),
-            arrived: wiring.targets.supervisor.clone().recipient(),
-            copy_arrives: wiring.targets.supervisor.clone().recipient(),
-            copy_received: wiring.targets.supervisor.clone().recipient(),
+            arrived: wiring.targets.actors.supervisor.clone().recipient(),
+            copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
+            copy_received: wiring.targets.actors.supervisor.clone().recipient(),
             netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
@@ -262,7 +279,7 @@ impl Building {
         Ok(Node {
             context,
             listener,
-            operator: wiring.targets.supervisor.clone().recipient(),
+            operator: wiring.targets.actors.supervisor.clone().recipient(),
             shutdown: this.shutdown.1.clone(),
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
@@ -274,34 +291,12 @@ impl Building {
         })
     }
 
-    fn heart(&self, recovered: Option<&Recovered>) -> (Heart, Option<Batch>) {
-        let settings = settings_of(&self.parameters);
-        let Some(recovered) = recovered else {
-            let nowhere = Position::ORIGIN;
-            log::info!("30585: waiting for a netcopy");
-            return (Heart::new(self.state, settings, [0; 16], nowhere, nowhere), None);
-        };
-        let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
-        log::info!(
-            "the database is at {}; {} batches rolled forward",
-            recovered.decided,
-            recovered.rolled_forward
-        );
-        if recovered.pending.is_some() {
-            log::warn!(
-                "the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it"
-            );
-        }
-        let heart = Heart::new(self.state, settings, recovered.database_id, recovered.decided, log_end);
-        (heart, recovered.pending.clone())
-    }
-
     fn start_log_thread(
         &self,
         writer: Option<crate::storage::log::LogWriter>,
-        targets: &Addresses,
+        actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromLogThread> = targets.log_writer.clone().recipient();
+        let reports: Recipient<FromLogThread> = actors.log_writer.clone().recipient();
         let body = LogThread {
             writer,
             mark: Arc::clone(&self.mark),
@@ -315,18 +310,112 @@ impl Building {
     fn start_apply_thread(
         &self,
         applier: Option<Applier>,
-        targets: &Addresses,
+        actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromApplyThread> = targets.applier.clone().recipient();
-        let body = ApplyThread {
-            applier,
-            database: Arc::clone(&self.database),
-            mark: Arc::clone(&self.mark),
-            report: Box::new(move |report| reports.do_send(FromApplyThread(report))),
-        };
+        let reports: Recipient<FromApplyThread> = actors.applier.clone().recipient();
+        let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
+        let body = ApplyThread::new(applier, Arc::clone(&self.database), Arc::clone(&self.mark), report);
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
     }
+
+    fn start_admin_handler(
+        &self,
+        supervisor: &Addr<Supervisor>,
+        storage: &Arc<Storage>,
+        checkpointer: &Arc<Checkpointer>,
+    ) -> Addr<AdminHandler> {
+        let settings = supervisor.clone();
+        let services = AdminServices {
+            status: Arc::clone(&self.status),
+            parameters: Arc::clone(&self.parameters),
+            sessions: Arc::clone(&self.sessions),
+            copy_progress: Arc::clone(&self.copy_progress),
+            checkpointer: Arc::clone(checkpointer),
+            directory_copies: DirectoryCopies {
+                parameters: Arc::clone(&self.parameters),
+                storage: Arc::clone(storage),
+                supervisor: supervisor.clone().recipient(),
+            },
+            database: Arc::clone(&self.database),
+            writer: Arc::clone(&self.writer),
+            new_settings: Box::new(move |changed| settings.do_send(NewSettings(changed))),
+            shutdown: self.shutdown.0.clone(),
+            started: Instant::now(),
+        };
+        AdminHandler { services: Arc::new(services), operator: supervisor.clone().recipient() }.start()
+    }
+
+    /// Runs on the arbiter.
+    fn wire(&self, heart: Heart, pending: Option<Batch>, log: Option<LogConfiguration>) -> Wiring {
+        let mailboxes = Mailboxes::new();
+        let actors = mailboxes.addresses.clone();
+        let storage = Arc::new(Storage {
+            database: Arc::clone(&self.database),
+            writer: Arc::clone(&self.writer),
+            log: self.log.clone(),
+            log_jobs: self.log_channel.0.clone(),
+            apply_jobs: self.apply_channel.0.clone(),
+            use_log: actors.sender.clone().recipient(),
+            copy_progress: Arc::clone(&self.copy_progress),
+            abort_copies: AtomicBool::new(false),
+            status: Arc::clone(&self.status),
+        });
+        let checkpointer = Arc::new(Checkpointer::new(
+            Arc::clone(&storage),
+            Arc::clone(&self.parameters),
+            heart.decided(),
+            actors.supervisor.clone().recipient(),
+        ));
+        let admin = self.start_admin_handler(&actors.supervisor, &storage, &checkpointer);
+        mailboxes.start(Parts {
+            heart,
+            pending,
+            mark: Arc::clone(&self.mark),
+            log_jobs: self.log_channel.0.clone(),
+            apply_jobs: self.apply_channel.0.clone(),
+            log,
+            run_catchup: Box::new(catchup::run_on_thread),
+            outside: Box::new(NodeOutside {
+                checkpointer: Arc::clone(&checkpointer),
+                storage: Arc::clone(&storage),
+                status: Arc::clone(&self.status),
+                events: Arc::clone(&self.events),
+                sessions: Arc::clone(&self.sessions),
+                parameters: Arc::clone(&self.parameters),
+                dialled: actors.supervisor.clone().recipient(),
+                copied: actors.supervisor.clone().recipient(),
+            }),
+        });
+        if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
+            log::error!("a node was wired twice");
+        }
+        Wiring { system: System::current(), storage, checkpointer, targets: Targets { actors, admin } }
+    }
+}
+
+/// One thread, one arbiter, all actors.
+fn start_actors(
+    building: &Arc<Building>,
+    heart: Heart,
+    pending: Option<Batch>,
+    log: Option<LogConfiguration>,
+) -> Result<(Wiring, JoinHandle<()>), ServerError> {
+    let (ready, when_ready) = bounded(1);
+    let building = Arc::clone(building);
+    let thread = spawn("control", move || {
+        let runner = System::new();
+        runner.block_on(async {
+            // The node waits for this; it cannot have gone away.
+            let _ = ready.send(building.wire(heart, pending, log));
+        });
+        drop(building);
+        if let Err(error) = runner.run() {
+            log::error!("the actors ended with an error: {error}");
+        }
+    })?;
+    let wiring = when_ready.recv().map_err(|_| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(actors)"))?;
+    Ok((wiring, thread))
 }
 
 pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
