@@ -2,7 +2,7 @@
 
 use super::codes::Code;
 use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
-use super::heart::{Heart, InFlight};
+use super::heart::{CopyStatus, Heart, InFlight};
 use super::position::{Chain, Position};
 use super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
 use super::state::State::{self, *};
