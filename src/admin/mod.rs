@@ -28,6 +28,7 @@ use crate::hsb::settings::Settings;
 use crate::hsb::state::State;
 use crate::node::{Checkpointer, DirectoryCopies, NodeStatus};
 use crate::progress::Progress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
@@ -43,6 +44,8 @@ pub struct AdminServices {
     pub parameters: Arc<Parameters>,
     /// Who is connected.
     pub sessions: Arc<SessionRegistry>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// How far a copy is.
     pub copy_progress: Arc<Progress>,
     /// For `makecp`.

@@ -36,6 +36,7 @@ use crate::hsb::settings::{PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
 use crate::progress::Progress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::sql::users;
 use crate::storage::apply::Applier;
@@ -173,6 +174,7 @@ struct Building {
     log: LogConfiguration,
     state: State,
     status: Arc<NodeStatus>,
+    outcomes: Arc<Outcomes>,
     events: Arc<EventHub>,
     mark: Arc<LogMark>,
     log_channel: (Sender<LogJob>, Receiver<LogJob>),
@@ -215,12 +217,14 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
+        let status = Arc::new(NodeStatus::new(state));
         Building {
             parameters,
-            database,
             log,
             state,
-            status: Arc::new(NodeStatus::new(state)),
+            outcomes: Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status))),
+            status,
+            database,
             events: Arc::default(),
             mark: Arc::default(),
             log_channel: unbounded(),
@@ -258,6 +262,7 @@ impl Building {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
             status: Arc::clone(&this.status),
+            outcomes: Arc::clone(&this.outcomes),
             admin: AdminPort(wiring.targets.admin.clone().recipient()),
             sessions: Arc::clone(&this.sessions),
             parameters: Arc::clone(&this.parameters),
@@ -330,6 +335,7 @@ impl Building {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
+            outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
             checkpointer: Arc::clone(checkpointer),
             directory_copies: DirectoryCopies {
@@ -360,6 +366,7 @@ impl Building {
             copy_progress: Arc::clone(&self.copy_progress),
             abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
+            outcomes: Arc::clone(&self.outcomes),
         });
         let checkpointer = Arc::new(Checkpointer::new(
             Arc::clone(&storage),

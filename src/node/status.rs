@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub catching_up: bool,
     /// The last change of the state, and why.
     pub last_change: &'static str,
+    /// How often the state has changed since the start.
+    pub state_changes: u64,
     /// The role before the present one; the present one if there was no other since the start.
     pub previous_role: &'static str,
 }
@@ -52,6 +54,7 @@ impl NodeStatus {
             receiving_copy: false,
             catching_up: false,
             last_change: "started",
+            state_changes: 0,
             previous_role: state.role(),
         }))
     }
@@ -97,9 +100,11 @@ impl NodeStatus {
         snapshot.catching_up = heart.is_catching_up();
     }
 
+    /// Called for each change before those are answered whose transactions it decides.
     pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        snapshot.last_change = reason;
+        (snapshot.state, snapshot.last_change) = (to, reason);
+        snapshot.state_changes += 1;
         if from.role() != to.role() {
             snapshot.previous_role = from.role();
         }

@@ -11,6 +11,7 @@ use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::error::ServerError;
 use crate::progress::Progress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::{access, functions};
 use crate::storage::database::{self, Database};
 use crate::storage::log::LogConfiguration;
@@ -28,6 +29,7 @@ pub(super) struct Storage {
     /// Set when the server goes down: a copy that is being made is given up.
     pub(super) abort_copies: AtomicBool,
     pub(super) status: Arc<NodeStatus>,
+    pub(super) outcomes: Arc<Outcomes>,
 }
 
 impl Storage {
@@ -35,7 +37,7 @@ impl Storage {
     pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
         let mut connection = self.database.open_writer()?;
         access::install(&mut connection)?;
-        functions::register(&connection, &self.status)?;
+        functions::register(&connection, &self.status, &self.outcomes)?;
         self.writer.attach(connection)
     }
 

@@ -11,6 +11,7 @@ pub mod database;
 pub mod files;
 pub mod image;
 pub mod log;
+pub mod outcomes;
 pub mod recovery;
 pub mod sqlite_error;
 pub mod table;
