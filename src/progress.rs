@@ -21,6 +21,7 @@ struct Run {
     begun: Instant,
     said_percent: u64,
     said_at: Instant,
+    remark: Option<&'static str>,
 }
 
 /// What is counted.
@@ -43,13 +44,16 @@ pub struct Gauge {
     pub total: u64,
     /// Since the beginning.
     pub elapsed: Duration,
+    /// What else there is to know.
+    pub remark: Option<&'static str>,
 }
 
 impl Progress {
     /// Something begins; `what` names it in the message log.
     pub fn begin(&self, what: &'static str, unit: Unit, total: u64) {
         let begun = Instant::now();
-        *self.lock() = Some(Run { what, unit, done: 0, total, begun, said_percent: 0, said_at: begun });
+        *self.lock() =
+            Some(Run { what, unit, done: 0, total, begun, said_percent: 0, said_at: begun, remark: None });
     }
 
     /// So much more is done. Says so in the message log now and then.
@@ -60,6 +64,11 @@ impl Progress {
     /// So much is done, of so much in all.
     pub fn reach(&self, done: u64, total: u64) {
         self.change(|run| (run.done, run.total) = (done, total));
+    }
+
+    /// What else there is to know of it.
+    pub fn remark(&self, remark: &'static str) {
+        self.change(|run| run.remark = Some(remark));
     }
 
     /// It is over, well or not.
@@ -94,7 +103,8 @@ impl Progress {
 
 impl Run {
     fn gauge(&self) -> Gauge {
-        Gauge { unit: self.unit, done: self.done, total: self.total, elapsed: self.begun.elapsed() }
+        let Run { unit, done, total, remark, .. } = *self;
+        Gauge { unit, done, total, elapsed: self.begun.elapsed(), remark }
     }
 }
 
@@ -128,10 +138,10 @@ impl fmt::Display for Gauge {
             (Unit::Bytes, Some(rate)) => write!(formatter, ", {:.1} MB/s", rate / 1e6)?,
             (Unit::Transactions, Some(rate)) => write!(formatter, ", {rate:.0} transactions/s")?,
         }
-        match self.time_left() {
-            Some(left) => write!(formatter, ", {:.0} s left", left.as_secs_f64().ceil()),
-            None => Ok(()),
+        if let Some(left) = self.time_left() {
+            write!(formatter, ", {:.0} s left", left.as_secs_f64().ceil())?;
         }
+        self.remark.map_or(Ok(()), |remark| write!(formatter, "; {remark}"))
     }
 }
 
@@ -141,7 +151,13 @@ mod tests {
 
     #[test]
     fn percent_rate_and_time_left() {
-        let gauge = |done, total| Gauge { unit: Unit::Bytes, done, total, elapsed: Duration::from_secs(2) };
+        let gauge = |done, total| Gauge {
+            unit: Unit::Bytes,
+            done,
+            total,
+            elapsed: Duration::from_secs(2),
+            remark: None,
+        };
         assert_eq!(
             gauge(30_000_000, 120_000_000).to_string(),
             "25 % (30000000 of 120000000 bytes), 15.0 MB/s, 6 s left"
@@ -163,6 +179,8 @@ mod tests {
         progress.advance(5);
         progress.reach(7, 20);
         assert_eq!(progress.gauge().map(|gauge| (gauge.done, gauge.total)), Some((7, 20)));
+        progress.remark("slowly");
+        assert!(progress.gauge().is_some_and(|gauge| gauge.to_string().ends_with("s left; slowly")));
         progress.end();
         assert_eq!(progress.gauge(), None);
     }

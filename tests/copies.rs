@@ -254,6 +254,54 @@ fn a_copied_directory_starts_and_catches_up() {
 }
 
 #[test]
+fn a_receiver_that_cannot_write_says_why_and_a_repeat_succeeds() {
+    let mut fixture = primary("");
+    let pair = &mut fixture.pair;
+    pair.second.start(&["-x", "backupserver"]).unwrap();
+    let in_the_way = pair.second.directory.join("solid.db.netcopy");
+    std::fs::create_dir(&in_the_way).unwrap();
+    pair.first.expect("hsb netcopy").unwrap();
+    wait_until("the copy has failed", || pair.first.ask("hsb status copy").unwrap().0 != 14003);
+    let (code, text) = pair.first.ask("hsb status copy").unwrap();
+    assert!(code == 14501 && text.contains("solid.db.netcopy"), "{code} {text}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    fixture.netcopy_and_connect();
+}
+
+#[test]
+fn a_catchup_shows_how_far_it_is() {
+    let mut fixture = primary("CatchupSpeedRate=99\nPingTimeout=0\n");
+    fixture.pair.second.start(&["-x", "backupserver"]).unwrap();
+    fixture.netcopy_and_connect();
+    let pair = &fixture.pair;
+    pair.first.expect("hsb disconnect").unwrap();
+    pair.first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    let mut session = sql(&pair.first);
+    for id in 1000..1000 + ROWS {
+        session.execute("INSERT INTO big VALUES ($1, $2)", &[&id, &content(id)]).unwrap();
+    }
+    let mut passed = 0;
+    fixture.network.spy(move |from, data| {
+        passed += if from == From::First { data.len() } else { 0 };
+        if passed > 1_500_000 { Verdict::Hold } else { Verdict::Pass }
+    });
+    pair.first.expect("hsb connect").unwrap();
+    let line = || {
+        let rows = pair.first.console().unwrap().command("hsb status").unwrap();
+        rows.into_iter().find_map(|(_, line)| line.strip_prefix("catchup").map(str::to_owned))
+    };
+    wait_until("a part is there", || {
+        line().is_some_and(|line| line.contains(" of 60 transactions), ") && !line.contains(" 0 %"))
+    });
+    assert_eq!(pair.first.ask("hsb status connect").unwrap().0, 14008);
+    assert_eq!(pair.first.ask("hsb status catchup").unwrap().0, 14003);
+    fixture.network.resume();
+    assert_identical(pair);
+    assert_eq!(line(), None);
+}
+
+#[test]
 fn copies_and_backups_that_are_not_possible_say_why() {
     let mut fixture = primary("");
     let root = fixture._root.path().to_path_buf();

@@ -81,6 +81,11 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
     if now.log_end != now.decided {
         lines.push(format!("log end     {} (a batch is pending)", now.log_end));
     }
+    if now.catching_up
+        && let Some(progress) = services.catchup_progress.gauge()
+    {
+        lines.push(format!("catchup     {progress}"));
+    }
     if now.state == State::PrimaryActive {
         lines.push(format!("secondary   {behind} transactions behind"));
     } else if now.state.is_primary() {

@@ -48,6 +48,8 @@ pub struct AdminServices {
     pub outcomes: Arc<Outcomes>,
     /// How far a copy is.
     pub copy_progress: Arc<Progress>,
+    /// How far a catchup is.
+    pub catchup_progress: Arc<Progress>,
     /// For `makecp`.
     pub checkpointer: Arc<Checkpointer>,
     /// For `hsb copy` and `backup`.

@@ -121,6 +121,52 @@ fn r9_nothing_changes_the_state_while_a_copy_runs() {
     }
 }
 
+fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
+    let hello =
+        Hello { database_id: [1; 16], state, position: position(5), log_end: position(5), pair: PAIR };
+    heart.handle(Event::PeerArrived { link: 3, hello })
+}
+
+#[test]
+fn a_netcopy_in_the_wrong_direction_is_refused() {
+    let source =
+        |state, position| Hello { database_id: [1; 16], state, position, log_end: position, pair: PAIR };
+    let newer_epoch = Position { epoch: 2, ..position(3) };
+    let rows = [
+        (Offline, source(PrimaryAlone, position(9)), None),
+        (SecondaryAlone, source(PrimaryAlone, position(9)), None),
+        (SecondaryAlone, source(PrimaryAlone, newer_epoch), None),
+        (SecondaryAlone, source(PrimaryAlone, position(4)), Some(Code::NOT_SYNCHRONIZED)),
+        (SecondaryAlone, source(PrimaryActive, position(9)), Some(Code::COPY_ONLY_ALONE)),
+        (SecondaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryAlone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryUncertain, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (Standalone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+    ];
+    for (state, hello, wanted) in rows {
+        let effects = heart(state).handle(Event::CopyArrives { hello });
+        let refused = effects.iter().find_map(|effect| match effect {
+            Effect::RefuseCopy { code, .. } => Some(*code),
+            _ => None,
+        });
+        assert_eq!(refused, wanted, "{state} {hello:?}");
+        assert_eq!(effects.contains(&Effect::AdmitCopy), wanted.is_none());
+    }
+    let stranger = Hello { database_id: [2; 16], ..source(PrimaryAlone, position(9)) };
+    let effects = heart(Offline).handle(Event::CopyArrives { hello: stranger });
+    assert!(effects.contains(&Effect::AdmitCopy), "-x backupserver says that it may be replaced");
+    let effects = heart(SecondaryAlone).handle(Event::CopyArrives { hello: stranger });
+    assert!(
+        matches!(effects[..], [Effect::RefuseCopy { code: Code::DIFFERENT_DATABASE, .. }]),
+        "{effects:?}"
+    );
+    let ahead = Position { epoch: 3, ..position(1) };
+    let mut target = Heart::new(SecondaryAlone, SETTINGS, [1; 16], ahead, ahead);
+    let effects = target.handle(Event::CopyArrives { hello: source(PrimaryAlone, newer_epoch) });
+    assert!(matches!(effects[..], [Effect::RefuseCopy { code: Code::NOT_SYNCHRONIZED, .. }]), "{effects:?}");
+}
+
 #[test]
 fn a_backup_is_made_in_any_state_that_has_a_database() {
     for state in STATES {
@@ -273,39 +319,6 @@ fn one_safe_backlog_slows_the_writer_down_instead_of_growing_without_bound() {
     }
     assert_eq!(heart.handle(Event::BatchReady(batch(7))), [Effect::Hold]);
     assert_eq!(heart.handle(Event::Acknowledged { position: position(6) }), [Effect::Release]);
-}
-
-#[test]
-fn a_copy_in_the_wrong_direction_is_refused() {
-    let source = Hello {
-        database_id: [1; 16],
-        state: PrimaryAlone,
-        position: position(4),
-        log_end: position(4),
-        pair: PAIR,
-    };
-    let refused = |heart: &mut Heart, hello| {
-        matches!(heart.handle(Event::CopyArrives { hello })[..], [Effect::RefuseCopy { .. }])
-    };
-    assert!(refused(&mut heart(SecondaryAlone), source), "the target is ahead");
-    assert!(
-        refused(&mut heart(PrimaryAlone), Hello { position: position(9), ..source }),
-        "the target is a primary"
-    );
-    assert!(
-        refused(&mut heart(SecondaryActive), Hello { position: position(9), ..source }),
-        "the target is active"
-    );
-    let stranger = Hello { database_id: [2; 16], position: position(9), ..source };
-    assert!(refused(&mut heart(SecondaryAlone), stranger), "the target holds an unrelated database");
-    assert!(!refused(&mut heart(Offline), stranger), "-x backupserver says that it may be replaced");
-    assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
-}
-
-fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
-    let hello =
-        Hello { database_id: [1; 16], state, position: position(5), log_end: position(5), pair: PAIR };
-    heart.handle(Event::PeerArrived { link: 3, hello })
 }
 
 #[test]

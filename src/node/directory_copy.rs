@@ -52,6 +52,9 @@ impl DirectoryCopies {
             Command::Backup => now.state != State::Offline,
             _ => now.state == State::PrimaryAlone,
         };
+        if state_allows && command == Command::Copy && parameters.diskless() {
+            return Err(ServerError::new(Code::DISKLESS));
+        }
         if state_allows && now.copy != CopyStatus::Active {
             let Some(directory) = &directory else {
                 return Err(ServerError::new(Code::COPY_DIRECTORY_MISSING));

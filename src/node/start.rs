@@ -184,6 +184,7 @@ struct Building {
     supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
     sessions: Arc<SessionRegistry>,
     copy_progress: Arc<Progress>,
+    catchup_progress: Arc<Progress>,
     shutdown: (Sender<()>, Receiver<()>),
 }
 
@@ -233,6 +234,7 @@ impl Building {
             supervisor,
             sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
             copy_progress: Arc::default(),
+            catchup_progress: Arc::default(),
             shutdown: bounded(1),
         }
     }
@@ -337,6 +339,7 @@ impl Building {
             sessions: Arc::clone(&self.sessions),
             outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
+            catchup_progress: Arc::clone(&self.catchup_progress),
             checkpointer: Arc::clone(checkpointer),
             directory_copies: DirectoryCopies {
                 parameters: Arc::clone(&self.parameters),
@@ -375,6 +378,10 @@ impl Building {
             actors.supervisor.clone().recipient(),
         ));
         let admin = self.start_admin_handler(&actors.supervisor, &storage, &checkpointer);
+        let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
+        let run_catchup = Box::new(move |thread| {
+            catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
+        });
         mailboxes.start(Parts {
             heart,
             pending,
@@ -382,7 +389,7 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup: Box::new(catchup::run_on_thread),
+            run_catchup,
             outside: Box::new(NodeOutside {
                 checkpointer: Arc::clone(&checkpointer),
                 storage: Arc::clone(&storage),

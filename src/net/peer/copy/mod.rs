@@ -19,8 +19,8 @@ mod receive;
 mod send;
 
 use std::io::Write;
-use std::net::TcpStream;
-use std::time::Duration;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
@@ -39,6 +39,9 @@ pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 const MAX_FRAME_BYTES: usize = MAX_BLOCK_BYTES + 4096;
 /// After so many bytes of blocks that need not be sent, the receiver hears of them.
 const SAME_BYTES: u64 = 16 << 20;
+
+/// How long the sender may take to hear that the receiver has failed.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What the primary announces.
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
@@ -107,6 +110,12 @@ pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Failure>) {
         Err((code, detail)) => CopyMessage::Failed { code: code.number(), detail: detail.clone() },
     };
     let _ = say(stream, &message);
+    if outcome.is_err() {
+        // Closing with blocks unread would reset the connection and take the answer with it.
+        let _ = stream.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + FAREWELL;
+        while Instant::now() < deadline && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
+    }
 }
 
 fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Failure> {

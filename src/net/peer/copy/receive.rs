@@ -70,10 +70,12 @@ pub fn receive(
     let given_up = AtomicBool::new(false);
     let offering = stream.try_clone().map_err(|error| lost(&error))?;
     let reused_bytes = std::thread::scope(|scope| {
-        // Its failure is one of the connection or of the disk, which the other side of this very connection sees too.
-        scope.spawn(|| here.offer(offering, &given_up));
+        // Its failure is one of the connection, which this thread notices as well.
+        let offers = scope.spawn(|| here.offer(offering, &given_up));
         let outcome = here.receive_blocks(stream, progress);
         given_up.store(true, Ordering::Relaxed);
+        // A sender that still sends blocks hears no offers: both would wait for each other.
+        while outcome.is_err() && !offers.is_finished() && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
         outcome
     })?;
     here.file.set_len(total).map_err(|error| disk(path, &error))?;

@@ -86,7 +86,7 @@ impl Sending<'_> {
         if self.options.abort.load(Ordering::Relaxed) {
             return Err((Code::BACKUP_ABORTED, "The server is shutting down.".into()));
         }
-        while self.offers.is_empty() && self.more_offers {
+        while self.has_heard_something()? || self.offers.is_empty() && self.more_offers {
             match hear(self.stream)? {
                 CopyMessage::Offer { hashes } => {
                     self.more_offers = !hashes.is_empty();
@@ -97,6 +97,18 @@ impl Sending<'_> {
             }
         }
         Ok(self.offers.pop_front())
+    }
+
+    /// Looks without waiting: a receiver that has failed says so at any time.
+    fn has_heard_something(&self) -> Result<bool, Failure> {
+        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        self.stream.set_nonblocking(false).map_err(|error| lost(&error))?;
+        match looked {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+            // The end is noticed by whoever reads or writes next.
+            Ok(bytes) => Ok(bytes > 0),
+            Err(error) => Err(lost(&error)),
+        }
     }
 
     fn leave_out(&mut self, block_bytes: u64) -> Result<(), Failure> {
