@@ -24,14 +24,12 @@ use crate::actors::supervisor::Answer;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::settings::Settings;
 use crate::hsb::state::State;
-use crate::node::{Checkpointer, DirectoryCopies, NodeStatus};
+use crate::node::{Checkpointer, DirectoryCopies, NodeStatus, ParameterChanges};
 use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
-use crate::storage::writer::Writer;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
@@ -56,10 +54,8 @@ pub struct AdminServices {
     pub directory_copies: DirectoryCopies,
     /// For its size.
     pub database: Arc<Database>,
-    /// For its time-out.
-    pub writer: Arc<Writer>,
-    /// Tells the heart that parameters have changed.
-    pub new_settings: Box<dyn Fn(Settings) + Send + Sync>,
+    /// Puts changed parameters in force.
+    pub changes: Arc<ParameterChanges>,
     /// Ends the server.
     pub shutdown: Sender<()>,
     /// When the node started.

@@ -9,6 +9,7 @@ mod copy;
 mod directory_copy;
 mod events;
 mod outside;
+mod parameters;
 mod sessions;
 mod start;
 mod status;
@@ -26,6 +27,7 @@ pub use self::checkpointer::Checkpointer;
 pub use self::directory_copy::DirectoryCopies;
 pub use self::events::EventHub;
 pub(crate) use self::outside::in_background;
+pub use self::parameters::ParameterChanges;
 pub use self::start::{NetcopyRequested, StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
@@ -84,7 +86,7 @@ impl AdminPort {
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {
     context: Arc<NodeContext>,
-    listener: ListenerHandle,
+    listener: Arc<ListenerHandle>,
     operator: Recipient<Operator>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
@@ -103,8 +105,8 @@ impl Node {
         start::start(options)
     }
 
-    /// The address that clients, consoles and the peer use.
-    pub fn address(&self) -> SocketAddr {
+    /// The address that clients, consoles and the peer use; none once it is shutting down.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 
