@@ -52,13 +52,18 @@ impl Drop for Fixture {
 }
 
 impl Fixture {
-    /// Begins a netcopy and waits until some blocks have arrived and no more do.
-    fn half_a_netcopy(&self) {
+    /// What the primary sends; what is sent to it passes.
+    fn hold_after_some_megabytes(&self) {
         let mut passed = 0;
         self.network.spy(move |from, data| {
             passed += if from == From::First { data.len() } else { 0 };
-            if passed > 1_500_000 { Verdict::Hold } else { Verdict::Pass }
+            if from == From::First && passed > 1_500_000 { Verdict::Hold } else { Verdict::Pass }
         });
+    }
+
+    /// Begins a netcopy and waits until some blocks have arrived and no more do.
+    fn half_a_netcopy(&self) {
+        self.hold_after_some_megabytes();
         self.pair.first.expect("hsb netcopy").unwrap();
         let incoming = self.pair.second.directory.join("solid.db.netcopy");
         wait_until("a part of the copy is there", || length(&incoming) > 1_000_000);
@@ -160,7 +165,7 @@ fn a_broken_netcopy_leaves_the_old_database_and_a_repeat_brings_the_differences(
     assert_eq!(number(&mut sql(&fixture.pair.second), whole), ROWS, "the old database is there");
     fixture.netcopy_and_connect();
     let (reused, sent) = reused_and_sent(&fixture.pair);
-    assert!(reused > 1_000_000 && sent < 2_500_000, "{reused} {sent}");
+    assert!(reused > 1_000_000 && sent < 3_000_000, "{reused} {sent}");
 }
 
 #[test]
@@ -281,11 +286,7 @@ fn a_catchup_shows_how_far_it_is() {
     for id in 1000..1000 + ROWS {
         session.execute("INSERT INTO big VALUES ($1, $2)", &[&id, &content(id)]).unwrap();
     }
-    let mut passed = 0;
-    fixture.network.spy(move |from, data| {
-        passed += if from == From::First { data.len() } else { 0 };
-        if passed > 1_500_000 { Verdict::Hold } else { Verdict::Pass }
-    });
+    fixture.hold_after_some_megabytes();
     pair.first.expect("hsb connect").unwrap();
     let line = || {
         let rows = pair.first.console().unwrap().command("hsb status").unwrap();
