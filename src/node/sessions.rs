@@ -143,8 +143,10 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
             }
             let outcome = opened.as_ref().map(drop).map_err(Clone::clone);
-            // First the supervisor: a repeat, which the answer may bring about, finds it ready.
-            peers.copy_received.do_send(CopyReceived { opened });
+            // First this node: whoever acts on the answer finds it ready.
+            let (known, when_known) = bounded(1);
+            peers.copy_received.do_send(CopyReceived { opened, known });
+            let _ = when_known.recv();
             crate::net::peer::copy::answer(stream, &outcome);
         }
         Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),

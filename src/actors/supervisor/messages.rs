@@ -142,6 +142,8 @@ pub struct CopyArrives {
 pub struct CopyReceived {
     /// The new database's id and position, or why the old one is as it was.
     pub opened: Result<([u8; 16], Position), (Code, String)>,
+    /// Told when everybody at this node knows of it, so that the other server does not hear of it before.
+    pub known: Sender<()>,
 }
 
 /// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the

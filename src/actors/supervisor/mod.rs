@@ -404,9 +404,11 @@ impl Handler<CopyArrives> for Supervisor {
 
 impl Handler<CopyReceived> for Supervisor {
     type Result = ();
-    fn handle(&mut self, CopyReceived { opened }: CopyReceived, context: &mut Context<Self>) {
+    fn handle(&mut self, CopyReceived { opened, known }: CopyReceived, context: &mut Context<Self>) {
         let result = opened.as_ref().map(drop).map_err(Clone::clone);
         self.hear(Event::CopyReceived { opened }, context);
+        // The thread that waits for it does so until this node ends.
+        let _ = known.send(());
         self.outside.netcopy_ended(&result);
     }
 }
