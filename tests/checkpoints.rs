@@ -38,7 +38,7 @@ fn back_up(server: &Server) {
     let _ = std::fs::create_dir(&directory);
     ask(server, "backup");
     wait_until("the backup is there", || {
-        server.context.status.snapshot().copy == hotstandby::hsb::heart::CopyStatus::Success
+        server.context.status.snapshot().copy == hotstandby::hsb::phase::CopyStatus::Success
     });
 }
 

@@ -25,7 +25,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::node::{Checkpointer, DirectoryCopies, NodeStatus, ParameterChanges};
+use crate::node::{Checkpointer, DirectoryCopies, EventHub, NodeStatus, ParameterChanges};
 use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
@@ -54,6 +54,8 @@ pub struct AdminServices {
     pub directory_copies: DirectoryCopies,
     /// For its size.
     pub database: Arc<Database>,
+    /// What happened.
+    pub events: Arc<EventHub>,
     /// Puts changed parameters in force.
     pub changes: Arc<ParameterChanges>,
     /// Ends the server.

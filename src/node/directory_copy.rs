@@ -20,7 +20,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command;
-use crate::hsb::heart::CopyStatus;
+use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::MAX_BLOCK_BYTES;

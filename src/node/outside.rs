@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::checkpointer::Checkpointer;
-use super::events::EventHub;
+use super::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
@@ -15,7 +15,7 @@ use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopyEnded, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
+use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -51,7 +51,7 @@ impl Outside for NodeOutside {
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
-        self.events.post("SYS_EVENT_HSBSTATESWITCH", to.name());
+        self.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
             let storage = Arc::clone(&self.storage);
@@ -61,19 +61,19 @@ impl Outside for NodeOutside {
 
     fn connect_status(&mut self, status: ConnectStatus) {
         log::info!("connection to the other server: {}", status.name());
-        self.events.post("SYS_EVENT_HSBCONNECTSTATUS", status.name());
+        self.events.post(CONNECT_STATUS, status.name());
     }
 
     fn publish(&mut self, heart: &Heart) {
         self.status.publish(heart);
     }
 
-    fn dial(&mut self, purpose: Purpose, hello: Hello) {
+    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
             let outcome = dial(&parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
-            dialled.do_send(DialEnded { purpose, outcome });
+            dialled.do_send(DialEnded { request, purpose, outcome });
         });
     }
 
@@ -108,7 +108,7 @@ impl Outside for NodeOutside {
             Ok(()) => "SUCCESS".to_string(),
             Err((code, detail)) => format!("FAILED {}: {} {detail}", code.number(), code.text()),
         };
-        self.events.post("SYS_EVENT_NETCOPYEND", text.trim_end());
+        self.events.post(NETCOPY_END, text.trim_end());
     }
 
     fn close_sessions(&mut self, code: Code) {

@@ -330,6 +330,7 @@ impl Building {
                 supervisor: supervisor.clone().recipient(),
             },
             database: Arc::clone(&self.database),
+            events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
