@@ -8,6 +8,7 @@ use actix::prelude::*;
 use super::catchup::{self, Catchup, CatchupReport};
 use super::link::{self, Link, LinkRecipients};
 use super::supervisor::{Acknowledged, CatchupSays, LinkEnded};
+use crate::counters::Counters;
 use crate::hsb::event::{LinkId, PeerMessage};
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
@@ -107,6 +108,8 @@ pub struct ReplicationSender {
     pub link: Option<Link>,
     /// Old batches on their way.
     pub catchup: Option<Catchup>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
 }
 
 impl Actor for ReplicationSender {
@@ -131,6 +134,8 @@ impl Handler<SendBatch> for ReplicationSender {
     type Result = ();
     fn handle(&mut self, SendBatch(batch): SendBatch, _: &mut Context<Self>) {
         if let Some(link) = &self.link {
+            self.counters.batches_sent.add(1);
+            self.counters.bytes_sent.add(batch.bytes.len() as u64);
             link.outgoing.send(batch.bytes);
         }
     }
@@ -205,6 +210,7 @@ impl Handler<PeerAcknowledges> for ReplicationSender {
             if let Some(catchup) = &self.catchup {
                 catchup.acknowledged(position.sequence);
             }
+            self.counters.acknowledgements.add(1);
             self.acknowledged.do_send(Acknowledged { position });
         }
     }

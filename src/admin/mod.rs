@@ -10,22 +10,31 @@ mod help;
 mod hsb;
 mod parameters;
 mod parse;
+mod perfmon;
+pub mod report;
+mod status;
 pub mod table;
+mod verify;
 
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 pub use self::help::document;
+pub(crate) use self::status::tell_peer;
 pub use self::table::{Action, Rights};
 use crate::actors::supervisor::Answer;
 use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::settings::Settings;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
+use crate::net::peer::handshake::Failure;
 use crate::node::NodeStatus;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
@@ -33,6 +42,9 @@ use crate::storage::writer::Writer;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
+
+/// Reaches the other server within a time and does the handshake.
+pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(TcpStream, Hello), Failure> + Send + Sync>;
 
 /// What commands may look at and act on.
 pub struct AdminServices {
@@ -48,6 +60,10 @@ pub struct AdminServices {
     pub database: Arc<Database>,
     /// For its time-out.
     pub writer: Arc<Writer>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
+    /// The way to the other server; blocks.
+    pub dial: Dial,
     /// Tells the heart that parameters have changed.
     pub new_settings: Box<dyn Fn(Settings) + Send + Sync>,
     /// Ends the server.

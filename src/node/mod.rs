@@ -14,7 +14,7 @@ mod storage;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,7 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use self::events::EventHub;
 pub(crate) use self::outside::in_background;
 pub use self::start::{StartOptions, settings_of};
-pub use self::status::{NodeStatus, Snapshot};
+pub use self::status::{Change, NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
 use crate::actors::supervisor::{Answer, Operator};
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
@@ -34,6 +34,8 @@ use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
 
+/// How long transactions of several statements may go on when the server is to end.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of the server waits for the peer, for sessions, for threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
 
@@ -114,7 +116,14 @@ impl Node {
     }
 
     /// Takes leave of the peer, ends the sessions, puts everything on disk.
+    ///
+    /// New connections are refused at once; transactions that are open may end, for a while.
     pub fn shut_down(self) {
+        self.context.status.begin_shutdown();
+        let deadline = Instant::now() + TRANSACTION_PATIENCE;
+        while self.context.writer.has_open_transaction() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let (reply, answer) = bounded(1);
         self.operator.do_send(Operator { command: None, reply });
         if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {

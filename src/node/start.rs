@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::{Domain, Socket, Type};
 
 use super::events::EventHub;
-use super::outside::NodeOutside;
+use super::outside::{self, NodeOutside};
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
@@ -27,6 +27,7 @@ use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
 use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
@@ -176,6 +177,7 @@ struct Building {
     supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
     sessions: Arc<SessionRegistry>,
     copy_progress: Arc<CopyProgress>,
+    counters: Arc<Counters>,
     shutdown: (Sender<()>, Receiver<()>),
 }
 
@@ -183,6 +185,7 @@ struct Building {
 struct Wiring {
     system: System,
     storage: Arc<Storage>,
+    services: Arc<AdminServices>,
     targets: Addresses,
 }
 
@@ -208,7 +211,8 @@ impl Building {
                 supervisor.do_send(FromWriter(request));
             }
         };
-        let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
+        let counters: Arc<Counters> = Arc::default();
+        let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
         Building {
@@ -225,6 +229,7 @@ impl Building {
             supervisor,
             sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
             copy_progress: Arc::default(),
+            counters,
             shutdown: bounded(1),
         }
     }
@@ -256,6 +261,7 @@ impl Building {
             events: Arc::clone(&this.events),
         });
         let peers = PeerPort {
+            services: Arc::clone(&wiring.services),
             storage: Arc::clone(&wiring.storage),
             arrived: wiring.targets.supervisor.clone().recipient(),
             copy_arrives: wiring.targets.supervisor.clone().recipient(),
@@ -313,6 +319,7 @@ impl Building {
             writer,
             mark: Arc::clone(&self.mark),
             relaxed_max_delay: self.parameters.relaxed_max_delay(),
+            counters: Arc::clone(&self.counters),
             report: Box::new(move |report| reports.do_send(FromLogThread(report))),
         };
         let jobs = self.log_channel.1.clone();
@@ -329,30 +336,36 @@ impl Building {
             applier,
             database: Arc::clone(&self.database),
             mark: Arc::clone(&self.mark),
+            counters: Arc::clone(&self.counters),
             report: Box::new(move |report| reports.do_send(FromApplyThread(report))),
         };
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
+    fn admin_services(&self, supervisor: &Addr<Supervisor>, storage: &Arc<Storage>) -> AdminServices {
         let settings = supervisor.clone();
-        let services = AdminServices {
+        let (parameters, storage) = (Arc::clone(&self.parameters), Arc::clone(storage));
+        let dial = move |purpose, limit| {
+            outside::dial_within(&parameters, purpose, storage.hello(&parameters), limit)
+        };
+        AdminServices {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
+            counters: Arc::clone(&self.counters),
+            dial: Box::new(dial),
             new_settings: Box::new(move |changed| settings.do_send(NewSettings(changed))),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
-        };
-        AdminHandler { services: Arc::new(services), operator: supervisor.clone().recipient() }.start()
+        }
     }
 
     /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
-    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Addresses) {
+    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Arc<AdminServices>, Addresses) {
         let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
         let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
         let (to_sender, for_sender) = mailbox::<ReplicationSender>();
@@ -368,6 +381,7 @@ impl Building {
             use_log: to_sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
             status: Arc::clone(&self.status),
+            counters: Arc::clone(&self.counters),
         });
         for_log_writer.run(LogWriter {
             jobs: self.log_channel.0.clone(),
@@ -389,6 +403,7 @@ impl Building {
             log: None,
             link: None,
             catchup: None,
+            counters: Arc::clone(&self.counters),
         });
         for_applier.run(SecondaryApplier::new(
             self.apply_channel.0.clone(),
@@ -402,7 +417,9 @@ impl Building {
             pending,
         ));
         for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let admin = self.start_admin_handler(&to_supervisor);
+        let services = Arc::new(self.admin_services(&to_supervisor, &storage));
+        let operator = to_supervisor.clone().recipient();
+        let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
         let outside = NodeOutside {
             storage: Arc::clone(&storage),
             status: Arc::clone(&self.status),
@@ -419,7 +436,7 @@ impl Building {
         }
         let addresses =
             Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
-        (storage, addresses)
+        (storage, services, addresses)
     }
 }
 
@@ -465,10 +482,10 @@ fn start_actors(
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, targets) = building.wire(heart, pending);
+            let (storage, services, targets) = building.wire(heart, pending);
             let system = System::current();
             // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, targets });
+            let _ = ready.send(Wiring { system, storage, services, targets });
         });
         drop(building);
         if let Err(error) = runner.run() {

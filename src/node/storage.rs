@@ -10,7 +10,10 @@ use super::{NodeStatus, start};
 use crate::actors::replication_sender::UseLog;
 use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
+use crate::hsb::event::Hello;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
@@ -33,6 +36,7 @@ pub(super) struct Storage {
     pub(super) use_log: Recipient<UseLog>,
     pub(super) copy_progress: Arc<CopyProgress>,
     pub(super) status: Arc<NodeStatus>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Storage {
@@ -44,7 +48,19 @@ impl Storage {
         self.writer.attach(connection)
     }
 
-    pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
+    /// What this node says of itself to a peer that asks without connecting.
+    pub(super) fn hello(&self, parameters: &Parameters) -> Hello {
+        let now = self.status.snapshot();
+        Hello {
+            database_id: self.database_id().unwrap_or_default(),
+            state: now.state,
+            position: now.decided,
+            log_end: now.log_end,
+            pair: super::settings_of(parameters).pair,
+        }
+    }
+
+    fn database_id(&self) -> Result<[u8; 16], ServerError> {
         database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
     }
 }
@@ -74,6 +90,7 @@ pub(super) fn start_checkpointer(
 fn checkpoint_now(storage: &Storage) -> Result<Position, ServerError> {
     let position = checkpoint::passive(&storage.database.open_for_apply()?)?;
     storage.writer.checkpoint()?;
+    storage.counters.checkpoints.add(1);
     if storage.apply_jobs.send(ApplyJob::Checkpoint).is_err() {
         log::debug!("the apply thread has ended");
     }

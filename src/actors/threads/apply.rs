@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 use crate::storage::apply::Applier;
@@ -69,6 +70,8 @@ pub struct ApplyThread {
     pub database: Arc<Database>,
     /// How far this node's log is.
     pub mark: Arc<LogMark>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
     /// Where reports go.
     pub report: Box<dyn Fn(ApplyReport) + Send>,
 }
@@ -144,7 +147,9 @@ impl ApplyThread {
         if applier.take_schema_changed() {
             self.database.schema_changed();
         }
-        let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
+        let bytes: usize = group.iter().map(|batch| batch.bytes.len()).sum();
+        self.counters.transactions_applied.add(group.iter().map(|batch| u64::from(batch.header.count)).sum());
+        self.counters.bytes_applied.add(bytes as u64);
         (self.report)(ApplyReport::Applied { position: last.after, bytes });
         Ok(())
     }

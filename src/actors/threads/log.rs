@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::stop_process;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -61,6 +62,8 @@ pub struct LogThread {
     pub mark: Arc<LogMark>,
     /// Longest time that an appended batch stays unsynced.
     pub relaxed_max_delay: Duration,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
     /// Where reports go.
     pub report: Box<dyn Fn(LogReport) + Send>,
 }
@@ -152,6 +155,8 @@ impl LogThread {
         if let Err(error) = writer.append(batch) {
             stop_process(&failed(&error));
         }
+        self.counters.log_batches.add(1);
+        self.counters.log_bytes.add(batch.bytes.len() as u64);
     }
 
     /// A failed sync is never tried again: what it was to save may be gone from memory as well.
@@ -159,18 +164,24 @@ impl LogThread {
         if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
             stop_process(&failed(&error));
         }
+        self.counters.log_syncs.add(1);
         self.publish();
         self.progress(true);
     }
 
     fn publish(&self) {
         if let Some(writer) = &self.writer {
+            self.counters.log_end.set(writer.end().sequence);
+            self.counters.log_size.set(writer.size_bytes());
             self.mark.publish(writer.end());
         }
     }
 
     fn progress(&self, durable: bool) {
         if let Some(writer) = &self.writer {
+            if durable {
+                self.counters.log_durable.set(writer.end().sequence);
+            }
             (self.report)(LogReport::Progress { position: writer.end(), durable });
         }
     }

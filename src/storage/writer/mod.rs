@@ -27,6 +27,7 @@ use self::queue::{Entered, Queue, Waiter};
 pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::batch::Batch;
 use super::database::Database;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, Decision};
@@ -37,6 +38,9 @@ use crate::hsb::settings::{Durability, Safeness};
 const BATCH_TRANSACTIONS: usize = 256;
 /// A batch of so many bytes takes no further transactions.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// How often [`Writer::while_still`] looks whether the writer is free.
+const STILL_POLL: Duration = Duration::from_micros(100);
 
 /// Who wants to write and how.
 #[derive(Clone, Debug)]
@@ -88,14 +92,26 @@ pub struct Writer {
     queue: Queue,
     core: Mutex<Option<Core>>,
     database: Arc<Database>,
+    counters: Arc<Counters>,
     submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
     decisions: (Sender<Decision>, Receiver<Decision>),
 }
 
 impl Writer {
     /// A writer without a database yet; `submit` must not block.
-    pub fn new(database: Arc<Database>, submit: Box<dyn Fn(WriterRequest) + Send + Sync>) -> Writer {
-        Writer { queue: Queue::new(), core: Mutex::new(None), database, submit, decisions: bounded(1) }
+    pub fn new(
+        database: Arc<Database>,
+        counters: Arc<Counters>,
+        submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
+    ) -> Writer {
+        Writer {
+            queue: Queue::new(),
+            core: Mutex::new(None),
+            database,
+            counters,
+            submit,
+            decisions: bounded(1),
+        }
     }
 
     /// Takes the connection for writing; `prepare` registers functions and access rules on it.
@@ -307,6 +323,8 @@ impl Writer {
                 if decision == Decision::CommitAlone {
                     self.database.sync();
                 }
+                self.counters.batches_committed.add(1);
+                self.counters.transactions_committed.add(after.sequence.saturating_sub(position.sequence));
                 self.queue.advance(after);
                 if schema_changed {
                     self.database.schema_changed();
@@ -349,6 +367,25 @@ impl Writer {
             Some(core) => core.checkpoint(),
             None => Ok(()),
         }
+    }
+
+    /// Runs `look` while no batch is under way, so that nothing is committed meanwhile. `None` if the writer did not
+    /// come to a stop in time: a batch waits for its decision, or the database is closed.
+    pub fn while_still<R>(&self, patience: Duration, look: impl FnOnce() -> R) -> Option<R> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.core.try_lock() {
+                Ok(core) => return core.is_some().then(look),
+                // A lock that is waited for could be had by the next leader for as long as PRIMARY UNCERTAIN lasts.
+                Err(_) if Instant::now() < deadline => std::thread::sleep(STILL_POLL),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Whether a transaction of several statements is open.
+    pub fn has_open_transaction(&self) -> bool {
+        self.queue.has_owner()
     }
 
     /// Gives the writer up with nothing to commit.

@@ -352,6 +352,10 @@ impl Queue {
         gone
     }
 
+    pub(super) fn has_owner(&self) -> bool {
+        lock(&self.inner).owner.is_some()
+    }
+
     // ---- interrupts ----
 
     pub(super) fn executing(&self, session: Option<u64>) {
