@@ -1,7 +1,8 @@
 //! Catchup at the primary: a thread that finds the secondary's position in the log and sends what comes after it.
 //!
 //! The log is read in place; so many bytes are in flight at most ([`WINDOW_BYTES`]). The thread never decides
-//! anything: it reports, and the heart closes the last gap.
+//! anything: it reports, and the heart closes the last gap. It works in steps that never wait, so that a simulation can
+//! take them one by one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the thread reports.
 #[derive(Clone, Debug)]
-pub(super) enum CatchupReport {
+pub enum CatchupReport {
     /// Whether the position is on this node's history.
     Checked(Result<(), (Code, String)>),
     /// Little is left to send.
@@ -86,70 +87,155 @@ impl Drop for Catchup {
     }
 }
 
-/// Starts the thread: it checks `from`, reports, and waits for [`Catchup::begin`].
-pub(super) fn start(
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchupStep {
+    /// There may be more to do.
+    Worked,
+    /// Nothing can be sent before the secondary has answered.
+    WaitsForPeer,
+    /// All that the log has is sent, up to this sequence.
+    WaitsForLog(u64),
+    /// It is over.
+    Ended,
+}
+
+enum Stage {
+    Looking,
+    Checked(LogReader),
+    Sending(LogReader),
+}
+
+/// The thread's body. It finds `from` in the log, reports, and waits for [`Catchup::begin`].
+pub struct CatchupThread {
+    log: LogConfiguration,
+    from: Position,
+    outgoing: Outgoing,
+    mark: Arc<LogMark>,
+    shared: Arc<Shared>,
+    report: Box<dyn Fn(CatchupReport) + Send>,
+    stage: Stage,
+    in_flight: VecDeque<(u64, usize)>,
+    in_flight_bytes: usize,
+    near_end: bool,
+}
+
+/// A catchup that has not begun to look: the handle, and what is to be run beside the actors.
+pub(super) fn prepare(
     log: LogConfiguration,
     from: Position,
     outgoing: Outgoing,
     mark: Arc<LogMark>,
     report: impl Fn(CatchupReport) + Send + 'static,
-) -> Catchup {
+) -> (Catchup, CatchupThread) {
     let shared = Arc::new(Shared::default());
     let catchup = Catchup { shared: Arc::clone(&shared) };
-    let body = move || {
-        let reader = match LogReader::open(&log, from) {
-            Ok(reader) => reader,
-            Err(error) => return report(CatchupReport::Checked(Err(explain(from, &error)))),
-        };
-        report(CatchupReport::Checked(Ok(())));
-        if shared.wait(|gauge| gauge.begun)
-            && let Err(error) = send(reader, &outgoing, &mark, &shared, &report)
-        {
-            report(CatchupReport::Failed(error.into()));
-        }
+    let thread = CatchupThread {
+        log,
+        from,
+        outgoing,
+        mark,
+        shared,
+        report: Box::new(report),
+        stage: Stage::Looking,
+        in_flight: VecDeque::new(),
+        in_flight_bytes: 0,
+        near_end: false,
     };
-    if let Err(error) = std::thread::Builder::new().name("catchup".into()).spawn(body) {
-        log::error!("cannot start the catchup thread: {error}");
-    }
-    catchup
+    (catchup, thread)
 }
 
-fn send(
-    mut reader: LogReader,
-    outgoing: &Outgoing,
-    mark: &LogMark,
-    shared: &Shared,
-    report: &impl Fn(CatchupReport),
-) -> Result<(), LogReadError> {
-    let mut in_flight: VecDeque<(u64, usize)> = VecDeque::new();
-    let mut bytes = 0;
-    let mut near = false;
-    loop {
-        let written = mark.written();
-        if !near && written.saturating_sub(reader.position().sequence) <= NEAR_END_TRANSACTIONS {
-            near = true;
-            report(CatchupReport::NearEnd);
-        }
-        let Some(batch) = reader.next(written)? else {
-            if shared.lock().stopped {
-                return Ok(());
+/// Runs a catchup on a thread of its own.
+pub fn run_on_thread(thread: CatchupThread) {
+    if let Err(error) = std::thread::Builder::new().name("catchup".into()).spawn(move || thread.run()) {
+        log::error!("cannot start the catchup thread: {error}");
+    }
+}
+
+impl CatchupThread {
+    fn run(mut self) {
+        loop {
+            match self.step() {
+                CatchupStep::Worked => {}
+                CatchupStep::WaitsForPeer => {
+                    self.shared.wait(|gauge| self.may_send(gauge));
+                }
+                CatchupStep::WaitsForLog(sequence) => self.mark.wait_beyond(sequence, LOOK_INTERVAL),
+                CatchupStep::Ended => return,
             }
-            mark.wait_beyond(reader.position().sequence, LOOK_INTERVAL);
-            continue;
+        }
+    }
+
+    /// Does what can be done without waiting, at most one batch.
+    pub fn step(&mut self) -> CatchupStep {
+        let (stopped, may_send) = {
+            let gauge = self.shared.lock();
+            (gauge.stopped, self.may_send(&gauge))
         };
-        while bytes > WINDOW_BYTES {
-            let Some((oldest, length)) = in_flight.pop_front() else { break };
-            if !shared.wait(|gauge| gauge.acknowledged >= oldest) {
-                return Ok(());
+        if stopped {
+            return CatchupStep::Ended;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Looking) {
+            Stage::Looking => self.look(),
+            stage if !may_send => {
+                self.stage = stage;
+                CatchupStep::WaitsForPeer
             }
-            bytes -= length;
+            Stage::Checked(reader) | Stage::Sending(reader) => self.send(reader),
         }
-        bytes += batch.bytes.len();
-        in_flight.push_back((batch.after.sequence, batch.bytes.len()));
-        if shared.lock().stopped {
-            return Ok(());
+    }
+
+    fn may_send(&self, gauge: &Gauge) -> bool {
+        let has_room = || {
+            self.in_flight_bytes <= WINDOW_BYTES
+                || self.in_flight.front().is_none_or(|(oldest, _)| gauge.acknowledged >= *oldest)
+        };
+        match self.stage {
+            Stage::Looking => true,
+            Stage::Checked(_) => gauge.begun,
+            Stage::Sending(_) => has_room(),
         }
-        outgoing.send(batch.bytes);
+    }
+
+    fn look(&mut self) -> CatchupStep {
+        match LogReader::open(&self.log, self.from) {
+            Ok(reader) => {
+                self.stage = Stage::Checked(reader);
+                (self.report)(CatchupReport::Checked(Ok(())));
+                CatchupStep::Worked
+            }
+            Err(error) => {
+                (self.report)(CatchupReport::Checked(Err(explain(self.from, &error))));
+                CatchupStep::Ended
+            }
+        }
+    }
+
+    fn send(&mut self, mut reader: LogReader) -> CatchupStep {
+        let acknowledged = self.shared.lock().acknowledged;
+        while let Some((_, length)) = self.in_flight.pop_front_if(|(sequence, _)| *sequence <= acknowledged) {
+            self.in_flight_bytes -= length;
+        }
+        let written = self.mark.written();
+        if !self.near_end && written.saturating_sub(reader.position().sequence) <= NEAR_END_TRANSACTIONS {
+            self.near_end = true;
+            (self.report)(CatchupReport::NearEnd);
+        }
+        let step = match reader.next(written) {
+            Ok(Some(batch)) => {
+                self.in_flight_bytes += batch.bytes.len();
+                self.in_flight.push_back((batch.after.sequence, batch.bytes.len()));
+                self.outgoing.send(batch.bytes);
+                CatchupStep::Worked
+            }
+            Ok(None) => CatchupStep::WaitsForLog(reader.position().sequence),
+            Err(error) => {
+                (self.report)(CatchupReport::Failed(error.into()));
+                CatchupStep::Ended
+            }
+        };
+        self.stage = Stage::Sending(reader);
+        step
     }
 }
 

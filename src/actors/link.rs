@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::ping_monitor::Heard;
@@ -22,6 +21,24 @@ use crate::hsb::event::{LinkId, PeerMessage};
 /// Control messages are small; only batches may be as long as the frame format allows.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 const READ_BUFFER_BYTES: usize = 256 << 10;
+
+/// A connection to the peer that is past its handshake: a socket, or what a test has in its place. Until it is split it
+/// takes the last words of the handshake.
+pub trait PeerStream: io::Write + Send + std::fmt::Debug {
+    /// The two directions, to be used on the present arbiter.
+    fn split(self: Box<Self>) -> io::Result<Halves>;
+}
+
+/// The reading and the writing end of a connection.
+pub type Halves = (Box<dyn AsyncRead + Unpin>, Box<dyn AsyncWrite + Unpin>);
+
+impl PeerStream for std::net::TcpStream {
+    fn split(self: Box<Self>) -> io::Result<Halves> {
+        self.set_nonblocking(true)?;
+        let (read_half, write_half) = tokio::net::TcpStream::from_std(*self)?.into_split();
+        Ok((Box::new(read_half), Box::new(write_half)))
+    }
+}
 
 /// Who hears what arrives.
 #[derive(Clone)]
@@ -76,9 +93,8 @@ impl Drop for Link {
 }
 
 /// Starts the two tasks on the present arbiter.
-pub fn start(id: LinkId, stream: std::net::TcpStream, recipients: LinkRecipients) -> io::Result<Link> {
-    stream.set_nonblocking(true)?;
-    let (mut read_half, mut write_half) = TcpStream::from_std(stream)?.into_split();
+pub fn start(id: LinkId, stream: Box<dyn PeerStream>, recipients: LinkRecipients) -> io::Result<Link> {
+    let (mut read_half, mut write_half) = stream.split()?;
     let (sender, mut receiver) = mpsc::unbounded_channel::<Bytes>();
     actix_rt::spawn(async move {
         while let Some(frame) = receiver.recv().await {

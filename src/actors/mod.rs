@@ -15,7 +15,7 @@
 //! after batches), the applier's drain restores it. Placement and wiring: `node`.
 
 pub mod admin_handler;
-mod catchup;
+pub mod catchup;
 pub mod link;
 pub mod log_writer;
 pub mod ping_monitor;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
-use super::catchup::{self, Catchup, CatchupReport};
-use super::link::{self, Link, LinkRecipients};
+use super::catchup::{self, Catchup, CatchupReport, CatchupThread};
+use super::link::{self, Link, LinkRecipients, PeerStream};
 use super::supervisor::{Acknowledged, CatchupSays, LinkEnded};
 use crate::counters::Counters;
 use crate::hsb::event::{LinkId, PeerMessage};
@@ -20,8 +20,8 @@ use crate::storage::log::{LogConfiguration, LogMark};
 pub struct AttachLink {
     /// Its number.
     pub link: LinkId,
-    /// The socket.
-    pub stream: std::net::TcpStream,
+    /// The connection itself.
+    pub stream: Box<dyn PeerStream>,
 }
 
 /// From the supervisor: a batch for the secondary. Answered, some time, by [`Acknowledged`].
@@ -106,6 +106,8 @@ pub struct ReplicationSender {
     pub log: Option<LogConfiguration>,
     /// The connection.
     pub link: Option<Link>,
+    /// Runs a catchup beside the actors.
+    pub run_catchup: Box<dyn Fn(CatchupThread)>,
     /// Old batches on their way.
     pub catchup: Option<Catchup>,
     /// For `perfmon`.
@@ -167,7 +169,10 @@ impl Handler<CheckHistory> for ReplicationSender {
         let (id, me) = (link.id, context.address());
         let report = move |report| me.do_send(FromCatchup { link: id, report });
         let outgoing = link.outgoing.clone();
-        self.catchup = Some(catchup::start(log.clone(), position, outgoing, Arc::clone(&self.mark), report));
+        let (catchup, thread) =
+            catchup::prepare(log.clone(), position, outgoing, Arc::clone(&self.mark), report);
+        (self.run_catchup)(thread);
+        self.catchup = Some(catchup);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is construction and destruction; what happens in between is in `hsb` (decisions), `actors`
 //! (messages), `storage` and `net`.
 
+pub mod assembly;
 mod copy;
 mod events;
 mod outside;

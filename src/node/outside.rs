@@ -10,6 +10,7 @@ use super::events::EventHub;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
+use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
@@ -63,7 +64,9 @@ impl Outside for NodeOutside {
     fn dial(&mut self, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
-            dialled.do_send(DialEnded { purpose, outcome: dial(&parameters, purpose, hello) });
+            let outcome = dial(&parameters, purpose, hello)
+                .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
+            dialled.do_send(DialEnded { purpose, outcome });
         });
     }
 

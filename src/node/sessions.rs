@@ -102,7 +102,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY, "");
     }
     match purpose {
-        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream, hello }),
+        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
         Purpose::Probe => {
             if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
                 log::warn!("{from} asked for this node's state and left");

@@ -11,18 +11,17 @@ use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::{Domain, Socket, Type};
 
+use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::events::EventHub;
 use super::outside::{self, NodeOutside};
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
 use crate::actors::admin_handler::AdminHandler;
-use crate::actors::link::LinkRecipients;
-use crate::actors::log_writer::{FromLogThread, LogWriter};
-use crate::actors::ping_monitor::PingMonitor;
-use crate::actors::replication_sender::{ReplicationSender, UseLog};
-use crate::actors::secondary_applier::{FromApplyThread, SecondaryApplier};
-use crate::actors::supervisor::{FromWriter, NewSettings, Peers, Supervisor};
+use crate::actors::catchup;
+use crate::actors::log_writer::FromLogThread;
+use crate::actors::secondary_applier::FromApplyThread;
+use crate::actors::supervisor::{FromWriter, NewSettings, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
@@ -31,7 +30,6 @@ use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
-use crate::hsb::position::Position;
 use crate::hsb::settings::{PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
@@ -186,14 +184,11 @@ struct Wiring {
     system: System,
     storage: Arc<Storage>,
     services: Arc<AdminServices>,
-    targets: Addresses,
+    targets: Targets,
 }
 
-#[derive(Clone)]
-struct Addresses {
-    supervisor: Addr<Supervisor>,
-    log_writer: Addr<LogWriter>,
-    applier: Addr<SecondaryApplier>,
+struct Targets {
+    actors: Addresses,
     admin: Addr<AdminHandler>,
 }
 
@@ -236,21 +231,19 @@ impl Building {
 
     fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
-        let (heart, pending) = self.heart(recovered.as_ref());
-        let log = recovered
-            .as_ref()
-            .map_or_else(|| self.log.clone(), |recovered| recovered.log_configuration.clone());
+        let settings = settings_of(&self.parameters);
+        let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
+        let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
-        let (wiring, system_thread) = start_actors(&this, heart, pending)?;
-        wiring.storage.use_log.do_send(UseLog(log));
+        let (wiring, system_thread) = start_actors(&this, heart, pending, log)?;
         let mut threads = vec![system_thread];
-        threads.push(this.start_log_thread(log_writer, &wiring.targets)?);
-        threads.push(this.start_apply_thread(applier, &wiring.targets)?);
+        threads.push(this.start_log_thread(log_writer, &wiring.targets.actors)?);
+        threads.push(this.start_apply_thread(applier, &wiring.targets.actors)?);
         if is_open {
             wiring.storage.attach_writer()?;
         }
-        storage::start_checkpointer(&wiring.storage, wiring.targets.supervisor.clone().recipient())?;
+        storage::start_checkpointer(&wiring.storage, wiring.targets.actors.supervisor.clone().recipient())?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -263,9 +256,9 @@ impl Building {
         let peers = PeerPort {
             services: Arc::clone(&wiring.services),
             storage: Arc::clone(&wiring.storage),
-            arrived: wiring.targets.supervisor.clone().recipient(),
-            copy_arrives: wiring.targets.supervisor.clone().recipient(),
-            copy_received: wiring.targets.supervisor.clone().recipient(),
+            arrived: wiring.targets.actors.supervisor.clone().recipient(),
+            copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
+            copy_received: wiring.targets.actors.supervisor.clone().recipient(),
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
@@ -276,7 +269,7 @@ impl Building {
         Ok(Node {
             context,
             listener,
-            operator: wiring.targets.supervisor.clone().recipient(),
+            operator: wiring.targets.actors.supervisor.clone().recipient(),
             shutdown: this.shutdown.1.clone(),
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
@@ -287,34 +280,12 @@ impl Building {
         })
     }
 
-    fn heart(&self, recovered: Option<&Recovered>) -> (Heart, Option<Batch>) {
-        let settings = settings_of(&self.parameters);
-        let Some(recovered) = recovered else {
-            let nowhere = Position::ORIGIN;
-            log::info!("30585: waiting for a netcopy");
-            return (Heart::new(self.state, settings, [0; 16], nowhere, nowhere), None);
-        };
-        let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
-        log::info!(
-            "the database is at {}; {} batches rolled forward",
-            recovered.decided,
-            recovered.rolled_forward
-        );
-        if recovered.pending.is_some() {
-            log::warn!(
-                "the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it"
-            );
-        }
-        let heart = Heart::new(self.state, settings, recovered.database_id, recovered.decided, log_end);
-        (heart, recovered.pending.clone())
-    }
-
     fn start_log_thread(
         &self,
         writer: Option<crate::storage::log::LogWriter>,
-        targets: &Addresses,
+        actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromLogThread> = targets.log_writer.clone().recipient();
+        let reports: Recipient<FromLogThread> = actors.log_writer.clone().recipient();
         let body = LogThread {
             writer,
             mark: Arc::clone(&self.mark),
@@ -329,16 +300,17 @@ impl Building {
     fn start_apply_thread(
         &self,
         applier: Option<Applier>,
-        targets: &Addresses,
+        actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromApplyThread> = targets.applier.clone().recipient();
-        let body = ApplyThread {
+        let reports: Recipient<FromApplyThread> = actors.applier.clone().recipient();
+        let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
+        let body = ApplyThread::new(
             applier,
-            database: Arc::clone(&self.database),
-            mark: Arc::clone(&self.mark),
-            counters: Arc::clone(&self.counters),
-            report: Box::new(move |report| reports.do_send(FromApplyThread(report))),
-        };
+            Arc::clone(&self.database),
+            Arc::clone(&self.mark),
+            Arc::clone(&self.counters),
+            report,
+        );
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
     }
@@ -364,111 +336,53 @@ impl Building {
         }
     }
 
-    /// Runs on the arbiter. Every actor holds recipients only, so contexts come before actors.
-    fn wire(&self, heart: Heart, pending: Option<Batch>) -> (Arc<Storage>, Arc<AdminServices>, Addresses) {
-        let (to_supervisor, for_supervisor) = mailbox::<Supervisor>();
-        let (to_log_writer, for_log_writer) = mailbox::<LogWriter>();
-        let (to_sender, for_sender) = mailbox::<ReplicationSender>();
-        let (to_applier, for_applier) = mailbox::<SecondaryApplier>();
-        let (to_monitor, for_monitor) = mailbox::<PingMonitor>();
-
+    /// Runs on the arbiter.
+    fn wire(
+        &self,
+        heart: Heart,
+        pending: Option<Batch>,
+        log: Option<LogConfiguration>,
+    ) -> (Arc<Storage>, Arc<AdminServices>, Targets) {
+        let mailboxes = Mailboxes::new();
+        let actors = mailboxes.addresses.clone();
         let storage = Arc::new(Storage {
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
             log: self.log.clone(),
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
-            use_log: to_sender.clone().recipient(),
+            use_log: actors.sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
             status: Arc::clone(&self.status),
             counters: Arc::clone(&self.counters),
         });
-        for_log_writer.run(LogWriter {
-            jobs: self.log_channel.0.clone(),
-            progress: vec![to_supervisor.clone().recipient(), to_applier.clone().recipient()],
-            flushed: to_applier.clone().recipient(),
-        });
-        for_sender.run(ReplicationSender {
-            acknowledged: to_supervisor.clone().recipient(),
-            ended: to_supervisor.clone().recipient(),
-            catchup_says: to_supervisor.clone().recipient(),
-            recipients: LinkRecipients {
-                batches: to_applier.clone().recipient(),
-                acknowledgements: to_sender.clone().recipient(),
-                messages: to_supervisor.clone().recipient(),
-                heard: to_monitor.clone().recipient(),
-                closed: to_sender.clone().recipient(),
-            },
-            mark: Arc::clone(&self.mark),
-            log: None,
-            link: None,
-            catchup: None,
-            counters: Arc::clone(&self.counters),
-        });
-        for_applier.run(SecondaryApplier::new(
-            self.apply_channel.0.clone(),
-            (
-                to_log_writer.clone().recipient(),
-                to_log_writer.clone().recipient(),
-                to_log_writer.clone().recipient(),
-            ),
-            to_sender.clone().recipient(),
-            to_supervisor.clone().recipient(),
-            pending,
-        ));
-        for_monitor.run(PingMonitor::new(to_sender.clone().recipient(), to_supervisor.clone().recipient()));
-        let services = Arc::new(self.admin_services(&to_supervisor, &storage));
-        let operator = to_supervisor.clone().recipient();
+        let services = Arc::new(self.admin_services(&actors.supervisor, &storage));
+        let operator = actors.supervisor.clone().recipient();
         let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
-        let outside = NodeOutside {
-            storage: Arc::clone(&storage),
-            status: Arc::clone(&self.status),
-            events: Arc::clone(&self.events),
-            sessions: Arc::clone(&self.sessions),
-            parameters: Arc::clone(&self.parameters),
-            dialled: to_supervisor.clone().recipient(),
-            copied: to_supervisor.clone().recipient(),
-        };
-        let peers = peers(&to_log_writer, &to_sender, &to_applier, &to_monitor);
-        for_supervisor.run(Supervisor::new(heart, peers, Box::new(outside)));
-        if self.supervisor.set(to_supervisor.clone().recipient()).is_err() {
+        mailboxes.start(Parts {
+            heart,
+            pending,
+            mark: Arc::clone(&self.mark),
+            counters: Arc::clone(&self.counters),
+            log_jobs: self.log_channel.0.clone(),
+            apply_jobs: self.apply_channel.0.clone(),
+            log,
+            run_catchup: Box::new(catchup::run_on_thread),
+            outside: Box::new(NodeOutside {
+                storage: Arc::clone(&storage),
+                status: Arc::clone(&self.status),
+                events: Arc::clone(&self.events),
+                sessions: Arc::clone(&self.sessions),
+                parameters: Arc::clone(&self.parameters),
+                dialled: actors.supervisor.clone().recipient(),
+                copied: actors.supervisor.clone().recipient(),
+            }),
+        });
+        if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        let addresses =
-            Addresses { supervisor: to_supervisor, log_writer: to_log_writer, applier: to_applier, admin };
-        (storage, services, addresses)
+        (storage, services, Targets { actors, admin })
     }
-}
-
-fn peers(
-    log_writer: &Addr<LogWriter>,
-    sender: &Addr<ReplicationSender>,
-    applier: &Addr<SecondaryApplier>,
-    monitor: &Addr<PingMonitor>,
-) -> Peers {
-    Peers {
-        append: log_writer.clone().recipient(),
-        flush: log_writer.clone().recipient(),
-        retain: log_writer.clone().recipient(),
-        attach: sender.clone().recipient(),
-        send: sender.clone().recipient(),
-        tell: sender.clone().recipient(),
-        close: sender.clone().recipient(),
-        check_history: sender.clone().recipient(),
-        start_catchup: sender.clone().recipient(),
-        stop_catchup: sender.clone().recipient(),
-        follow: applier.clone().recipient(),
-        drain: applier.clone().recipient(),
-        keep_pending: applier.clone().recipient(),
-        drop_pending: applier.clone().recipient(),
-        start_pings: monitor.clone().recipient(),
-        stop_pings: monitor.clone().recipient(),
-    }
-}
-
-fn mailbox<A: Actor<Context = Context<A>>>() -> (Addr<A>, Context<A>) {
-    let context = Context::new();
-    (context.address(), context)
 }
 
 /// One thread, one arbiter, all actors.
@@ -476,13 +390,14 @@ fn start_actors(
     building: &Arc<Building>,
     heart: Heart,
     pending: Option<Batch>,
+    log: Option<LogConfiguration>,
 ) -> Result<(Wiring, JoinHandle<()>), ServerError> {
     let (ready, when_ready) = bounded(1);
     let building = Arc::clone(building);
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, services, targets) = building.wire(heart, pending);
+            let (storage, services, targets) = building.wire(heart, pending, log);
             let system = System::current();
             // The node waits for this; it cannot have gone away.
             let _ = ready.send(Wiring { system, storage, services, targets });

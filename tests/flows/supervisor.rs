@@ -149,7 +149,7 @@ impl Stage {
         };
         stage
             .supervisor
-            .send(DialEnded { purpose: Purpose::Connect, outcome: Ok((a_stream(), hello)) })
+            .send(DialEnded { purpose: Purpose::Connect, outcome: Ok((Box::new(a_stream()), hello)) })
             .await
             .unwrap();
         if role == State::PrimaryActive {

@@ -1,10 +1,9 @@
 //! What the supervisor is told, by whom, and what it answers.
 
-use std::net::TcpStream;
-
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
+use crate::actors::link::PeerStream;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose};
 use crate::hsb::position::Position;
@@ -112,7 +111,7 @@ pub struct DialEnded {
     /// What it was for.
     pub purpose: Purpose,
     /// The connection and the peer's hello.
-    pub outcome: Result<(TcpStream, Hello), (Code, String)>,
+    pub outcome: Result<(Box<dyn PeerStream>, Hello), (Code, String)>,
 }
 
 /// From the listener: a peer that has proved itself wants to connect.
@@ -120,7 +119,7 @@ pub struct DialEnded {
 #[rtype(result = "()")]
 pub struct PeerArrived {
     /// The connection, handshake done up to the introduction.
-    pub stream: TcpStream,
+    pub stream: Box<dyn PeerStream>,
     /// What it says of itself.
     pub hello: Hello,
 }

@@ -5,13 +5,13 @@
 mod messages;
 
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 pub use self::messages::*;
+use super::link::PeerStream;
 use super::log_writer::{Append, Flush, LogProgress, RetainFrom};
 use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{
@@ -98,7 +98,7 @@ pub struct Supervisor {
     /// The batch that the heart holds back.
     held: Option<Submission>,
     replies: HashMap<RequestId, Sender<Answer>>,
-    arrivals: HashMap<LinkId, TcpStream>,
+    arrivals: HashMap<LinkId, Box<dyn PeerStream>>,
     copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
     last_number: u64,
 }

@@ -1,4 +1,5 @@
-//! The log thread: appends, syncs in groups, reports how far it is.
+//! The log thread: appends, syncs in groups, reports how far it is. Each step does what is queued and never waits for
+//! more, so that a simulation can take the steps one by one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,7 +55,18 @@ pub enum LogReport {
     },
 }
 
-/// The thread's body.
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStep {
+    /// Everything is on disk.
+    Synced,
+    /// Something was appended: to be synced within the longest delay.
+    Unsynced,
+    /// The end was asked for.
+    Ended,
+}
+
+/// The thread's body. An error of a step is final: the process has to stop.
 pub struct LogThread {
     /// The log; none before the first netcopy.
     pub writer: Option<LogWriter>,
@@ -71,11 +83,13 @@ pub struct LogThread {
 impl LogThread {
     /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
     pub fn run(mut self, jobs: &Receiver<LogJob>) {
-        self.work(jobs);
+        if let Err(error) = self.work(jobs) {
+            stop_process(&error);
+        }
         self.mark.end();
     }
 
-    fn work(&mut self, jobs: &Receiver<LogJob>) {
+    fn work(&mut self, jobs: &Receiver<LogJob>) -> Result<(), ServerError> {
         self.publish();
         let mut sync_by: Option<Instant> = None;
         loop {
@@ -83,45 +97,52 @@ impl LogThread {
                 Some(at) => jobs.recv_deadline(at),
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let first = match received {
-                Ok(job) => job,
+            let step = match received {
+                Ok(first) => self.step(first, jobs)?,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.sync();
-                    sync_by = None;
-                    continue;
+                    self.sync()?;
+                    LogStep::Synced
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
             };
-            let mut appended = false;
-            let mut sync = false;
-            for job in std::iter::once(first).chain(jobs.try_iter()) {
-                match job {
-                    LogJob::Append { batch, sync: at_once } => {
-                        self.append(&batch);
-                        appended = true;
-                        sync |= at_once;
-                    }
-                    LogJob::Stop => return self.sync(),
-                    other => {
-                        self.sync();
-                        sync_by = None;
-                        (appended, sync) = (false, false);
-                        self.other(other);
-                    }
-                }
-            }
-            if sync {
-                self.sync();
-                sync_by = None;
-            } else if appended {
-                self.publish();
-                self.progress(false);
-                sync_by = sync_by.or(Some(Instant::now() + self.relaxed_max_delay));
-            }
+            sync_by = match step {
+                LogStep::Synced => None,
+                LogStep::Unsynced => sync_by.or(Some(Instant::now() + self.relaxed_max_delay)),
+                LogStep::Ended => return Ok(()),
+            };
         }
     }
 
-    fn other(&mut self, job: LogJob) {
+    /// Does the first job and those that are queued behind it.
+    pub fn step(&mut self, first: LogJob, jobs: &Receiver<LogJob>) -> Result<LogStep, ServerError> {
+        let mut appended = false;
+        let mut sync = false;
+        for job in std::iter::once(first).chain(jobs.try_iter()) {
+            match job {
+                LogJob::Append { batch, sync: at_once } => {
+                    self.append(&batch)?;
+                    appended = true;
+                    sync |= at_once;
+                }
+                LogJob::Stop => return self.sync().map(|()| LogStep::Ended),
+                other => {
+                    self.sync()?;
+                    (appended, sync) = (false, false);
+                    self.other(other)?;
+                }
+            }
+        }
+        if sync {
+            self.sync()?;
+        } else if appended {
+            self.publish();
+            self.progress(false);
+            return Ok(LogStep::Unsynced);
+        }
+        Ok(LogStep::Synced)
+    }
+
+    fn other(&mut self, job: LogJob) -> Result<(), ServerError> {
         match job {
             LogJob::Flush { ticket } => {
                 if let Some(ticket) = ticket {
@@ -129,9 +150,7 @@ impl LogThread {
                 }
             }
             LogJob::TruncateAfter(position) => {
-                if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.truncate_after(position)) {
-                    stop_process(&error);
-                }
+                self.writer.as_mut().map_or(Ok(()), |writer| writer.truncate_after(position))?;
                 self.publish();
             }
             LogJob::RetainFrom(position) => {
@@ -148,25 +167,26 @@ impl LogThread {
             }
             LogJob::Append { .. } | LogJob::Stop => {}
         }
+        Ok(())
     }
 
-    fn append(&mut self, batch: &Batch) {
-        let Some(writer) = &mut self.writer else { return };
-        if let Err(error) = writer.append(batch) {
-            stop_process(&failed(&error));
-        }
+    fn append(&mut self, batch: &Batch) -> Result<(), ServerError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.append(batch).map_err(|error| failed(&error))?;
         self.counters.log_batches.add(1);
         self.counters.log_bytes.add(batch.bytes.len() as u64);
+        Ok(())
     }
 
     /// A failed sync is never tried again: what it was to save may be gone from memory as well.
-    fn sync(&mut self) {
-        if let Some(Err(error)) = self.writer.as_mut().map(LogWriter::sync) {
-            stop_process(&failed(&error));
+    pub fn sync(&mut self) -> Result<(), ServerError> {
+        if let Some(writer) = &mut self.writer {
+            writer.sync().map_err(|error| failed(&error))?;
+            self.counters.log_syncs.add(1);
         }
-        self.counters.log_syncs.add(1);
         self.publish();
         self.progress(true);
+        Ok(())
     }
 
     fn publish(&self) {

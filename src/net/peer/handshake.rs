@@ -72,8 +72,14 @@ pub fn dial(
     check(secret, b"listener", &ours, &theirs, &proof)?;
     let proof = prove(secret, b"dialler", &ours, &theirs);
     say(&mut stream, &Step::Introduce { proof, purpose, hello })?;
-    match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
-        Step::Welcome { hello } => Ok((stream, hello)),
+    let hello = read_answer(&mut stream)?;
+    Ok((stream, hello))
+}
+
+/// The listener's answer to an introduction.
+pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
+    match hear(stream, MAX_HANDSHAKE_BYTES)? {
+        Step::Welcome { hello } => Ok(hello),
         Step::Refused { code, detail } => Err(refused(code, detail)),
         _ => Err(unexpected()),
     }
@@ -109,12 +115,12 @@ pub fn listen(
 }
 
 /// Accepts the introduction.
-pub fn welcome(stream: &mut TcpStream, hello: Hello) -> Result<(), Failure> {
+pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), Failure> {
     say(stream, &Step::Welcome { hello })
 }
 
 /// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
-pub fn refuse(stream: &mut TcpStream, code: Code, detail: &str) {
+pub fn refuse(stream: &mut (impl Write + ?Sized), code: Code, detail: &str) {
     let _ = say(stream, &Step::Refused { code: code.number(), detail: detail.to_string() });
 }
 
@@ -180,21 +186,21 @@ fn check(
 }
 
 /// Sends one message.
-pub fn say<T: Serialize>(stream: &mut TcpStream, message: &T) -> Result<(), Failure> {
+pub fn say<T: Serialize>(stream: &mut (impl Write + ?Sized), message: &T) -> Result<(), Failure> {
     let frame = codec::encode_message(FrameKind::Peer, message)
         .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
 /// Receives one message of at most `limit` bytes.
-pub fn hear<T: DeserializeOwned>(stream: &mut TcpStream, limit: usize) -> Result<T, Failure> {
+pub fn hear<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Failure> {
     let frame = read_frame(stream, limit)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..])
         .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
 }
 
 /// Reads one checked frame of at most `limit` bytes from a blocking stream.
-pub fn read_frame(stream: &mut TcpStream, limit: usize) -> Result<Vec<u8>, Failure> {
+pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Failure> {
     let malformed = |error: codec::FrameError| (Code::COMMUNICATION_ERROR, error.to_string());
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     stream.read_exact(&mut frame).map_err(|error| lost(&error))?;

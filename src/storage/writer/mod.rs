@@ -14,6 +14,7 @@
 
 mod core;
 mod queue;
+mod steps;
 mod transaction;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,7 @@ use rusqlite::Connection;
 
 use self::core::{Core, Sealed};
 use self::queue::{Entered, Queue, Waiter};
+pub use self::steps::{Offered, Undecided};
 pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::batch::Batch;
 use super::database::Database;
@@ -85,6 +87,17 @@ struct Group {
     members: Vec<Arc<Waiter>>,
     /// They failed, perhaps because of what an undecided member did; answered when that is decided.
     failed: Vec<(Arc<Waiter>, ServerError)>,
+}
+
+impl Group {
+    fn finish(self, outcome: &Result<(), ServerError>) {
+        for waiter in self.members {
+            waiter.finish(outcome.clone());
+        }
+        for (waiter, error) in self.failed {
+            waiter.finish(Err(error));
+        }
+    }
 }
 
 /// See the module.
@@ -241,6 +254,17 @@ impl Writer {
     }
 
     fn lead_with(&self, core: &mut Core, first: Vec<Arc<Waiter>>, run: bool) -> Result<(), ServerError> {
+        let group = self.gather(core, first, run)?;
+        let outcome = self.seal_and_submit(core, &group).and_then(|submitted| match submitted {
+            true => self.conclude(core, self.wait_for_decision(&group)),
+            false => Ok(()),
+        });
+        group.finish(&outcome);
+        Ok(())
+    }
+
+    /// Runs the transactions that become a batch together.
+    fn gather(&self, core: &mut Core, first: Vec<Arc<Waiter>>, run: bool) -> Result<Group, ServerError> {
         let mut group = Group::default();
         if run {
             self.begin_batch(core)?;
@@ -254,14 +278,7 @@ impl Writer {
             let Some(next) = self.queue.next_job() else { break };
             self.run_job(core, next, &mut group);
         }
-        let outcome = self.complete(core, &group.members);
-        for waiter in group.members {
-            waiter.finish(outcome.clone());
-        }
-        for (waiter, error) in group.failed {
-            waiter.finish(Err(error));
-        }
-        Ok(())
+        Ok(group)
     }
 
     fn begin_batch(&self, core: &mut Core) -> Result<(), ServerError> {
@@ -303,28 +320,43 @@ impl Writer {
         }
     }
 
-    /// Seals, submits, waits, and makes the decision true in the database.
-    fn complete(&self, core: &mut Core, members: &[Arc<Waiter>]) -> Result<(), ServerError> {
+    /// Seals the batch and hands it over; false if there is nothing to decide.
+    fn seal_and_submit(&self, core: &mut Core, group: &Group) -> Result<bool, ServerError> {
         let (position, epoch) = self.queue.history();
-        let sealed = match core.seal(position, epoch, members) {
-            Ok(Some(sealed)) => sealed,
-            Ok(None) => {
-                core.roll_back();
-                return Ok(());
+        match core.seal(position, epoch, &group.members) {
+            Ok(Some(Sealed { batch, two_safe, durability })) => {
+                (self.submit)(WriterRequest::Submit(Submission { batch, two_safe, durability }));
+                Ok(true)
             }
-            Err(error) => {
+            nothing => {
                 core.roll_back();
-                return Err(error);
+                nothing.map(|_| false)
             }
-        };
-        match self.submit_and_wait(sealed, members) {
-            decision @ (Decision::Commit | Decision::CommitAlone) => {
+        }
+    }
+
+    fn wait_for_decision(&self, group: &Group) -> Decision {
+        let patience =
+            group.members.iter().map(|waiter| waiter.request.lock_timeout).min().unwrap_or_default();
+        if let Ok(decision) = self.decisions.1.recv_timeout(patience) {
+            return decision;
+        }
+        (self.submit)(WriterRequest::Withdraw);
+        // The sender lives in this very struct, so the channel cannot be disconnected.
+        self.decisions.1.recv().unwrap_or(Decision::Abandon)
+    }
+
+    /// Makes the decision true in the database.
+    fn conclude(&self, core: &mut Core, decision: Decision) -> Result<(), ServerError> {
+        match decision {
+            Decision::Commit | Decision::CommitAlone => {
                 let (after, schema_changed) = core.commit();
                 if decision == Decision::CommitAlone {
                     self.database.sync();
                 }
                 self.counters.batches_committed.add(1);
-                self.counters.transactions_committed.add(after.sequence.saturating_sub(position.sequence));
+                let before = self.queue.history().0.sequence;
+                self.counters.transactions_committed.add(after.sequence.saturating_sub(before));
                 self.queue.advance(after);
                 if schema_changed {
                     self.database.schema_changed();
@@ -346,19 +378,6 @@ impl Writer {
                 })
             }
         }
-    }
-
-    fn submit_and_wait(&self, sealed: Sealed, members: &[Arc<Waiter>]) -> Decision {
-        let patience = members.iter().map(|waiter| waiter.request.lock_timeout).min().unwrap_or_default();
-        let submission =
-            Submission { batch: sealed.batch, two_safe: sealed.two_safe, durability: sealed.durability };
-        (self.submit)(WriterRequest::Submit(submission));
-        if let Ok(decision) = self.decisions.1.recv_timeout(patience) {
-            return decision;
-        }
-        (self.submit)(WriterRequest::Withdraw);
-        // The sender lives in this very struct, so the channel cannot be disconnected.
-        self.decisions.1.recv().unwrap_or(Decision::Abandon)
     }
 
     /// Moves SQLite's log into the database file while the writer stands still, so that it starts over.

@@ -103,6 +103,19 @@ impl Waiter {
         }
     }
 
+    /// Whether it is to lead a batch now.
+    pub(super) fn leads(&self) -> bool {
+        matches!(*lock(&self.standing), Standing::Leader)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(*lock(&self.standing), Standing::Done(_))
+    }
+
+    pub(super) fn lead(&self) {
+        self.set(Standing::Leader);
+    }
+
     fn set(&self, standing: Standing) {
         *lock(&self.standing) = standing;
         self.changed.notify_one();
@@ -254,7 +267,7 @@ impl Queue {
         matches!(lock(&self.inner).admission, Admission::Refuse(_))
     }
 
-    fn lock_timeout_error(&self) -> ServerError {
+    pub(super) fn lock_timeout_error(&self) -> ServerError {
         match lock(&self.inner).admission {
             Admission::Wait(code) | Admission::Refuse(code) => ServerError::new(code),
             Admission::Open => ServerError::sql(
@@ -271,7 +284,7 @@ impl Queue {
     }
 
     /// Leaves the queue; false if a leader has taken it up already.
-    fn withdraw(&self, waiter: &Arc<Waiter>) -> bool {
+    pub(super) fn withdraw(&self, waiter: &Arc<Waiter>) -> bool {
         let mut inner = lock(&self.inner);
         let before = inner.waiting.len();
         inner.waiting.retain(|other| !Arc::ptr_eq(other, waiter));

@@ -1,0 +1,176 @@
+//! The actors of a node, wired: who holds whose address. Shared by the server, which puts threads and sockets around
+//! them, and by the simulation, which puts neither.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use crossbeam_channel::Sender;
+
+use crate::actors::catchup::CatchupThread;
+use crate::actors::link::LinkRecipients;
+use crate::actors::log_writer::LogWriter;
+use crate::actors::ping_monitor::PingMonitor;
+use crate::actors::replication_sender::ReplicationSender;
+use crate::actors::secondary_applier::SecondaryApplier;
+use crate::actors::supervisor::{Outside, Peers, Supervisor};
+use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::counters::Counters;
+use crate::hsb::heart::Heart;
+use crate::hsb::position::Position;
+use crate::hsb::settings::Settings;
+use crate::hsb::state::State;
+use crate::storage::batch::Batch;
+use crate::storage::log::{LogConfiguration, LogMark};
+use crate::storage::recovery::Recovered;
+
+/// What the actors work with.
+pub struct Parts {
+    /// Decides.
+    pub heart: Heart,
+    /// The batch at the end of the log whose outcome is open.
+    pub pending: Option<Batch>,
+    /// How far the log is.
+    pub mark: Arc<LogMark>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
+    /// To the log thread.
+    pub log_jobs: Sender<LogJob>,
+    /// To the apply thread.
+    pub apply_jobs: Sender<ApplyJob>,
+    /// Where the log is; none before the first netcopy.
+    pub log: Option<LogConfiguration>,
+    /// Runs a catchup beside the actors.
+    pub run_catchup: Box<dyn Fn(CatchupThread)>,
+    /// What the supervisor does to the world.
+    pub outside: Box<dyn Outside>,
+}
+
+/// Where the actors are.
+#[derive(Clone)]
+pub struct Addresses {
+    /// Owns the heart.
+    pub supervisor: Addr<Supervisor>,
+    /// Hears of the log thread.
+    pub log_writer: Addr<LogWriter>,
+    /// Owns the connection.
+    pub sender: Addr<ReplicationSender>,
+    /// Hears of the apply thread.
+    pub applier: Addr<SecondaryApplier>,
+}
+
+/// The heart of a node that starts in `state`, and the batch that is pending.
+pub fn heart(state: State, settings: Settings, recovered: Option<&Recovered>) -> (Heart, Option<Batch>) {
+    let Some(recovered) = recovered else {
+        let nowhere = Position::ORIGIN;
+        log::info!("30585: waiting for a netcopy");
+        return (Heart::new(state, settings, [0; 16], nowhere, nowhere), None);
+    };
+    let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
+    log::info!(
+        "the database is at {}; {} batches rolled forward",
+        recovered.decided,
+        recovered.rolled_forward
+    );
+    if recovered.pending.is_some() {
+        log::warn!(
+            "the batch up to {log_end} is pending: the other server's history or 'hsb set primary alone' decides it"
+        );
+    }
+    let heart = Heart::new(state, settings, recovered.database_id, recovered.decided, log_end);
+    (heart, recovered.pending.clone())
+}
+
+/// The mailboxes of the actors, before there are actors: each of those holds addresses of the others.
+pub struct Mailboxes {
+    /// Where to write to.
+    pub addresses: Addresses,
+    monitor: Addr<PingMonitor>,
+    for_supervisor: Context<Supervisor>,
+    for_log_writer: Context<LogWriter>,
+    for_sender: Context<ReplicationSender>,
+    for_applier: Context<SecondaryApplier>,
+    for_monitor: Context<PingMonitor>,
+}
+
+impl Mailboxes {
+    /// Empty ones.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Mailboxes {
+        let (supervisor, for_supervisor) = mailbox();
+        let (log_writer, for_log_writer) = mailbox();
+        let (sender, for_sender) = mailbox();
+        let (applier, for_applier) = mailbox();
+        let (monitor, for_monitor) = mailbox();
+        let addresses = Addresses { supervisor, log_writer, sender, applier };
+        Mailboxes { addresses, monitor, for_supervisor, for_log_writer, for_sender, for_applier, for_monitor }
+    }
+
+    /// Starts the actors on the present arbiter.
+    pub fn start(self, parts: Parts) {
+        let Addresses { supervisor, log_writer, sender, applier } = &self.addresses;
+        self.for_log_writer.run(LogWriter {
+            jobs: parts.log_jobs,
+            progress: vec![supervisor.clone().recipient(), applier.clone().recipient()],
+            flushed: applier.clone().recipient(),
+        });
+        self.for_sender.run(ReplicationSender {
+            acknowledged: supervisor.clone().recipient(),
+            ended: supervisor.clone().recipient(),
+            catchup_says: supervisor.clone().recipient(),
+            recipients: LinkRecipients {
+                batches: applier.clone().recipient(),
+                acknowledgements: sender.clone().recipient(),
+                messages: supervisor.clone().recipient(),
+                heard: self.monitor.clone().recipient(),
+                closed: sender.clone().recipient(),
+            },
+            mark: parts.mark,
+            log: parts.log,
+            link: None,
+            run_catchup: parts.run_catchup,
+            catchup: None,
+            counters: parts.counters,
+        });
+        self.for_applier.run(SecondaryApplier::new(
+            parts.apply_jobs,
+            (log_writer.clone().recipient(), log_writer.clone().recipient(), log_writer.clone().recipient()),
+            sender.clone().recipient(),
+            supervisor.clone().recipient(),
+            parts.pending,
+        ));
+        self.for_monitor.run(PingMonitor::new(sender.clone().recipient(), supervisor.clone().recipient()));
+        let peers = peers(log_writer, sender, applier, &self.monitor);
+        self.for_supervisor.run(Supervisor::new(parts.heart, peers, parts.outside));
+    }
+}
+
+fn peers(
+    log_writer: &Addr<LogWriter>,
+    sender: &Addr<ReplicationSender>,
+    applier: &Addr<SecondaryApplier>,
+    monitor: &Addr<PingMonitor>,
+) -> Peers {
+    Peers {
+        append: log_writer.clone().recipient(),
+        flush: log_writer.clone().recipient(),
+        retain: log_writer.clone().recipient(),
+        attach: sender.clone().recipient(),
+        send: sender.clone().recipient(),
+        tell: sender.clone().recipient(),
+        close: sender.clone().recipient(),
+        check_history: sender.clone().recipient(),
+        start_catchup: sender.clone().recipient(),
+        stop_catchup: sender.clone().recipient(),
+        follow: applier.clone().recipient(),
+        drain: applier.clone().recipient(),
+        keep_pending: applier.clone().recipient(),
+        drop_pending: applier.clone().recipient(),
+        start_pings: monitor.clone().recipient(),
+        stop_pings: monitor.clone().recipient(),
+    }
+}
+
+fn mailbox<A: Actor<Context = Context<A>>>() -> (Addr<A>, Context<A>) {
+    let context = Context::new();
+    (context.address(), context)
+}
