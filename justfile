@@ -14,3 +14,7 @@ pair:
 # This pair against a synchronous PostgreSQL pair, side by side in one run (needs PostgreSQL 15 or newer and pgbench).
 bench *options:
     benches/pair.sh {{options}}
+
+# Mutated and invented input for every decoder and parser; more cases than in `cargo test`.
+fuzz cases="100000":
+    HSB_FUZZ_CASES={{cases}} cargo test --release --test fuzz -- --nocapture

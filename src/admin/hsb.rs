@@ -25,6 +25,11 @@ pub(super) fn log_position(services: &AdminServices, _: &Call) -> Rows {
     one(format!("{}:{}", now.log_end.digits(), now.previous_role))
 }
 
+pub(super) fn outcome(services: &AdminServices, call: &Call) -> Rows {
+    let outcome = services.outcomes.outcome(call.rest.trim())?;
+    Ok(vec![(0, outcome.name().into()), (0, outcome.explanation().into())])
+}
+
 pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
     let connect = services.status.snapshot().connect;
     Ok(vec![(connect.code().number(), connect.name().into())])

@@ -36,6 +36,7 @@ use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::net::peer::handshake::Failure;
 use crate::node::NodeStatus;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
@@ -54,6 +55,8 @@ pub struct AdminServices {
     pub parameters: Arc<Parameters>,
     /// Who is connected.
     pub sessions: Arc<SessionRegistry>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// How far a copy is.
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.

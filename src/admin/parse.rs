@@ -62,7 +62,8 @@ fn first_word(text: &str) -> (&str, &str) {
 fn fits(row: &Row, rest: &str) -> bool {
     let places = &row.syntax[row.name().len()..];
     let count = rest.split_whitespace().count();
-    if places.contains('=') || rest.contains('=') {
+    // What takes any words takes any text, such as a transaction's token.
+    if places.contains('=') || (rest.contains('=') && !places.contains('…')) {
         return places.contains('=') && rest.contains('=');
     }
     let required = places.matches('<').count();
@@ -134,6 +135,7 @@ mod tests {
         assert!(refused("throwout 1 2").contains("throwout <id|all>"));
         assert!(refused("errorcode").contains("errorcode <number|all>"));
         assert!(refused("version 2").contains("version"));
+        assert_eq!(found("hsb outcome Token=1 of 'x'").1, "Token=1 of 'x'");
         assert_eq!(found("help hsb set primary alone").1, "hsb set primary alone");
         assert_eq!(found("info uptime version").1, "uptime version");
     }

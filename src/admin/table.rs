@@ -212,6 +212,13 @@ pub const COMMANDS: &[Row] = &[
         "At a PRIMARY ALONE server, which goes on working meanwhile. 'hsb status copy' shows how it goes.",
     ),
     row(
+        "hsb outcome <token> …",
+        Console,
+        Work(hsb::outcome),
+        "what became of the transaction with this token",
+        "COMMITTED, ROLLED BACK or UNKNOWN, then what that means. Blanks around the token do not count; HOTSTANDBY_OUTCOME()\nin SQL takes any token. See docs/outcome.md.",
+    ),
+    row(
         "hsb parameter <name> <value> …",
         Administrator,
         Work(parameters::set_of_hotstandby),

@@ -31,6 +31,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
@@ -48,6 +49,8 @@ pub struct NodeContext {
     pub writer: Arc<Writer>,
     /// State and connection.
     pub status: Arc<NodeStatus>,
+    /// What became of transactions with tokens.
+    pub outcomes: Arc<Outcomes>,
     /// Admin commands.
     pub admin: AdminPort,
     /// Who is connected.

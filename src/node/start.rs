@@ -34,6 +34,7 @@ use crate::hsb::settings::{PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::sql::users;
 use crate::storage::apply::Applier;
@@ -166,6 +167,7 @@ struct Building {
     log: LogConfiguration,
     state: State,
     status: Arc<NodeStatus>,
+    outcomes: Arc<Outcomes>,
     events: Arc<EventHub>,
     mark: Arc<LogMark>,
     log_channel: (Sender<LogJob>, Receiver<LogJob>),
@@ -210,12 +212,14 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
+        let status = Arc::new(NodeStatus::new(state));
         Building {
             parameters,
-            database,
             log,
             state,
-            status: Arc::new(NodeStatus::new(state)),
+            outcomes: Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status))),
+            status,
+            database,
             events: Arc::default(),
             mark: Arc::default(),
             log_channel: unbounded(),
@@ -248,6 +252,7 @@ impl Building {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
             status: Arc::clone(&this.status),
+            outcomes: Arc::clone(&this.outcomes),
             admin: AdminPort(wiring.targets.admin.clone().recipient()),
             sessions: Arc::clone(&this.sessions),
             parameters: Arc::clone(&this.parameters),
@@ -325,6 +330,7 @@ impl Building {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
+            outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
@@ -355,6 +361,7 @@ impl Building {
             copy_progress: Arc::clone(&self.copy_progress),
             status: Arc::clone(&self.status),
             counters: Arc::clone(&self.counters),
+            outcomes: Arc::clone(&self.outcomes),
         });
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage));
         let operator = actors.supervisor.clone().recipient();

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub behind_at_begin: u64,
     /// Since when this node is a primary or a secondary; none for a plain server and before the first netcopy.
     pub role_since: Option<SystemTime>,
+    /// How often the state has changed since the start.
+    pub state_changes: u64,
     /// The role before the present one; the present one if there was no other since the start.
     pub previous_role: &'static str,
 }
@@ -93,6 +95,7 @@ impl NodeStatus {
             activity_since: now,
             behind_at_begin: 0,
             role_since: has_role.then_some(now),
+            state_changes: 0,
             previous_role: state.role(),
         });
         NodeStatus { snapshot, shutting_down: AtomicBool::new(false) }
@@ -160,10 +163,13 @@ impl NodeStatus {
         }
     }
 
+    /// Called for each change before those are answered whose transactions it decides.
     pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let at = SystemTime::now();
+        snapshot.state = to;
         snapshot.last_change = Change { from, to, reason, at };
+        snapshot.state_changes += 1;
         if from.role() != to.role() {
             snapshot.previous_role = from.role();
         }

@@ -17,6 +17,7 @@ use crate::hsb::event::Hello;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
+use crate::sql::outcome::Outcomes;
 use crate::sql::{access, functions};
 use crate::storage::checkpoint;
 use crate::storage::database::{self, Database};
@@ -37,6 +38,7 @@ pub(super) struct Storage {
     pub(super) copy_progress: Arc<CopyProgress>,
     pub(super) status: Arc<NodeStatus>,
     pub(super) counters: Arc<Counters>,
+    pub(super) outcomes: Arc<Outcomes>,
 }
 
 impl Storage {
@@ -44,7 +46,7 @@ impl Storage {
     pub(super) fn attach_writer(&self) -> Result<(), ServerError> {
         let mut connection = self.database.open_writer()?;
         access::install(&mut connection)?;
-        functions::register(&connection, &self.status)?;
+        functions::register(&connection, &self.status, &self.outcomes)?;
         self.writer.attach(connection)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
+use super::outcome::Outcomes;
 use super::{access, calendar, errors};
 use crate::error::ServerError;
 use crate::node::NodeStatus;
@@ -20,7 +21,11 @@ pub fn role_of_state(state: &str) -> &'static str {
 }
 
 /// Registers the functions.
-pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(), ServerError> {
+pub fn register(
+    connection: &Connection,
+    status: &Arc<NodeStatus>,
+    outcomes: &Arc<Outcomes>,
+) -> Result<(), ServerError> {
     let state = status.clone();
     text_function(connection, "HOTSTANDBY_STATE", move || state.state_name())?;
     let link = status.clone();
@@ -29,6 +34,7 @@ pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(),
     text_function(connection, "HOTSTANDBY_ROLE", move || role_of_state(&role.state_name()).to_string())?;
     let login = status.clone();
     text_function(connection, "LOGIN_SERVER", move || role_of_state(&login.state_name()).to_string())?;
+    outcome_function(connection, outcomes.clone())?;
     text_function(connection, "version", || {
         format!("PostgreSQL {SERVER_VERSION}, SQLite {}", rusqlite::version())
     })?;
@@ -58,6 +64,19 @@ pub fn register(connection: &Connection, status: &Arc<NodeStatus>) -> Result<(),
 /// Harmless, so that views may use them although the schema is not trusted.
 fn flags() -> FunctionFlags {
     FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS
+}
+
+/// HOTSTANDBY_OUTCOME(token); of no token, nothing is known.
+fn outcome_function(connection: &Connection, outcomes: Arc<Outcomes>) -> Result<(), ServerError> {
+    let outcome = move |context: &rusqlite::functions::Context<'_>| -> rusqlite::Result<Option<&str>> {
+        let Some(token) = context.get::<Option<String>>(0)? else { return Ok(None) };
+        let outcome = outcomes.outcome(&token);
+        let outcome = outcome.map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
+        Ok(Some(outcome.name()))
+    };
+    connection
+        .create_scalar_function("HOTSTANDBY_OUTCOME", 1, flags(), outcome)
+        .map_err(|error| errors::from_sqlite(&error))
 }
 
 fn text_function(

@@ -405,6 +405,7 @@ impl<'a> Inference<'a> {
             | "hotstandby_state"
             | "hotstandby_connectstatus"
             | "hotstandby_role"
+            | "hotstandby_outcome"
             | "login_server"
             | "quote"
             | "hex" => types::TEXT,

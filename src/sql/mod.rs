@@ -11,6 +11,7 @@ pub mod execute;
 pub mod functions;
 pub mod infer;
 pub mod lexer;
+pub mod outcome;
 pub mod registry;
 pub mod rewrite;
 pub mod session;

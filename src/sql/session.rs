@@ -195,6 +195,14 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
+    /// SET TRANSACTION TOKEN: for the open transaction, or the next one; an empty one takes it back.
+    pub fn set_token(&mut self, token: &str) -> Result<(), ServerError> {
+        let hold = |token| self.context.outcomes.hold(token).map(Arc::new);
+        self.settings.next_transaction.token =
+            Some(token).filter(|token| !token.is_empty()).map(hold).transpose()?;
+        Ok(())
+    }
+
     /// The isolation and the access mode in force.
     pub fn modes(&self) -> (Isolation, bool) {
         let next = self.settings.next_transaction.modes;
@@ -212,11 +220,12 @@ impl<'r> Session<'r> {
     /// COMMIT; false if the transaction had failed and was rolled back instead.
     pub fn commit(&mut self) -> Result<bool, ServerError> {
         let Some(mut transaction) = self.transaction.take() else { return Ok(true) };
-        self.settings.next_transaction = Default::default();
+        // Its token is held until the outcome is known.
+        let options = std::mem::take(&mut self.settings.next_transaction);
         self.release_snapshot(&mut transaction);
         match transaction.open {
             Some(open) if transaction.failed => open.rollback(),
-            Some(open) => open.commit()?,
+            Some(open) => open.commit(options.token.as_ref().map(|token| token.text()))?,
             None => {}
         }
         Ok(!transaction.failed)
@@ -378,6 +387,7 @@ impl<'r> Session<'r> {
             lock_timeout: self.settings.lock_timeout.unwrap_or(self.context.parameters.lock_wait_timeout()),
             safeness: next.safeness.unwrap_or(self.settings.safeness),
             durability: next.durability.unwrap_or(self.settings.durability),
+            token: next.token.as_ref().map(|token| token.text().to_string()),
             snapshot,
         }
     }

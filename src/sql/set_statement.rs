@@ -85,10 +85,10 @@ pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
         return Ok(SetCommand::Modes(Scope::Session, transaction_modes(reader)?));
     }
     let scope = if reader.accept(&["TRANSACTION"]) { Scope::Transaction } else { Scope::Session };
-    if reader.accept(&["TOKEN"]) {
-        let token =
-            reader.string().ok_or_else(|| syntax("SET TRANSACTION TOKEN takes a string in single quotes"))?;
-        return Ok(SetCommand::Token(token));
+    if scope == Scope::Transaction && reader.accept(&["TOKEN"]) {
+        let token = reader.string().filter(|_| reader.at_end());
+        let wrong = || syntax("SET TRANSACTION TOKEN takes a string in single quotes");
+        return token.map(SetCommand::Token).ok_or_else(wrong);
     }
     if reader.accept(&["SAFENESS"]) {
         return Ok(SetCommand::Safeness(scope, choice(reader, "SAFENESS", &["1safe", "2safe", "default"])?));
@@ -214,6 +214,7 @@ pub fn shown_name(reader: &mut Reader<'_>) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     match words.as_slice() {
         ["transaction", "isolation", "level"] => "transaction_isolation".into(),
+        ["transaction", "token"] => "transaction_token".into(),
         ["session", "authorization"] => "session_authorization".into(),
         ["time", "zone"] => "timezone".into(),
         _ => words.join(" "),

@@ -1,9 +1,11 @@
 //! The settings of a session: ours, and those of PostgreSQL that drivers send and ask for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::functions;
+use super::outcome::HeldToken;
 use super::set_statement::{Isolation, TransactionModes};
 use super::types;
 use crate::error::ServerError;
@@ -18,6 +20,8 @@ pub struct TransactionOptions {
     pub safeness: Option<Safeness>,
     /// SET TRANSACTION DURABILITY.
     pub durability: Option<Durability>,
+    /// SET TRANSACTION TOKEN; held until the transaction has ended.
+    pub token: Option<Arc<HeldToken>>,
 }
 
 /// A session's settings.

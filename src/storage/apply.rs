@@ -95,7 +95,7 @@ impl Applier {
         let mut transactions = 0;
         for change in changes(batch.changes()) {
             let change = change.map_err(|error| ServerError::with(Code::APPLY_FAILED, error))?;
-            transactions += u32::from(matches!(change, Change::Commit { .. }));
+            transactions += u32::from(matches!(change, Change::Commit));
             self.execute(&change).map_err(|what| {
                 ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(&change)))
             })?;
@@ -140,7 +140,7 @@ impl Applier {
             Change::Sequence { table, value } => {
                 self.set_sequence(table, *value).map_err(|error| error.to_string())
             }
-            Change::Commit { .. } => Ok(()),
+            Change::Commit => Ok(()),
             Change::Statement { sql } => {
                 self.forget_tables();
                 self.schema_changed = true;
@@ -285,7 +285,7 @@ fn subject(change: &Change<'_>) -> String {
         }
         Change::Statement { sql } => format!("Statement '{sql}'"),
         Change::Sequence { table, .. } => format!("Sequence of {table}"),
-        Change::Commit { .. } => "Commit".into(),
+        Change::Commit => "Commit".into(),
     }
 }
 

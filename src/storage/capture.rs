@@ -107,7 +107,7 @@ impl Capture {
     }
 
     /// Ends a transaction: records how `sqlite_sequence` changed and the commit.
-    pub fn end_transaction(&self, connection: &Connection, token: Option<&str>) -> Result<(), ServerError> {
+    pub fn end_transaction(&self, connection: &Connection) -> Result<(), ServerError> {
         // The hook is not called in here, nothing is written; so the lock may be held.
         let mut state = self.shared.lock();
         state.begin_record();
@@ -116,7 +116,7 @@ impl Capture {
         let was_inserted =
             |name: &str| tables.get_mut(name).is_some_and(|known| std::mem::take(&mut known.inserted));
         state.sequences.record(connection, &mut state.buffer, was_inserted)?;
-        codec::append_value(&mut state.buffer, &Change::Commit { token })
+        codec::append_value(&mut state.buffer, &Change::Commit)
             .map_err(|error| ServerError::sql("XX000", error.to_string()))
     }
 

@@ -121,10 +121,7 @@ pub enum Change<'a> {
         value: Option<i64>,
     },
     /// The end of a transaction.
-    Commit {
-        /// What the client named its transaction, to ask later whether it happened.
-        token: Option<&'a str>,
-    },
+    Commit,
 }
 
 /// The changes in encoded bytes, one after the other.

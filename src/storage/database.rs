@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::files;
+use super::{files, outcomes};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::{Chain, Position};
@@ -61,6 +61,7 @@ impl Database {
              CREATE TABLE _hsb_users (name TEXT PRIMARY KEY, role TEXT NOT NULL, salt BLOB NOT NULL,
                iterations INTEGER NOT NULL, stored_key BLOB NOT NULL, server_key BLOB NOT NULL);",
         )?;
+        connection.execute_batch(outcomes::CREATE)?;
         let mut identity = [0u8; 16];
         getrandom::fill(&mut identity)
             .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod database;
 pub mod files;
 pub mod log;
+pub mod outcomes;
 pub mod recovery;
 pub mod sqlite_error;
 pub mod table;

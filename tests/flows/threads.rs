@@ -48,7 +48,7 @@ fn what_the_log_will_never_have_is_not_waited_for() {
     database.create(4096, |_| Ok(())).unwrap();
     let applier = Some(Applier::new(database.open_for_apply().unwrap()).unwrap());
     let mut changes = Vec::new();
-    codec::append_value(&mut changes, &Change::Commit { token: None }).unwrap();
+    codec::append_value(&mut changes, &Change::Commit).unwrap();
     let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
     let (jobs, to_do) = unbounded();
     jobs.send(ApplyJob::Apply(Batch::seal(header, &changes).unwrap())).unwrap();

@@ -17,6 +17,7 @@ use rusqlite::functions::FunctionFlags;
 
 fn request() -> WriteRequest {
     WriteRequest {
+        token: None,
         session: 1,
         lock_timeout: Duration::from_secs(30),
         safeness: Safeness::Default,

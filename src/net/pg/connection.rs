@@ -218,6 +218,10 @@ impl Client<'_> {
             "default_transaction_read_only" => on_off(read_only || self.session.settings.read_only),
             "transaction_read_only" => on_off(read_only || self.session.modes().1),
             "transaction_isolation" => Some(self.session.modes().0.name().to_string()),
+            "transaction_token" => {
+                let token = self.session.settings.next_transaction.token.as_ref();
+                Some(token.map(|token| token.text().to_string()).unwrap_or_default())
+            }
             "is_superuser" => on_off(self.session.role == crate::sql::users::Role::Admin),
             "session_authorization" | "role" => Some(self.session.identity.user.clone()),
             _ => self.session.settings.show(name),

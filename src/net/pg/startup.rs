@@ -100,7 +100,7 @@ fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> 
     let deadline = Deadline::none();
     let watched = deadline.clone();
     access::install(&mut connection).map_err(Some)?;
-    functions::register(&connection, &context.status).map_err(Some)?;
+    functions::register(&connection, &context.status, &context.outcomes).map_err(Some)?;
     connection
         .progress_handler(PROGRESS_OPERATIONS, Some(move || watched.has_passed()))
         .map_err(|error| Some(from_sqlite(&error)))?;

@@ -217,9 +217,7 @@ impl Client<'_> {
             SetCommand::LockTimeout(time) => settings.lock_timeout = *time,
             SetCommand::IdleTimeout(time) => settings.idle_timeout = *time,
             SetCommand::StatementMaxTime(time) => settings.statement_max_time = *time,
-            SetCommand::Token(_) => {
-                return Err(ServerError::sql("0A000", "SET TRANSACTION TOKEN is not available yet"));
-            }
+            SetCommand::Token(token) => self.session.set_token(token)?,
             SetCommand::Generic(name, value) => self.set_generic(name, value.as_deref())?,
         }
         done(tag)

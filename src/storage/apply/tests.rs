@@ -46,7 +46,7 @@ impl Pair {
             self.statement(sql);
         }
         assert_eq!(self.capture.problem(), None);
-        self.capture.end_transaction(&self.source, None).unwrap();
+        self.capture.end_transaction(&self.source).unwrap();
         self.source.execute_batch("RELEASE tx").unwrap();
         self.transactions += 1;
     }
@@ -104,7 +104,7 @@ impl Pair {
         for sql in statements {
             self.source.execute_batch("SAVEPOINT all_of_them").unwrap();
             assert!(self.statement(sql), "{sql}");
-            self.capture.end_transaction(&self.source, None).unwrap();
+            self.capture.end_transaction(&self.source).unwrap();
             self.source.execute_batch("RELEASE all_of_them").unwrap();
             self.transactions += 1;
             self.replicate();

@@ -12,7 +12,7 @@ use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::storage::batch::{Batch, BatchHeader};
 use crate::storage::capture::Capture;
-use crate::storage::{checkpoint, database};
+use crate::storage::{checkpoint, database, outcomes};
 
 pub(super) struct Core {
     connection: Connection,
@@ -68,11 +68,11 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn run_member(&mut self, job: Job) -> Result<(), ServerError> {
+    pub(super) fn run_member(&mut self, job: Job, token: Option<&str>) -> Result<(), ServerError> {
         self.begin_member()?;
         let outcome = job(&mut self.transaction()).and_then(|()| self.check_member());
         match outcome {
-            Ok(()) => self.end_member(),
+            Ok(()) => self.end_member(token),
             Err(error) => {
                 self.roll_back_member();
                 Err(error)
@@ -104,11 +104,12 @@ impl Core {
         Ok(())
     }
 
-    /// The member is complete: its changes become a transaction record.
-    pub(super) fn end_member(&mut self) -> Result<(), ServerError> {
-        let outcome = self.check_member().and_then(|()| {
+    /// The member is complete: its changes, the token among them, become a transaction record.
+    pub(super) fn end_member(&mut self, token: Option<&str>) -> Result<(), ServerError> {
+        let recorded = token.map_or(Ok(()), |token| outcomes::record(&self.connection, token));
+        let outcome = recorded.and_then(|()| self.check_member()).and_then(|()| {
             if self.capture.mark() != self.member_mark {
-                self.capture.end_transaction(&self.connection, None)?;
+                self.capture.end_transaction(&self.connection)?;
                 self.count += 1;
             }
             self.run("RELEASE _hsb_member")

@@ -55,6 +55,8 @@ pub struct WriteRequest {
     pub safeness: Safeness,
     /// Relaxed or strict.
     pub durability: Durability,
+    /// The token of an autocommit transaction; that of an open one comes with its commit.
+    pub token: Option<String>,
     /// The snapshot that the transaction read before (REPEATABLE READ, SERIALIZABLE): it fails with 40001 if the
     /// database has moved on since.
     pub snapshot: Option<Position>,
@@ -291,7 +293,7 @@ impl Writer {
         self.queue.executing(Some(waiter.request.session));
         let outcome = core
             .check_snapshot(waiter.request.snapshot, self.queue.history().0)
-            .and_then(|()| core.run_member(job));
+            .and_then(|()| core.run_member(job, waiter.request.token.as_deref()));
         self.queue.executing(None);
         match outcome {
             Ok(()) => group.members.push(waiter),
@@ -402,9 +404,9 @@ impl Writer {
         }
     }
 
-    /// Whether a transaction of several statements is open.
+    /// Whether a transaction of several statements is open, or was and is committing.
     pub fn has_open_transaction(&self) -> bool {
-        self.queue.has_owner()
+        self.queue.has_open_transaction()
     }
 
     /// Gives the writer up with nothing to commit.

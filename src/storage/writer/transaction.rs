@@ -110,9 +110,9 @@ impl OpenTransaction {
             .ok_or_else(|| ServerError::sql("3B001", format!("savepoint \"{name}\" does not exist")))
     }
 
-    /// Seals, waits for the decision, commits.
-    pub fn commit(mut self) -> Result<(), ServerError> {
-        self.with_core(Core::end_member)?;
+    /// Seals, waits for the decision, commits; with a token at most one transaction does.
+    pub fn commit(mut self, token: Option<&str>) -> Result<(), ServerError> {
+        self.with_core(|core| core.end_member(token))?;
         self.writer.queue.committing(self.session())?;
         self.ended = true;
         self.writer.lead(vec![Arc::clone(&self.waiter)], false, Arc::clone(&self.waiter))
