@@ -31,11 +31,10 @@ use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
-use crate::hsb::settings::Settings;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::net::peer::handshake::Failure;
-use crate::node::NodeStatus;
+use crate::node::{NodeStatus, ParameterChanges};
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
@@ -61,14 +60,14 @@ pub struct AdminServices {
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.
     pub database: Arc<Database>,
-    /// For its time-out.
+    /// Comes to a stop for `hsb verify`.
     pub writer: Arc<Writer>,
     /// For `perfmon`.
     pub counters: Arc<Counters>,
     /// The way to the other server; blocks.
     pub dial: Dial,
-    /// Tells the heart that parameters have changed.
-    pub new_settings: Box<dyn Fn(Settings) + Send + Sync>,
+    /// Puts changed parameters in force.
+    pub changes: Arc<ParameterChanges>,
     /// Ends the server.
     pub shutdown: Sender<()>,
     /// When the node started.

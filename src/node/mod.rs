@@ -7,6 +7,7 @@ pub mod assembly;
 mod copy;
 mod events;
 mod outside;
+mod parameters;
 mod sessions;
 mod start;
 mod status;
@@ -22,6 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::events::EventHub;
 pub(crate) use self::outside::in_background;
+pub use self::parameters::ParameterChanges;
 pub use self::start::{StartOptions, settings_of};
 pub use self::status::{Change, NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
@@ -80,7 +82,7 @@ impl AdminPort {
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {
     context: Arc<NodeContext>,
-    listener: ListenerHandle,
+    listener: Arc<ListenerHandle>,
     operator: Recipient<Operator>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
@@ -98,8 +100,8 @@ impl Node {
         start::start(options)
     }
 
-    /// The address that clients, consoles and the peer use.
-    pub fn address(&self) -> SocketAddr {
+    /// The address that clients, consoles and the peer use; none once it is shutting down.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 

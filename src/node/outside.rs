@@ -108,7 +108,12 @@ pub(super) fn dial_within(
     let configured =
         peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
     let timeout = limit.or(configured);
-    let options = LinkOptions { secret: secret.as_bytes(), user_timeout: parameters.ping_timeout() };
+    let step_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(timeout);
+    let options = LinkOptions {
+        secret: secret.as_bytes(),
+        user_timeout: parameters.ping_timeout(),
+        step_timeout: step_timeout.unwrap_or(handshake::STEP_TIMEOUT),
+    };
     handshake::dial((&peer.host, peer.port), timeout, options, purpose, hello)
 }
 

@@ -1,7 +1,6 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -9,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::events::EventHub;
 use super::outside::{self, NodeOutside};
+use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
@@ -21,7 +21,7 @@ use crate::actors::admin_handler::AdminHandler;
 use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
-use crate::actors::supervisor::{FromWriter, NewSettings, Supervisor};
+use crate::actors::supervisor::FromWriter;
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
@@ -44,9 +44,6 @@ use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
-/// Connections that may wait to be accepted.
-const LISTEN_BACKLOG: i32 = 1024;
-
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
@@ -65,7 +62,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
-    let port = take_port(&parameters)?;
+    let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     if offline && database.exists() {
@@ -94,21 +91,6 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
         )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
-}
-
-/// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
-fn take_port(parameters: &Parameters) -> Result<Socket, ServerError> {
-    let address = parameters.listen();
-    let refused = |error: std::io::Error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    };
-    let mut candidates = (address.host.as_str(), address.port).to_socket_addrs().map_err(refused)?;
-    let wanted =
-        candidates.next().ok_or_else(|| refused(std::io::Error::other("the name has no address")))?;
-    let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).map_err(refused)?;
-    socket.set_reuse_address(true).and_then(|()| socket.bind(&wanted.into())).map_err(refused)?;
-    Ok(socket)
 }
 
 fn log_configuration(parameters: &Parameters) -> LogConfiguration {
@@ -192,6 +174,7 @@ struct Wiring {
 struct Targets {
     actors: Addresses,
     admin: Addr<AdminHandler>,
+    changes: Arc<ParameterChanges>,
 }
 
 impl Building {
@@ -267,10 +250,10 @@ impl Building {
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
-        let listener = port
-            .listen(LISTEN_BACKLOG)
-            .and_then(|()| listener::start(port.into(), move || limit.max_connections(), handlers))
+        let listener = listener::start(port, move || limit.max_connections(), handlers)
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+        let listener = Arc::new(listener);
+        wiring.targets.changes.serve_at(&listener);
         Ok(Node {
             context,
             listener,
@@ -320,8 +303,7 @@ impl Building {
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn admin_services(&self, supervisor: &Addr<Supervisor>, storage: &Arc<Storage>) -> AdminServices {
-        let settings = supervisor.clone();
+    fn admin_services(&self, storage: &Arc<Storage>, changes: &Arc<ParameterChanges>) -> AdminServices {
         let (parameters, storage) = (Arc::clone(&self.parameters), Arc::clone(storage));
         let dial = move |purpose, limit| {
             outside::dial_within(&parameters, purpose, storage.hello(&parameters), limit)
@@ -336,7 +318,7 @@ impl Building {
             writer: Arc::clone(&self.writer),
             counters: Arc::clone(&self.counters),
             dial: Box::new(dial),
-            new_settings: Box::new(move |changed| settings.do_send(NewSettings(changed))),
+            changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
         }
@@ -363,7 +345,13 @@ impl Building {
             counters: Arc::clone(&self.counters),
             outcomes: Arc::clone(&self.outcomes),
         });
-        let services = Arc::new(self.admin_services(&actors.supervisor, &storage));
+        let changes = Arc::new(ParameterChanges::new(
+            Arc::clone(&self.parameters),
+            Arc::clone(&self.status),
+            Arc::clone(&self.writer),
+            actors.supervisor.clone().recipient(),
+        ));
+        let services = Arc::new(self.admin_services(&storage, &changes));
         let operator = actors.supervisor.clone().recipient();
         let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
         mailboxes.start(Parts {
@@ -388,7 +376,7 @@ impl Building {
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        (storage, services, Targets { actors, admin })
+        (storage, services, Targets { actors, admin, changes })
     }
 }
 
