@@ -17,7 +17,7 @@ pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
         State::PrimaryActive | State::PrimaryAlone => {}
         State::PrimaryUncertain => return Err(ServerError::new(Code::UNCERTAIN)),
         State::Standalone => return Err(ServerError::new(Code::NOT_IN_STANDALONE)),
-        _ => return Err(ServerError::new(Code::NOT_PRIMARY)),
+        _ => return Err(ServerError::new(Code::SERVER_IS_SECONDARY)),
     }
     let refused = |(code, detail): (Code, String)| ServerError::with(code, detail);
     let (mut stream, _) = (services.dial)(Purpose::Verify, Some(DIAL_PATIENCE)).map_err(refused)?;

@@ -73,7 +73,22 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
+    if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
+        leave_pair(&parameters)?;
+    }
     Building::new(parameters, database, log, state).build(recovered, port, lock)
+}
+
+/// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
+/// section that is missing may as well be the wrong file.
+fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
+    if !parameters.has_hotstandby_section() {
+        return Err(ServerError::new(Code::NO_HOTSTANDBY_SECTION));
+    }
+    log::warn!(
+        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and coming back to the pair needs a netcopy"
+    );
+    Ok(())
 }
 
 /// A second server on the same files would ruin them.

@@ -24,6 +24,11 @@ pub fn server_with(ini: &str) -> Server {
     start(pair::reserve_port().unwrap(), ini, false)
 }
 
+/// A node that waits for a netcopy.
+pub fn backup_server(ini: &str) -> Server {
+    start(pair::reserve_port().unwrap(), ini, true)
+}
+
 /// PRIMARY ACTIVE and SECONDARY ACTIVE; `extra` are further lines of [HotStandby] for both.
 pub fn connected_pair(extra: &str) -> (Server, Server) {
     let (one, other) = (pair::reserve_port().unwrap(), pair::reserve_port().unwrap());
