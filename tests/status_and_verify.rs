@@ -122,7 +122,7 @@ fn verify_of_servers_that_are_not_connected() {
 
 #[test]
 fn perfmon_counts() {
-    let (first, second) = connected_pair("");
+    let (first, second) = connected_pair("[Logging]\nRelaxedMaxDelay=100\n");
     let value = |server: &Server, name: &str| -> u64 {
         let rows = server.context.admin.execute("dba", true, "perfmon");
         let row = rows.iter().find(|row| row.1.starts_with(name)).unwrap_or_else(|| panic!("{name}"));

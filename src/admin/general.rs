@@ -1,6 +1,7 @@
 //! Commands about the server itself: what it is, who is connected, its end.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::{AdminServices, Call, Rows, one};
 use crate::error::{ServerError, invalid};
@@ -35,10 +36,12 @@ type Figure = (&'static str, &'static str, fn(&AdminServices) -> String);
 /// What `info` can tell: option, meaning, and where it comes from.
 const FIGURES: &[Figure] = &[
     ("primarystarttime", "since when it is a primary (UTC); empty at a secondary", |services| {
-        role_since(services, State::is_primary)
+        let now = services.status.snapshot();
+        start_time(now.primary_since.filter(|_| now.state.is_primary()))
     }),
     ("secondarystarttime", "since when it is a secondary (UTC); empty at a primary", |services| {
-        role_since(services, State::is_secondary)
+        let now = services.status.snapshot();
+        start_time(now.secondary_since.filter(|_| now.state.is_secondary()))
     }),
     ("uptime", "seconds since the start", |services| services.started.elapsed().as_secs().to_string()),
     ("version", "of the server program", |_| env!("CARGO_PKG_VERSION").into()),
@@ -61,11 +64,10 @@ const FIGURES: &[Figure] = &[
     }),
 ];
 
-fn role_since(services: &AdminServices, asked: fn(State) -> bool) -> String {
-    let now = services.status.snapshot();
-    let since = now.role_since.filter(|_| asked(now.state)).map(crate::logging::timestamp);
-    // To the second.
-    since.and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
+/// To the second; empty at the other role.
+fn start_time(since: Option<SystemTime>) -> String {
+    let text = since.map(crate::logging::timestamp);
+    text.and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
 }
 
 /// The file and SQLite's own log beside it.

@@ -1,6 +1,7 @@
 //! `perfmon`: counters and figures that are derived from positions.
 
 use super::{AdminServices, Call, Rows};
+use crate::hsb::phase::state_number;
 use crate::hsb::state::State;
 
 pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
@@ -8,7 +9,11 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
     let counters = &services.counters;
     let line = |name: &str, value: u64, meaning: &str| (0, format!("{name:<28}{value:>16}  {meaning}"));
     let mut rows = vec![
-        line("HSB state", u64::from(now.state_number), "1 to 17, 0 without HotStandby; see docs/commands.md"),
+        line(
+            "HSB state",
+            u64::from(state_number(now.state, now.activity)),
+            "1 to 17, 0 without HotStandby; see docs/commands.md",
+        ),
         line("Sessions", services.sessions.count() as u64, "SQL sessions"),
     ];
     rows.extend(counters.list().into_iter().map(|(name, value, meaning)| line(name, value, meaning)));

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::AdminServices;
-use crate::hsb::heart::CopyStatus;
+use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
@@ -175,7 +175,7 @@ fn lag(now: &Snapshot) -> LagReport {
         let bytes = Some(now.unacknowledged_bytes as u64);
         return LagReport { transactions: Some(behind(now)), bytes, unknown_since: None };
     }
-    if now.state.is_primary() && now.catching_up {
+    if now.state.is_primary() && now.activity == Activity::CatchingUp {
         return LagReport { transactions: Some(behind(now)), ..LagReport::default() };
     }
     let unknown_since = now.state.is_primary().then(|| timestamp(now.connect_since));
@@ -183,14 +183,14 @@ fn lag(now: &Snapshot) -> LagReport {
 }
 
 fn operation(services: &AdminServices, now: &Snapshot) -> Option<OperationReport> {
-    if now.activity.is_empty() {
+    if now.activity == Activity::Idle {
         return None;
     }
-    let name = now.activity.to_owned();
-    let (unit, done, total) = if now.copy == CopyStatus::Active || now.activity == "COPYING" {
+    let name = now.activity.name().to_owned();
+    let (unit, done, total) = if now.copy == CopyStatus::Active || now.activity == Activity::Copying {
         let (done, total) = services.copy_progress.bytes();
         ("bytes", done, total)
-    } else if now.catching_up && now.state.is_primary() {
+    } else if now.activity == Activity::CatchingUp && now.state.is_primary() {
         let total = now.behind_at_begin.max(behind(now));
         ("transactions", total - behind(now), total)
     } else {

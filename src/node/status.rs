@@ -5,9 +5,10 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use crate::hsb::event::ConnectStatus;
-use crate::hsb::heart::{CopyStatus, Heart, SwitchStatus};
+use crate::hsb::heart::Heart;
+use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
-use crate::hsb::state::State;
+use crate::hsb::state::{StartTime, State, start_time_set_by};
 
 /// A picture of the heart.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +27,16 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
-    /// Whether catchup runs.
-    pub catching_up: bool,
+    /// What is under way.
+    pub activity: Activity,
+    /// Since when the node is a primary; the last time it became one, if it is none now.
+    pub primary_since: Option<SystemTime>,
+    /// The same for a secondary.
+    pub secondary_since: Option<SystemTime>,
+    /// Since when `activity` is what it is.
+    pub activity_since: SystemTime,
+    /// Transactions that the secondary lacked when it began.
+    pub behind_at_begin: u64,
     /// The last change of the state.
     pub last_change: Change,
     /// Since when `connect` is what it is.
@@ -36,16 +45,6 @@ pub struct Snapshot {
     pub unacknowledged_bytes: usize,
     /// A change of the primary's does not fit this database.
     pub needs_netcopy: bool,
-    /// The number that `perfmon` shows for state and activity.
-    pub state_number: u8,
-    /// What is under way; empty if nothing.
-    pub activity: &'static str,
-    /// Since when.
-    pub activity_since: SystemTime,
-    /// Transactions that the secondary lacked when it began.
-    pub behind_at_begin: u64,
-    /// Since when this node is a primary or a secondary; none for a plain server and before the first netcopy.
-    pub role_since: Option<SystemTime>,
     /// How often the state has changed since the start.
     pub state_changes: u64,
     /// The role before the present one; the present one if there was no other since the start.
@@ -76,7 +75,6 @@ impl NodeStatus {
     /// The picture of a node that starts.
     pub fn new(state: State) -> NodeStatus {
         let now = SystemTime::now();
-        let has_role = state.is_primary() || state.is_secondary();
         let snapshot = RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
@@ -85,16 +83,15 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
-            catching_up: false,
+            activity: Activity::Idle,
+            primary_since: None,
+            secondary_since: state.is_secondary().then_some(now),
+            activity_since: now,
+            behind_at_begin: 0,
             last_change: Change { from: state, to: state, reason: "started", at: now },
             connect_since: now,
             unacknowledged_bytes: 0,
             needs_netcopy: false,
-            state_number: 0,
-            activity: "",
-            activity_since: now,
-            behind_at_begin: 0,
-            role_since: has_role.then_some(now),
             state_changes: 0,
             previous_role: state.role(),
         });
@@ -150,13 +147,10 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
-        snapshot.catching_up = heart.is_catching_up();
         snapshot.unacknowledged_bytes = heart.unacknowledged_bytes();
         snapshot.needs_netcopy = heart.needs_netcopy();
-        snapshot.state_number = state_number(heart);
-        let activity = activity(heart);
-        if snapshot.activity != activity {
-            snapshot.activity = activity;
+        if snapshot.activity != heart.activity() {
+            snapshot.activity = heart.activity();
             snapshot.activity_since = SystemTime::now();
             snapshot.behind_at_begin =
                 snapshot.log_end.sequence.saturating_sub(snapshot.acknowledged.sequence);
@@ -170,43 +164,13 @@ impl NodeStatus {
         snapshot.state = to;
         snapshot.last_change = Change { from, to, reason, at };
         snapshot.state_changes += 1;
+        match start_time_set_by(from, to) {
+            Some(StartTime::Primary) => snapshot.primary_since = Some(at),
+            Some(StartTime::Secondary) => snapshot.secondary_since = Some(at),
+            None => {}
+        }
         if from.role() != to.role() {
             snapshot.previous_role = from.role();
         }
-        // STANDALONE counts as a primary.
-        if from.is_primary() != to.is_primary() || from == State::Offline {
-            snapshot.role_since = Some(at);
-        }
-    }
-}
-
-fn activity(heart: &Heart) -> &'static str {
-    match heart.connect_status_now() {
-        _ if *heart.copy_status() == CopyStatus::Active => "COPYING",
-        _ if heart.switch_status() == SwitchStatus::Active => "SWITCHING",
-        ConnectStatus::Connecting => "CONNECTING",
-        ConnectStatus::Catchup => "CATCHING UP",
-        ConnectStatus::Disconnecting => "DISCONNECTING",
-        ConnectStatus::Connected | ConnectStatus::Broken => "",
-    }
-}
-
-fn state_number(heart: &Heart) -> u8 {
-    let primary = heart.state().is_primary();
-    let of = |at_primary, at_secondary| if primary { at_primary } else { at_secondary };
-    match (activity(heart), heart.state()) {
-        (_, State::Plain) => 0,
-        ("COPYING", _) => of(6, 13),
-        ("SWITCHING", _) => of(4, 3),
-        ("CONNECTING", _) => of(7, 14),
-        ("CATCHING UP", _) => of(8, 15),
-        ("DISCONNECTING", _) => of(9, 16),
-        (_, State::Standalone) => 1,
-        (_, State::Offline) => 2,
-        (_, State::PrimaryAlone) => 5,
-        (_, State::PrimaryActive) => 10,
-        (_, State::PrimaryUncertain) => 11,
-        (_, State::SecondaryAlone) => 12,
-        (_, State::SecondaryActive) => 17,
     }
 }

@@ -203,6 +203,10 @@ pub fn parting() -> u32 {
     refused(State::SecondaryActive, Command::Disconnect, Command::SwitchPrimary)
 }
 
+pub fn alone_while_parting() -> u32 {
+    refused(State::SecondaryActive, Command::Disconnect, Command::SetPrimaryAlone)
+}
+
 pub fn standalone_at_a_secondary() -> u32 {
     replied(&command(&mut heart(State::SecondaryActive), Command::SetStandalone))
 }
@@ -240,7 +244,7 @@ pub fn active() -> u32 {
     let mut heart = heart(State::PrimaryActive);
     command(&mut heart, Command::SwitchSecondary);
     match heart.switch_status() {
-        hotstandby::hsb::heart::SwitchStatus::Active => Code::ACTIVE.number(),
+        hotstandby::hsb::phase::SwitchStatus::Active => Code::ACTIVE.number(),
         other => panic!("{other:?}"),
     }
 }
