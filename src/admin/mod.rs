@@ -34,7 +34,7 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
 use crate::net::peer::handshake::Failure;
-use crate::node::{NodeStatus, ParameterChanges};
+use crate::node::{EventHub, NodeStatus, ParameterChanges};
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
@@ -66,6 +66,8 @@ pub struct AdminServices {
     pub counters: Arc<Counters>,
     /// The way to the other server; blocks.
     pub dial: Dial,
+    /// What happened.
+    pub events: Arc<EventHub>,
     /// Puts changed parameters in force.
     pub changes: Arc<ParameterChanges>,
     /// Ends the server.

@@ -333,6 +333,7 @@ impl Building {
             writer: Arc::clone(&self.writer),
             counters: Arc::clone(&self.counters),
             dial: Box::new(dial),
+            events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
