@@ -10,7 +10,7 @@ use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
-use crate::node::{Snapshot, settings_of};
+use crate::node::Snapshot;
 
 /// A point in the history.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -133,7 +133,7 @@ impl std::fmt::Display for PositionReport {
 /// This node, now.
 pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
     let now = services.status.snapshot();
-    let settings = settings_of(&services.parameters);
+    let settings = now.settings;
     NodeReport {
         state: now.state.name().into(),
         role: now.state.role().into(),

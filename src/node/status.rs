@@ -8,6 +8,7 @@ use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
+use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
 
 /// A picture of the heart.
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub state: State,
     /// The connection.
     pub connect: ConnectStatus,
+    /// What it decides by: while connected, the primary's where that rules.
+    pub settings: Settings,
     /// Decided up to here.
     pub decided: Position,
     /// The end of the log.
@@ -73,11 +76,12 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// The picture of a node that starts.
-    pub fn new(state: State) -> NodeStatus {
+    pub fn new(state: State, settings: Settings) -> NodeStatus {
         let now = SystemTime::now();
         let snapshot = RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
+            settings,
             decided: Position::ORIGIN,
             log_end: Position::ORIGIN,
             acknowledged: Position::ORIGIN,
@@ -143,6 +147,7 @@ impl NodeStatus {
         snapshot.decided = heart.decided();
         snapshot.log_end = heart.log_end();
         snapshot.acknowledged = heart.acknowledged();
+        snapshot.settings = heart.settings();
         snapshot.switch = heart.switch_status();
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
