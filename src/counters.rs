@@ -57,5 +57,4 @@ counters! {
     log_end: "Log end", "transactions that the log has";
     log_durable: "Log durable", "transactions that the log has on disk";
     log_size: "Log size", "bytes of the log files";
-    checkpoints: "Checkpoints", "checkpoints made";
 }

@@ -64,7 +64,7 @@ const FIGURES: &[Figure] = &[
         database_bytes(services.database.path()).to_string()
     }),
     ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
-    ("cpcount", "checkpoints since the start", |services| services.counters.checkpoints.get().to_string()),
+    ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
     ("position", "the decided position: epoch.sequence/hash", |services| {
         services.status.snapshot().decided.to_string()
@@ -117,7 +117,7 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
             "database {} bytes, log {} bytes, {} checkpoints",
             database_bytes(services.database.path()),
             services.counters.log_size.get(),
-            services.counters.checkpoints.get()
+            services.checkpointer.count()
         ),
     ];
     Ok(lines.into_iter().map(|line| (0, line)).collect())

@@ -60,9 +60,9 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
             Ok(vec![(code.number(), format!("FAILED: {} {detail}", code.text()))])
         }
         CopyStatus::Active => {
-            let (done, total) = services.copy_progress.bytes();
-            let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
-            Ok(vec![(Code::ACTIVE.number(), format!("ACTIVE {percent} % ({done} of {total} bytes)"))])
+            let progress = services.copy_progress.gauge();
+            let progress = progress.map_or_else(String::new, |gauge| format!(" {gauge}"));
+            Ok(vec![(Code::ACTIVE.number(), format!("ACTIVE{progress}"))])
         }
     }
 }

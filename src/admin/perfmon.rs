@@ -17,6 +17,7 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
         line("Sessions", services.sessions.count() as u64, "SQL sessions"),
     ];
     rows.extend(counters.list().into_iter().map(|(name, value, meaning)| line(name, value, meaning)));
+    rows.push(line("Checkpoints", services.checkpointer.count(), "checkpoints made"));
     // Between the two readings more may have come to disk than was decided.
     let on_no_disk = now.decided.sequence.saturating_sub(counters.log_durable.get());
     rows.push(line("Transactions not on disk", on_no_disk, "decided, and not on this server's disk yet"));

@@ -11,6 +11,7 @@ use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
 use crate::node::Snapshot;
+use crate::progress::Unit;
 
 /// A point in the history.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -183,29 +184,23 @@ fn lag(now: &Snapshot) -> LagReport {
 }
 
 fn operation(services: &AdminServices, now: &Snapshot) -> Option<OperationReport> {
-    if now.activity == Activity::Idle {
-        return None;
-    }
-    let name = now.activity.name().to_owned();
-    let (unit, done, total) = if now.copy == CopyStatus::Active || now.activity == Activity::Copying {
-        let (done, total) = services.copy_progress.bytes();
-        ("bytes", done, total)
-    } else if now.activity == Activity::CatchingUp && now.state.is_primary() {
-        let total = now.behind_at_begin.max(behind(now));
-        ("transactions", total - behind(now), total)
-    } else {
-        return Some(OperationReport { name, ..OperationReport::default() });
+    let copying = now.copy == CopyStatus::Active || now.activity == Activity::Copying;
+    let (name, gauge) = match now.activity {
+        _ if copying => (Activity::Copying.name(), services.copy_progress.gauge()),
+        Activity::Idle => return None,
+        Activity::CatchingUp => (now.activity.name(), services.catchup_progress.gauge()),
+        other => (other.name(), None),
     };
-    let elapsed = now.activity_since.elapsed().map_or(0.0, |elapsed| elapsed.as_secs_f64());
-    let rate = (elapsed > 0.0).then(|| (done as f64 / elapsed) as u64);
-    let seconds_left = rate.filter(|rate| *rate > 0).map(|rate| (total - done.min(total)).div_ceil(rate));
+    let operation = OperationReport { name: name.into(), ..OperationReport::default() };
+    let Some(gauge) = gauge else { return Some(operation) };
+    let rate = gauge.rate_per_second().map(|rate| rate as u64);
     Some(OperationReport {
-        name,
-        percent: done.saturating_mul(100).checked_div(total),
-        unit: unit.into(),
-        done: Some(done),
-        total: Some(total),
+        percent: Some(gauge.percent()),
+        unit: if gauge.unit == Unit::Bytes { "bytes" } else { "transactions" }.into(),
+        done: Some(gauge.done),
+        total: Some(gauge.total),
         rate,
-        seconds_left,
+        seconds_left: gauge.time_left().map(|left| left.as_secs()),
+        ..operation
     })
 }

@@ -1,7 +1,8 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,17 +12,19 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
+use super::checkpointer::Checkpointer;
+use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
 use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
-use super::storage::{self, Storage};
-use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
+use super::storage::Storage;
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
 use crate::actors::admin_handler::AdminHandler;
 use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
-use crate::actors::supervisor::FromWriter;
+use crate::actors::supervisor::{FromWriter, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
@@ -33,7 +36,7 @@ use crate::hsb::heart::Heart;
 use crate::hsb::settings::{PairSettings, SameSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
-use crate::net::peer::copy::CopyProgress;
+use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::sql::users;
@@ -47,6 +50,9 @@ use crate::storage::writer::{Writer, WriterRequest};
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
+/// What an embedding program says to a netcopy that is about to replace the node's database.
+pub type NetcopyRequested = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What a node needs to start.
 pub struct StartOptions {
     /// solid.ini as it was read.
@@ -55,11 +61,13 @@ pub struct StartOptions {
     pub backup_server: bool,
     /// For a new database.
     pub administrator: AskAdministrator,
+    /// Asked when a primary wants to copy its database here; an error is the reason to refuse it. None: never refused.
+    pub netcopy_requested: Option<NetcopyRequested>,
 }
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
-    let lock = lock_directory(&parameters)?;
+    let lock = lock_database(&parameters.database_file())?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
     let port = parameters::take_port(&parameters.listen())?;
@@ -76,7 +84,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
         leave_pair(&parameters)?;
     }
-    Building::new(parameters, database, log, state).build(recovered, port, lock)
+    Building::new(parameters, database, log, state).build(recovered, port, lock, options.netcopy_requested)
 }
 
 /// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
@@ -92,8 +100,8 @@ fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
 }
 
 /// A second server on the same files would ruin them.
-fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
-    let mut path = parameters.database_file().into_os_string();
+pub(super) fn lock_database(database_file: &Path) -> Result<File, ServerError> {
+    let mut path = database_file.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
     let refuse =
@@ -178,7 +186,8 @@ struct Building {
     /// The writer is made before the supervisor that it talks to.
     supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
     sessions: Arc<SessionRegistry>,
-    copy_progress: Arc<CopyProgress>,
+    copy_progress: Arc<Progress>,
+    catchup_progress: Arc<Progress>,
     counters: Arc<Counters>,
     shutdown: (Sender<()>, Receiver<()>),
 }
@@ -188,6 +197,7 @@ struct Wiring {
     system: System,
     storage: Arc<Storage>,
     services: Arc<AdminServices>,
+    checkpointer: Arc<Checkpointer>,
     targets: Targets,
 }
 
@@ -232,11 +242,18 @@ impl Building {
             sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
             copy_progress: Arc::default(),
             counters,
+            catchup_progress: Arc::default(),
             shutdown: bounded(1),
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
+    fn build(
+        self,
+        recovered: Option<Recovered>,
+        port: Socket,
+        lock: File,
+        netcopy_requested: Option<NetcopyRequested>,
+    ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let settings = settings_of(&self.parameters);
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
@@ -250,7 +267,7 @@ impl Building {
         if is_open {
             wiring.storage.attach_writer()?;
         }
-        storage::start_checkpointer(&wiring.storage, wiring.targets.actors.supervisor.clone().recipient())?;
+        checkpointer::start(&wiring.checkpointer)?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -267,6 +284,7 @@ impl Building {
             arrived: wiring.targets.actors.supervisor.clone().recipient(),
             copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
             copy_received: wiring.targets.actors.supervisor.clone().recipient(),
+            netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
@@ -282,6 +300,7 @@ impl Building {
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
             apply_jobs: this.apply_channel.0.clone(),
+            checkpointer: wiring.checkpointer,
             threads,
             system: wiring.system,
             _lock: lock,
@@ -323,10 +342,16 @@ impl Building {
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn admin_services(&self, storage: &Arc<Storage>, changes: &Arc<ParameterChanges>) -> AdminServices {
-        let (parameters, storage) = (Arc::clone(&self.parameters), Arc::clone(storage));
+    fn admin_services(
+        &self,
+        supervisor: &Addr<Supervisor>,
+        storage: &Arc<Storage>,
+        checkpointer: &Arc<Checkpointer>,
+        changes: &Arc<ParameterChanges>,
+    ) -> AdminServices {
+        let (parameters, dialling) = (Arc::clone(&self.parameters), Arc::clone(storage));
         let dial = move |purpose, limit| {
-            outside::dial_within(&parameters, purpose, storage.hello(&parameters), limit)
+            outside::dial_within(&parameters, purpose, dialling.hello(&parameters), limit)
         };
         AdminServices {
             status: Arc::clone(&self.status),
@@ -334,6 +359,13 @@ impl Building {
             sessions: Arc::clone(&self.sessions),
             outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
+            catchup_progress: Arc::clone(&self.catchup_progress),
+            checkpointer: Arc::clone(checkpointer),
+            directory_copies: DirectoryCopies {
+                parameters: Arc::clone(&self.parameters),
+                storage: Arc::clone(storage),
+                supervisor: supervisor.clone().recipient(),
+            },
             database: Arc::clone(&self.database),
             writer: Arc::clone(&self.writer),
             counters: Arc::clone(&self.counters),
@@ -346,12 +378,7 @@ impl Building {
     }
 
     /// Runs on the arbiter.
-    fn wire(
-        &self,
-        heart: Heart,
-        pending: Option<Batch>,
-        log: Option<LogConfiguration>,
-    ) -> (Arc<Storage>, Arc<AdminServices>, Targets) {
+    fn wire(&self, heart: Heart, pending: Option<Batch>, log: Option<LogConfiguration>) -> Wiring {
         let mailboxes = Mailboxes::new();
         let actors = mailboxes.addresses.clone();
         let storage = Arc::new(Storage {
@@ -362,8 +389,8 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             use_log: actors.sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
+            abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
-            counters: Arc::clone(&self.counters),
             outcomes: Arc::clone(&self.outcomes),
         });
         let changes = Arc::new(ParameterChanges::new(
@@ -372,9 +399,19 @@ impl Building {
             Arc::clone(&self.writer),
             actors.supervisor.clone().recipient(),
         ));
-        let services = Arc::new(self.admin_services(&storage, &changes));
+        let checkpointer = Arc::new(Checkpointer::new(
+            Arc::clone(&storage),
+            Arc::clone(&self.parameters),
+            heart.decided(),
+            actors.supervisor.clone().recipient(),
+        ));
+        let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let operator = actors.supervisor.clone().recipient();
         let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
+        let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
+        let run_catchup = Box::new(move |thread| {
+            catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
+        });
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -384,9 +421,10 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup: Box::new(catchup::run_on_thread),
+            run_catchup,
             one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
             outside: Box::new(NodeOutside {
+                checkpointer: Arc::clone(&checkpointer),
                 storage: Arc::clone(&storage),
                 status: Arc::clone(&self.status),
                 events: Arc::clone(&self.events),
@@ -399,7 +437,8 @@ impl Building {
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        (storage, services, Targets { actors, admin, changes })
+        let targets = Targets { actors, admin, changes };
+        Wiring { system: System::current(), storage, services, checkpointer, targets }
     }
 }
 
@@ -415,10 +454,8 @@ fn start_actors(
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, services, targets) = building.wire(heart, pending, log);
-            let system = System::current();
             // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, services, targets });
+            let _ = ready.send(building.wire(heart, pending, log));
         });
         drop(building);
         if let Err(error) = runner.run() {

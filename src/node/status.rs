@@ -36,10 +36,6 @@ pub struct Snapshot {
     pub primary_since: Option<SystemTime>,
     /// The same for a secondary.
     pub secondary_since: Option<SystemTime>,
-    /// Since when `activity` is what it is.
-    pub activity_since: SystemTime,
-    /// Transactions that the secondary lacked when it began.
-    pub behind_at_begin: u64,
     /// The last change of the state.
     pub last_change: Change,
     /// Since when `connect` is what it is.
@@ -90,8 +86,6 @@ impl NodeStatus {
             activity: Activity::Idle,
             primary_since: None,
             secondary_since: state.is_secondary().then_some(now),
-            activity_since: now,
-            behind_at_begin: 0,
             last_change: Change { from: state, to: state, reason: "started", at: now },
             connect_since: now,
             unacknowledged_bytes: 0,
@@ -154,12 +148,7 @@ impl NodeStatus {
         }
         snapshot.unacknowledged_bytes = heart.unacknowledged_bytes();
         snapshot.needs_netcopy = heart.needs_netcopy();
-        if snapshot.activity != heart.activity() {
-            snapshot.activity = heart.activity();
-            snapshot.activity_since = SystemTime::now();
-            snapshot.behind_at_begin =
-                snapshot.log_end.sequence.saturating_sub(snapshot.acknowledged.sequence);
-        }
+        snapshot.activity = heart.activity();
     }
 
     /// Called for each change before those are answered whose transactions it decides.

@@ -50,7 +50,7 @@ const WAYS: &[(u32, Way)] = &[
     (14518, No("clients of this product see 21308 or the end of their connection")),
     (14519, Here("SQL sessions after 'throwout'", p::thrown_out)),
     (14520, No("a secondary takes connections and reads; what it does not take is writes (10045)")),
-    (14522, No("comes with 'hsb copy'")),
+    (14522, There("hsb copy", "tests/copies.rs", "14522")),
     (14523, Here("commands during a switch", p::switch_active)),
     (14524, There("hsb connect, netcopy", "tests/bad_input.rs", "a_peer_of_another_database_is_refused")),
     (
@@ -74,7 +74,7 @@ const WAYS: &[(u32, Way)] = &[
     (14541, No("no parameter of solid.ini forbids STANDALONE, so none can conflict with it")),
     (14542, Here("commands of a server that waits for a netcopy", || p::offline("hsb connect"))),
     (14543, Here("start without [HotStandby] on the database of a pair", p::no_section)),
-    (14544, No("there are no diskless servers yet")),
+    (14544, Here("hsb copy", || p::diskless("hsb copy somewhere"))),
     (14545, Here("hsb set primary alone while the servers part", p::alone_while_parting)),
     (14546, There("hsb switch secondary", HEART, "CATCHUP_FIRST")),
     (14547, Here("HotStandby.Connect, Com.Listen", || p::address("tcp -rsoon 1964"))),
@@ -106,9 +106,9 @@ const WAYS: &[(u32, Way)] = &[
         10013,
         There("SQL writes during a switch", "tests/flows/supervisor.rs", "switchover_at_the_old_primary"),
     ),
-    (10019, No("comes with 'backup' and 'hsb copy'")),
-    (10024, No("comes with 'backup' and 'hsb copy'")),
-    (10030, No("comes with 'backup' and 'hsb copy'")),
+    (10019, There("backup, hsb copy, netcopy", "tests/copies.rs", "10019")),
+    (10024, There("backup, hsb copy", "tests/copies.rs", "10024")),
+    (10030, There("backup, hsb copy", "tests/copies.rs", "10030")),
     (10041, There("SQL writes with General.Readonly=yes", "tests/parameter_effects.rs", "10041")),
     (10045, Here("SQL writes at a secondary", p::write_at_a_secondary)),
     (
@@ -135,7 +135,7 @@ const WAYS: &[(u32, Way)] = &[
         ),
     ),
     (10081, Here("start, netcopy", p::corrupt_database)),
-    (10082, No("comes with 'backup' and 'hsb copy'")),
+    (10082, There("a copy that is given up because the server ends", "tests/copies.rs", "10082")),
     (
         10083,
         No(

@@ -33,6 +33,12 @@ pub fn plain(command: &str) -> u32 {
     asked(&embedded::server(), command)
 }
 
+pub fn diskless(command: &str) -> u32 {
+    let server = embedded::server_with(&format!("{HSB}[General]\nDiskless=yes\n"));
+    server.admin("hsb set primary alone");
+    asked(&server, command)
+}
+
 pub fn secondary(command: &str) -> u32 {
     asked(&embedded::server_with(HSB), command)
 }
@@ -121,7 +127,7 @@ fn start(directory: &std::path::Path, ini: &str) -> Result<Node, ServerError> {
     let text = format!("[Com]\nListen=tcp {}\n{ini}", reserved.number);
     let (parameters, _) = Parameters::from_text(directory, &text)?;
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    Node::start(StartOptions { parameters, backup_server: false, administrator })
+    Node::start(StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None })
 }
 
 pub fn directory_in_use() -> u32 {

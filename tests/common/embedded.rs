@@ -21,12 +21,16 @@ pub fn server() -> Server {
 }
 
 pub fn server_with(ini: &str) -> Server {
-    start(pair::reserve_port().unwrap(), ini, false)
+    start(pair::reserve_port().unwrap(), ini, |_| {})
+}
+
+pub fn server_with_options(ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
+    start(pair::reserve_port().unwrap(), ini, change)
 }
 
 /// A node that waits for a netcopy.
 pub fn backup_server(ini: &str) -> Server {
-    start(pair::reserve_port().unwrap(), ini, true)
+    start(pair::reserve_port().unwrap(), ini, |options| options.backup_server = true)
 }
 
 /// PRIMARY ACTIVE and SECONDARY ACTIVE; `extra` are further lines of [HotStandby] for both.
@@ -34,8 +38,8 @@ pub fn connected_pair(extra: &str) -> (Server, Server) {
     let (one, other) = (pair::reserve_port().unwrap(), pair::reserve_port().unwrap());
     let ini = |peer: u16| format!("[HotStandby]\nHSBEnabled=yes\nConnect=tcp 127.0.0.1 {peer}\n{extra}");
     let numbers = (one.number, other.number);
-    let first = start(one, &ini(numbers.1), false);
-    let second = start(other, &ini(numbers.0), true);
+    let first = start(one, &ini(numbers.1), |_| {});
+    let second = start(other, &ini(numbers.0), |options| options.backup_server = true);
     first.admin("hsb set primary alone");
     first.admin("hsb netcopy");
     first.wait_for("hsb status copy", "SUCCESS");
@@ -46,13 +50,16 @@ pub fn connected_pair(extra: &str) -> (Server, Server) {
     (first, second)
 }
 
-fn start(reserved: pair::ReservedPort, ini: &str, backup_server: bool) -> Server {
+fn start(reserved: pair::ReservedPort, ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    let node = Node::start(StartOptions { parameters, backup_server, administrator }).unwrap();
+    let mut options =
+        StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None };
+    change(&mut options);
+    let node = Node::start(options).unwrap();
     Server { context: node.context().clone(), port, node: Some(node), _reserved: reserved, directory }
 }
 
