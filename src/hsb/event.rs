@@ -145,6 +145,8 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To find out where the two histories part.
+    History,
 }
 
 /// What happens.
