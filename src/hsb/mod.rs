@@ -7,7 +7,11 @@ mod commands;
 mod commit;
 mod connect;
 pub mod event;
+mod fingerprint;
 pub mod heart;
+#[cfg(test)]
+mod meeting_tests;
+pub mod phase;
 pub mod position;
 pub mod settings;
 pub mod state;

@@ -13,7 +13,7 @@ use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopySent, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
+use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -60,12 +60,12 @@ impl Outside for NodeOutside {
         self.status.publish(heart);
     }
 
-    fn dial(&mut self, purpose: Purpose, hello: Hello) {
+    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
             let outcome = dial(&parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
-            dialled.do_send(DialEnded { purpose, outcome });
+            dialled.do_send(DialEnded { request, purpose, outcome });
         });
     }
 

@@ -5,7 +5,7 @@ use crossbeam_channel::Sender;
 
 use crate::actors::link::PeerStream;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose};
+use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
 use crate::storage::writer::WriterRequest;
@@ -108,6 +108,8 @@ pub enum ApplierSays {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct DialEnded {
+    /// Whose command needed it.
+    pub request: RequestId,
     /// What it was for.
     pub purpose: Purpose,
     /// The connection and the peer's hello.
