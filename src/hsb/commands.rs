@@ -40,6 +40,7 @@ impl Heart {
             Command::SwitchPrimary => self.command_switch_primary(request),
             Command::SwitchSecondary => self.command_switch_secondary(request),
             Command::Netcopy => self.command_netcopy(request),
+            Command::Rewind => self.command_rewind(request),
         }
     }
 

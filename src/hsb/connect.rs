@@ -322,6 +322,7 @@ impl Heart {
                 let detail = format!("The secondary is at {position}, the primary at {wanted}.");
                 self.end_meeting(None, Code::NOT_SYNCHRONIZED, detail);
             }
+            AfterDrain::Rewind { request } => self.begin_rewind(request),
             AfterDrain::TakeOver { position: wanted } => self.ready_to_take_over(wanted == position),
         }
     }
@@ -360,7 +361,8 @@ impl Heart {
             | Phase::Dialling { .. }
             | Phase::Demoting { .. }
             | Phase::CopyingOut
-            | Phase::CopyingIn => return,
+            | Phase::CopyingIn
+            | Phase::Rewinding { .. } => return,
             phase if phase.is_switch_with_peer() => self.switch_status = SwitchStatus::Failed(code),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
                 self.note(format!("30532: catchup has failed: {why}"));
@@ -373,7 +375,11 @@ impl Heart {
                     self.refuse_with(request, code, why);
                 }
             }
-            Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request }) => {
+            Phase::Draining(
+                AfterDrain::Promote { request, .. }
+                | AfterDrain::Dial { request }
+                | AfterDrain::Rewind { request },
+            ) => {
                 self.refuse_with(request, code, why);
             }
             Phase::Draining(AfterDrain::Answer { request, link, .. }) => {

@@ -31,6 +31,8 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb rewind`
+    Rewind,
 }
 
 /// What a node says of itself when it meets the other.
@@ -258,6 +260,11 @@ pub enum Event {
         /// Database id and position of the new database, or none if it failed and the old one is as before.
         opened: Option<([u8; 16], Position)>,
     },
+    /// A rewind has ended.
+    Rewound {
+        /// Where the database is now and what to tell the operator, or why nothing was changed.
+        result: Result<(Position, String), (Code, String)>,
+    },
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.
@@ -385,6 +392,8 @@ pub enum Effect {
     SendCopy,
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
+    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
+    Rewind,
     /// It may not.
     RefuseCopy {
         /// Why.

@@ -158,6 +158,7 @@ impl Heart {
             Event::CopySent { result } => self.copy_sent(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
+            Event::Rewound { result } => self.rewound(result),
             Event::TimedOut { timer } => {
                 if timer == self.timer {
                     self.timed_out();

@@ -366,6 +366,7 @@ impl Building {
                 parameters: Arc::clone(&self.parameters),
                 dialled: actors.supervisor.clone().recipient(),
                 copied: actors.supervisor.clone().recipient(),
+                rewound: actors.supervisor.clone().recipient(),
             }),
         });
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {

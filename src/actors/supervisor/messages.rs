@@ -144,6 +144,14 @@ pub struct CopyReceived {
     pub opened: Option<([u8; 16], Position)>,
 }
 
+/// From the thread that rewinds.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Rewound {
+    /// Where the database is now and what to say, or why it is as it was.
+    pub result: Result<(Position, String), (Code, String)>,
+}
+
 /// From the thread that sends a copy.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]

@@ -84,6 +84,8 @@ pub trait Outside {
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello);
     /// Copy the database to the peer on a thread of its own and report [`CopySent`].
     fn send_copy(&mut self, hello: Hello);
+    /// Take back what the primary's history lacks on a thread of its own and report [`Rewound`].
+    fn rewind(&mut self);
     /// Close the sessions: the database is about to be replaced.
     fn close_sessions(&mut self, code: Code);
 }
@@ -209,6 +211,7 @@ impl Supervisor {
                     me.hear(Event::TimedOut { timer }, context);
                 });
             }
+            Effect::Rewind => self.outside.rewind(),
             Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
             Effect::AdmitCopy => {
                 self.outside.close_sessions(Code::SERVER_CLOSED);
@@ -400,6 +403,13 @@ impl Handler<CopyReceived> for Supervisor {
     type Result = ();
     fn handle(&mut self, CopyReceived { opened }: CopyReceived, context: &mut Context<Self>) {
         self.hear(Event::CopyReceived { opened }, context);
+    }
+}
+
+impl Handler<Rewound> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Rewound { result }: Rewound, context: &mut Context<Self>) {
+        self.hear(Event::Rewound { result }, context);
     }
 }
 
