@@ -49,10 +49,12 @@ fn an_old_primary_that_wrote_alone_is_refused() {
     let pair = &fixture.pair;
     pair.first.expect("hsb set primary alone").unwrap();
     insert(&pair.first, 20).join().unwrap().unwrap();
+    // R5: whoever asks, both stop being primaries.
+    assert_eq!(pair.first.ask("hsb connect").unwrap().0, 14528);
     for server in [&pair.first, &pair.second] {
-        assert_eq!(server.ask("hsb connect").unwrap().0, 14700);
+        server.wait_for("hsb state", "SECONDARY ALONE").unwrap();
     }
-    pair.first.expect("hsb set secondary alone").unwrap();
+    pair.second.expect("hsb set primary alone").unwrap();
     for server in [&pair.first, &pair.second] {
         let (code, text) = server.ask("hsb connect").unwrap();
         assert_eq!(code, 14525, "{text}");
@@ -202,4 +204,25 @@ fn a_switch_that_breaks_leaves_no_two_primaries() {
         assert_identical(&fixture.pair);
     }
     println!("{rounds} switches were disturbed, {went_through} went through");
+}
+
+/// Neither refuses the other, and neither waits for ever.
+#[test]
+fn connect_at_both_servers_at_the_same_moment() {
+    let fixture = fixture("");
+    let pair = &fixture.pair;
+    for _ in 0..5 {
+        pair.first.expect("hsb disconnect").unwrap();
+        for (server, alone) in [(&pair.first, "PRIMARY ALONE"), (&pair.second, "SECONDARY ALONE")] {
+            server.wait_for("hsb state", alone).unwrap();
+        }
+        let codes = std::thread::scope(|scope| {
+            let ask = |server| scope.spawn(move || Server::ask(server, "hsb connect").unwrap().0);
+            [ask(&pair.first), ask(&pair.second)].map(|asked| asked.join().unwrap())
+        });
+        // One that comes later than the other's success meets a catchup or a connected pair.
+        assert!(codes.contains(&0) && codes.iter().all(|code| [0, 14702, 14539].contains(code)), "{codes:?}");
+        pair.first.wait_for("hsb state", "PRIMARY ACTIVE").unwrap();
+        pair.second.wait_for("hsb state", "SECONDARY ACTIVE").unwrap();
+    }
 }

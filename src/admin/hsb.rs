@@ -3,7 +3,7 @@
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::heart::{CopyStatus, SwitchStatus};
+use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::state::State;
 use crate::node::settings_of;
 
@@ -38,7 +38,7 @@ pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
 }
 
 pub(super) fn status_catchup(services: &AdminServices, _: &Call) -> Rows {
-    if services.status.snapshot().catching_up {
+    if services.status.snapshot().activity == Activity::CatchingUp {
         Ok(vec![(Code::ACTIVE.number(), "ACTIVE".into())])
     } else {
         one("NOT ACTIVE")

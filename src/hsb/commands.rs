@@ -2,22 +2,31 @@
 
 use super::codes::Code;
 use super::event::{Command, ConnectStatus, Effect, PeerMessage, Purpose, RequestId};
-use super::heart::{AfterDrain, CopyStatus, DialPurpose, Heart, Phase, SwitchStatus};
+use super::heart::Heart;
+use super::phase::{Activity, AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::state::State;
 use super::table::Trigger;
 
 impl Heart {
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
         use Command::{SetPrimaryAlone, SetStandalone, SwitchPrimary};
-        let refusal = match self.state {
-            State::Plain => Some(Code::NOT_HOTSTANDBY),
-            State::Offline => Some(Code::BACKUPSERVER_MODE),
+        let refusal = match (self.state, command) {
+            (State::Plain, _) => Some(Code::NOT_HOTSTANDBY),
+            (State::Offline, _) => Some(Code::BACKUPSERVER_MODE),
             _ if self.shutting_down => Some(Code::SHUTTING_DOWN),
             // It lacks what the primary has committed; a netcopy makes it whole.
-            _ if self.damaged && matches!(command, SetPrimaryAlone | SetStandalone | SwitchPrimary) => {
-                Some(Code::APPLY_FAILED)
+            (_, SetPrimaryAlone | SetStandalone | SwitchPrimary) if self.damaged => Some(Code::APPLY_FAILED),
+            // R8: it changes nothing, so it is not refused whatever is under way.
+            (State::PrimaryAlone, SetPrimaryAlone) => {
+                return self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE.");
             }
-            _ => self.busy(),
+            // The peer has dialled just now: this operator is told what comes of it, too.
+            (_, Command::Connect) if self.join_meeting(request) => return,
+            (_, SetPrimaryAlone) if self.activity() == Activity::Disconnecting => {
+                Some(Code::ALONE_ONLY_WHEN_BROKEN)
+            }
+            // R9
+            _ => self.activity().refusal(),
         };
         if let Some(code) = refusal {
             return self.refuse(request, code);
@@ -31,27 +40,7 @@ impl Heart {
             Command::SwitchPrimary => self.command_switch_primary(request),
             Command::SwitchSecondary => self.command_switch_secondary(request),
             Command::Netcopy => self.command_netcopy(request),
-        }
-    }
-
-    /// R9: while something is under way, what would change the state is refused.
-    pub(super) fn busy(&self) -> Option<Code> {
-        match self.phase {
-            Phase::Idle => None,
-            Phase::CopyingOut | Phase::CopyingIn => Some(Code::COPY_ACTIVE),
-            Phase::Dialling { purpose: DialPurpose::Connect, .. }
-            | Phase::Meeting { .. }
-            | Phase::CatchingUp { .. }
-            | Phase::Draining(
-                AfterDrain::Dial { .. } | AfterDrain::Answer { .. } | AfterDrain::GoActive { .. },
-            ) => Some(Code::CATCHUP_ACTIVE),
-            Phase::Dialling { .. }
-            | Phase::HandingOver { .. }
-            | Phase::TakingOver
-            | Phase::Draining(AfterDrain::TakeOver { .. }) => Some(Code::SWITCH_ACTIVE),
-            Phase::Leaving { .. } | Phase::Demoting { .. } | Phase::Draining(AfterDrain::Promote { .. }) => {
-                Some(Code::PEER_COMMAND_CONFLICT)
-            }
+            Command::Rewind => self.command_rewind(request),
         }
     }
 
@@ -60,7 +49,9 @@ impl Heart {
             State::PrimaryActive | State::SecondaryActive => {
                 return self.reply(request, Code::REFUSED_IN_STATE, "The connection is already active.");
             }
-            State::Standalone => return self.refuse(request, Code::NOT_IN_STANDALONE),
+            State::Standalone if !self.settings.has_connect_string => {
+                return self.refuse(request, Code::NOT_IN_STANDALONE);
+            }
             _ if !self.settings.has_connect_string => return self.refuse(request, Code::NO_CONNECT_STRING),
             _ => {}
         }
@@ -68,8 +59,7 @@ impl Heart {
         if self.state == State::SecondaryAlone {
             self.drain(AfterDrain::Dial { request });
         } else {
-            self.phase = Phase::Dialling { request, purpose: DialPurpose::Connect };
-            self.effects.push(Effect::Dial(Purpose::Connect));
+            self.dial_to_connect(request);
         }
     }
 
@@ -84,7 +74,6 @@ impl Heart {
     fn command_set_primary_alone(&mut self, request: RequestId) {
         let trigger = Trigger::SetPrimaryAlone;
         match self.state {
-            State::PrimaryAlone => self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE."),
             State::PrimaryActive => self.leave(trigger, Some(request)),
             State::SecondaryActive => {
                 // Fast failover: the peer gets one last word and is not waited for.
@@ -110,7 +99,7 @@ impl Heart {
     fn command_set_secondary_alone(&mut self, request: RequestId) {
         match self.state {
             State::PrimaryAlone | State::PrimaryUncertain | State::Standalone => {
-                self.demote(request, Trigger::SetSecondaryAlone);
+                self.demote(Trigger::SetSecondaryAlone, Some(request));
             }
             _ => self.refuse(request, Code::REFUSED_IN_STATE),
         }
@@ -148,9 +137,9 @@ impl Heart {
         self.switch_status = SwitchStatus::Active;
         self.phase = Phase::Dialling { request, purpose };
         if self.settings.has_connect_string {
-            self.effects.push(Effect::Dial(Purpose::Probe));
+            self.effects.push(Effect::Dial { request, purpose: Purpose::Probe });
         } else {
-            self.dial_failed(Code::COMMUNICATION_ERROR, String::new());
+            self.dial_failed(request, Code::COMMUNICATION_ERROR, String::new());
         }
     }
 

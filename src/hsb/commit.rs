@@ -6,7 +6,8 @@
 
 use super::codes::Code;
 use super::event::{BatchInfo, Decision, Effect};
-use super::heart::{Heart, InFlight, Phase};
+use super::heart::{Heart, InFlight};
+use super::phase::Phase;
 use super::position::Position;
 use super::settings::Durability;
 use super::state::State;

@@ -1,102 +1,202 @@
 //! Heart, part connect: meeting the peer, catchup, going active, losing each other.
+//!
+//! Who dials and who is dialled makes no difference once they have met. When both dial at the same moment, one of the
+//! two connections wins ([`Heart::my_dial_wins`]): its dialler keeps the other's waiting until it knows how its own
+//! ended, and the other accepts what arrives and forgets its own.
 
 use super::codes::Code;
-use super::event::{ConnectStatus, Effect, Hello, LinkId, PeerMessage, RequestId};
-use super::heart::{AfterDrain, DialPurpose, Heart, Phase, SwitchStatus};
+use super::event::{ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use super::heart::Heart;
+use super::phase::{AfterDrain, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
 use super::settings::PairSettings;
 use super::state::State;
 use super::table::Trigger;
 
 impl Heart {
-    pub(super) fn dialled(&mut self, link: Option<LinkId>, hello: Hello) {
+    // ---- reaching each other ----
+
+    pub(super) fn dial_to_connect(&mut self, request: RequestId) {
+        let purpose = DialPurpose::Connect { mine: self.decided, arrived: None };
+        self.phase = Phase::Dialling { request, purpose };
+        self.effects.push(Effect::Dial { request, purpose: Purpose::Connect });
+    }
+
+    pub(super) fn dialled(&mut self, dial: RequestId, link: Option<LinkId>, hello: Hello) {
         let Phase::Dialling { request, purpose } = self.phase else { return };
+        if request != dial {
+            return;
+        }
+        self.phase = Phase::Idle;
         match (purpose, link) {
-            (DialPurpose::Connect, Some(link)) => {
+            (DialPurpose::Connect { mine, arrived }, Some(link)) => {
+                if let Some((other, _)) = arrived {
+                    let detail = "The two servers connected from the other side.".to_string();
+                    self.effects.push(Effect::TurnAway {
+                        link: other,
+                        code: Code::PEER_COMMAND_CONFLICT,
+                        detail,
+                    });
+                }
                 self.link = Some(link);
                 self.effects.push(Effect::StartPings(self.settings.pair));
-                match self.may_connect(&hello) {
-                    Ok(()) => self.meet(Some(request), hello),
-                    Err((code, detail)) => self.end_meeting(Some(request), code, detail),
+                match self.may_connect(mine, &hello) {
+                    Ok(()) => self.meet(Some(request), mine, hello),
+                    Err(code) => self.end_meeting(Some(request), code, String::new()),
                 }
             }
-            (DialPurpose::Connect, None) => self.dial_failed(Code::COMMUNICATION_ERROR, String::new()),
-            (DialPurpose::SwitchPrimary | DialPurpose::SwitchSecondary, _) => {
-                self.probed(request, purpose, hello)
+            (DialPurpose::Connect { .. }, None) => {
+                self.phase = Phase::Dialling { request, purpose };
+                self.dial_failed(request, Code::COMMUNICATION_ERROR, String::new());
             }
+            _ => self.probed(request, purpose, hello),
         }
     }
 
-    pub(super) fn dial_failed(&mut self, code: Code, detail: String) {
+    pub(super) fn dial_failed(&mut self, dial: RequestId, code: Code, detail: String) {
         let Phase::Dialling { request, purpose } = self.phase else { return };
+        if request != dial {
+            return;
+        }
         self.phase = Phase::Idle;
-        if purpose == DialPurpose::Connect {
-            self.connect_status(ConnectStatus::Broken);
-            self.reply(request, code, format!("{} {detail}", code.text()));
-        } else {
-            self.probe_failed(request, purpose, code, detail);
+        match purpose {
+            DialPurpose::Connect { arrived: Some((link, hello)), .. } => {
+                self.welcome(Some(request), link, hello);
+            }
+            DialPurpose::Connect { arrived: None, .. } => {
+                self.connect_status(ConnectStatus::Broken);
+                let standalone = self.state == State::Standalone && code == Code::COMMUNICATION_ERROR;
+                self.refuse_with(request, if standalone { Code::NOT_IN_STANDALONE } else { code }, &detail);
+            }
+            _ => self.probe_failed(request, purpose, code, &detail),
         }
     }
 
     pub(super) fn peer_arrived(&mut self, link: LinkId, hello: Hello) {
-        let refusal = match (self.busy(), self.state) {
-            (Some(code), _) => Err((code, "The other server is busy.".to_string())),
-            _ if self.shutting_down => Err((Code::SHUTTING_DOWN, String::new())),
-            (_, State::PrimaryActive | State::SecondaryActive) => {
-                Err((Code::REFUSED_IN_STATE, format!("The other server is {} already.", self.state)))
+        if self.state == State::PrimaryActive && self.is_other_primary(&hello) {
+            // It was made a primary; the connection that this node still believes in is gone.
+            self.peer_promoted();
+        }
+        let wanted = match self.phase {
+            Phase::Dialling { request, purpose: DialPurpose::Connect { mine, arrived } } => {
+                Some((request, Some((mine, arrived))))
             }
-            _ => self.may_connect(&hello),
+            Phase::Draining(AfterDrain::Dial { request }) => Some((request, None)),
+            _ => None,
         };
-        if let Err((code, detail)) = refusal {
-            self.effects.push(Effect::TurnAway { link, code, detail });
-        } else if self.state == State::SecondaryAlone {
-            self.drain(AfterDrain::Answer { link, hello });
-        } else {
-            self.welcome(link, hello);
+        if let Err((code, detail)) = self.may_be_dialled(wanted.is_some(), &hello) {
+            return self.effects.push(Effect::TurnAway { link, code, detail });
+        }
+        match wanted {
+            Some((request, Some((mine, before)))) if self.my_dial_wins(mine, &hello) => {
+                if let Some((older, _)) = before {
+                    let (code, detail) = (Code::PEER_COMMAND_CONFLICT, String::new());
+                    self.effects.push(Effect::TurnAway { link: older, code, detail });
+                }
+                let purpose = DialPurpose::Connect { mine, arrived: Some((link, hello)) };
+                self.phase = Phase::Dialling { request, purpose };
+            }
+            Some((request, Some(_))) => self.welcome(Some(request), link, hello),
+            Some((request, None)) => {
+                // The drain that is under way serves the peer's dial as well as ours.
+                self.phase = Phase::Draining(AfterDrain::Answer { request: Some(request), link, hello });
+            }
+            None if self.state == State::SecondaryAlone => {
+                self.drain(AfterDrain::Answer { request: None, link, hello });
+            }
+            None => self.welcome(None, link, hello),
+        }
+    }
+
+    /// An operator asks to connect while a peer that dialled is being met.
+    pub(super) fn join_meeting(&mut self, operator: RequestId) -> bool {
+        match &mut self.phase {
+            Phase::Draining(AfterDrain::Answer { request, .. }) | Phase::Meeting { request, .. }
+                if request.is_none() =>
+            {
+                *request = Some(operator);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_other_primary(&self, hello: &Hello) -> bool {
+        hello.state.is_primary() && hello.database_id == self.database_id
+    }
+
+    /// Both sides come to the same answer: the primary's dial wins, or that of the primary that is further.
+    fn my_dial_wins(&self, mine: Position, peer: &Hello) -> bool {
+        match (self.state.is_primary(), peer.state.is_primary()) {
+            (true, true) => is_further(mine, peer.position),
+            (mine, _) => mine,
+        }
+    }
+
+    fn may_be_dialled(&self, dials_itself: bool, hello: &Hello) -> Result<(), (Code, String)> {
+        match self.activity().refusal() {
+            _ if self.shutting_down => Err((Code::SHUTTING_DOWN, String::new())),
+            Some(code) if !dials_itself => Err((code, "The other server is busy.".to_string())),
+            _ if self.state.is_active() => {
+                let detail = format!("The other server is {} already.", self.state);
+                Err((Code::REFUSED_IN_STATE, detail))
+            }
+            _ => self.may_connect(self.decided, hello).map_err(|code| (code, String::new())),
         }
     }
 
     /// What can be said without looking at histories. Both sides come to the same answer.
-    fn may_connect(&self, hello: &Hello) -> Result<(), (Code, String)> {
-        let refusal = |code| Err((code, String::new()));
-        if hello.state == State::Plain || self.state == State::Plain {
-            return Err((Code::NOT_HOTSTANDBY, String::new()));
-        }
-        if hello.state == State::Offline || self.state == State::Offline {
-            return refusal(Code::BACKUPSERVER_MODE);
-        }
-        if hello.database_id != self.database_id {
-            return refusal(Code::DIFFERENT_DATABASE);
-        }
+    fn may_connect(&self, mine: Position, hello: &Hello) -> Result<(), Code> {
+        let either = |state| self.state == state || hello.state == state;
         match (self.state.is_primary(), hello.state.is_primary()) {
-            (true, true) => refusal(Code::BOTH_PRIMARY),
-            (false, false) => refusal(Code::BOTH_SECONDARY),
-            _ if self.state == State::Standalone || hello.state == State::Standalone => {
-                refusal(Code::NOT_IN_STANDALONE)
-            }
+            _ if either(State::Plain) => Err(Code::NOT_HOTSTANDBY),
+            _ if either(State::Offline) => Err(Code::BACKUPSERVER_MODE),
+            _ if hello.database_id != self.database_id => Err(Code::DIFFERENT_DATABASE),
+            // R5: one of them has to look whether their histories have parted.
+            (true, true) if hello.position == mine => Err(Code::BOTH_PRIMARY),
+            (true, true) => Ok(()),
+            (false, false) => Err(Code::BOTH_SECONDARY),
+            _ if either(State::Standalone) => Err(Code::NOT_IN_STANDALONE),
             _ => Ok(()),
         }
     }
 
-    fn welcome(&mut self, link: LinkId, hello: Hello) {
+    fn welcome(&mut self, request: Option<RequestId>, link: LinkId, hello: Hello) {
         self.link = Some(link);
         self.effects.push(Effect::Welcome(link));
         self.effects.push(Effect::StartPings(self.settings.pair));
         self.connect_status(ConnectStatus::Connecting);
-        self.meet(None, hello);
+        self.meet(request, self.decided, hello);
     }
 
-    fn meet(&mut self, request: Option<RequestId>, hello: Hello) {
-        self.phase = Phase::Meeting { request, peer: hello };
-        if self.state.is_primary() {
-            self.effects.push(Effect::CheckHistory(hello.position));
+    // ---- comparing histories ----
+
+    fn meet(&mut self, request: Option<RequestId>, mine: Position, peer: Hello) {
+        self.note("30551: connection to the other server established");
+        self.phase = Phase::Meeting { request, mine, peer };
+        let looks = if peer.state.is_primary() { is_further(mine, peer.position) } else { true };
+        if self.state.is_primary() && looks {
+            self.effects.push(Effect::CheckHistory(peer.position));
         }
     }
 
-    /// At the primary: does the secondary's position lie on our history?
+    /// At the primary: does the peer's position lie on our history?
     pub(super) fn history_checked(&mut self, result: Result<(), (Code, String)>) {
-        let Phase::Meeting { request, peer } = self.phase else { return };
+        let Phase::Meeting { request, peer, .. } = self.phase else { return };
         match result {
+            Ok(()) if peer.state.is_primary() => {
+                let detail =
+                    "The other server's database is part of this one's: set the other server secondary.";
+                self.end_meeting(request, Code::BOTH_PRIMARY, detail.to_string());
+            }
+            Err((Code::NOT_SYNCHRONIZED, detail)) if peer.state.is_primary() => {
+                self.end_meeting(request, Code::BOTH_DIVERGED, detail);
+                self.demote(Trigger::Diverged, None);
+            }
+            Err((Code::LOG_TOO_SHORT, detail)) if peer.state.is_primary() => {
+                let detail = format!("Whether both have written cannot be told from the log. {detail}");
+                self.end_meeting(request, Code::BOTH_PRIMARY, detail);
+            }
             Ok(()) => {
                 self.acknowledged = peer.position;
                 self.tell(PeerMessage::Accept { pair: self.settings.pair });
@@ -107,13 +207,47 @@ impl Heart {
         }
     }
 
+    fn end_meeting(&mut self, request: Option<RequestId>, code: Code, detail: String) {
+        self.not_connected(request, code, &detail);
+        self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
+    }
+
+    fn not_connected(&mut self, request: Option<RequestId>, code: Code, detail: &str) {
+        self.phase = Phase::Idle;
+        self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
+        if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
+            self.note("30533: a full copy of the database is needed ('hsb netcopy')");
+        }
+        if let Some(request) = request {
+            self.refuse_with(request, code, detail);
+        }
+    }
+
     /// At the secondary: the primary's verdict.
-    pub(super) fn accepted(&mut self, pair: PairSettings) {
+    pub(super) fn peer_accepts(&mut self, pair: PairSettings) {
         let Phase::Meeting { request, .. } = self.phase else { return };
         self.effects.push(Effect::Follow { pair });
         self.effects.push(Effect::StartPings(pair));
         self.catchup_begins(request);
     }
+
+    pub(super) fn peer_refuses(&mut self, number: u32, detail: String) {
+        let code = Code::find(number).unwrap_or(Code::OPERATION_FAILED);
+        if let Phase::Meeting { request, .. } = self.phase {
+            self.not_connected(request, code, &detail);
+            self.close(None);
+            if code == Code::BOTH_DIVERGED && self.state.is_primary() {
+                self.demote(Trigger::Diverged, None);
+            }
+        } else if let Some(link) = self.link {
+            self.link_lost(
+                link,
+                &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()),
+            );
+        }
+    }
+
+    // ---- catchup ----
 
     fn catchup_begins(&mut self, request: Option<RequestId>) {
         self.phase = Phase::CatchingUp { closing: false, told: false };
@@ -121,33 +255,6 @@ impl Heart {
         self.note("30530: catchup begins");
         if let Some(request) = request {
             self.reply(request, Code::SUCCESS, "Started the process of connecting the servers.");
-        }
-    }
-
-    fn end_meeting(&mut self, request: Option<RequestId>, code: Code, detail: String) {
-        self.phase = Phase::Idle;
-        self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
-        if let Some(request) = request {
-            self.reply(request, code, format!("{} {detail}", code.text()));
-        }
-        self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
-    }
-
-    pub(super) fn refused_by_peer(&mut self, code: u32, detail: String) {
-        let code = Code::find(code).unwrap_or(Code::OPERATION_FAILED);
-        let Some(link) = self.link else { return };
-        if let Phase::Meeting { request, .. } = self.phase {
-            self.phase = Phase::Idle;
-            self.note(format!("{}: the other server refuses: {} {detail}", code.number(), code.text()));
-            if let Some(request) = request {
-                self.reply(request, code, format!("{} {detail}", code.text()));
-            }
-            self.close(None);
-        } else {
-            self.link_lost(
-                link,
-                &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()),
-            );
         }
     }
 
@@ -168,7 +275,7 @@ impl Heart {
         }
     }
 
-    pub(super) fn told_to_go_active(&mut self, position: Position) {
+    pub(super) fn peer_says_go_active(&mut self, position: Position) {
         if matches!(self.phase, Phase::CatchingUp { .. }) && self.state == State::SecondaryAlone {
             self.drain(AfterDrain::GoActive { position });
         }
@@ -200,11 +307,8 @@ impl Heart {
         self.applied(position);
         match after {
             AfterDrain::Promote { request, trigger } => self.promote(request, trigger, position),
-            AfterDrain::Dial { request } => {
-                self.phase = Phase::Dialling { request, purpose: DialPurpose::Connect };
-                self.effects.push(Effect::Dial(super::event::Purpose::Connect));
-            }
-            AfterDrain::Answer { link, hello } => self.welcome(link, hello),
+            AfterDrain::Dial { request } => self.dial_to_connect(request),
+            AfterDrain::Answer { request, link, hello } => self.welcome(request, link, hello),
             AfterDrain::GoActive { position: wanted } if wanted == position => {
                 if self.pending {
                     self.effects.push(Effect::DropPending);
@@ -218,6 +322,7 @@ impl Heart {
                 let detail = format!("The secondary is at {position}, the primary at {wanted}.");
                 self.end_meeting(None, Code::NOT_SYNCHRONIZED, detail);
             }
+            AfterDrain::Rewind { request } => self.begin_rewind(request),
             AfterDrain::TakeOver { position: wanted } => self.ready_to_take_over(wanted == position),
         }
     }
@@ -245,78 +350,78 @@ impl Heart {
         }
     }
 
-    /// Ends what is under way on the connection or with the applier, and tells whoever waits for it.
+    // ---- losing each other ----
+
+    /// Ends what is under way with the peer or with the applier, and tells whoever waits for it. The only place that
+    /// knows what each procedure leaves behind when it does not get to its end.
     pub(super) fn break_off(&mut self, code: Code, why: &str) {
         match self.phase {
-            // These do not depend on either.
-            Phase::Dialling { .. } | Phase::Demoting { .. } | Phase::CopyingOut | Phase::CopyingIn => return,
-            Phase::HandingOver { .. } | Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. }) => {
-                self.switch_status = SwitchStatus::Failed(code);
-            }
-            Phase::Meeting { request: Some(request), .. }
-            | Phase::Leaving { request: Some(request), .. }
-            | Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request }) => {
-                self.reply(request, code, format!("{} {why}", code.text()));
-            }
-            Phase::Draining(AfterDrain::Answer { link, .. }) => {
-                self.effects.push(Effect::TurnAway { link, code, detail: why.to_owned() });
-            }
-            _ => {}
-        }
-        self.phase = Phase::Idle;
-    }
-
-    pub(super) fn link_lost(&mut self, link: LinkId, why: &str) {
-        if let Phase::Draining(AfterDrain::Answer { link: arrived, .. }) = self.phase
-            && arrived == link
-        {
-            self.phase = Phase::Idle;
-            return;
-        }
-        if self.link != Some(link) {
-            return;
-        }
-        self.link = None;
-        self.effects.push(Effect::StopPings);
-        self.effects.push(Effect::Close { farewell: None });
-        self.note(format!("30550: connection to the other server broken: {why}"));
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        match phase {
-            Phase::Meeting { request, .. } => {
-                if let Some(request) = request {
-                    let code = Code::COMMUNICATION_ERROR;
-                    self.reply(request, code, format!("{} {why}", code.text()));
-                }
-            }
+            // These depend on neither.
+            Phase::Idle
+            | Phase::Dialling { .. }
+            | Phase::Demoting { .. }
+            | Phase::CopyingOut
+            | Phase::CopyingIn
+            | Phase::Rewinding { .. } => return,
+            phase if phase.is_switch_with_peer() => self.switch_status = SwitchStatus::Failed(code),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
-                self.note("30532: catchup has failed");
+                self.note(format!("30532: catchup has failed: {why}"));
                 if self.state.is_primary() {
                     self.effects.push(Effect::StopCatchup);
                 }
-                self.release();
             }
-            Phase::HandingOver { .. } | Phase::TakingOver | Phase::Draining(AfterDrain::TakeOver { .. }) => {
-                self.switch_status = SwitchStatus::Failed(Code::COMMUNICATION_ERROR);
-                self.go(Trigger::SwitchFailed);
+            Phase::Meeting { request, .. } | Phase::Leaving { request, .. } => {
+                if let Some(request) = request {
+                    self.refuse_with(request, code, why);
+                }
             }
-            Phase::Leaving { trigger, request } => self.left(trigger, request),
-            _ if self.state.is_active() => {
-                let auto = self.settings.auto_primary_alone;
-                self.go(if auto { Trigger::LinkLostAutoAlone } else { Trigger::LinkLost });
+            Phase::Draining(
+                AfterDrain::Promote { request, .. }
+                | AfterDrain::Dial { request }
+                | AfterDrain::Rewind { request },
+            ) => {
+                self.refuse_with(request, code, why);
             }
-            other => self.phase = other,
+            Phase::Draining(AfterDrain::Answer { request, link, .. }) => {
+                self.effects.push(Effect::TurnAway { link, code, detail: why.to_owned() });
+                if let Some(request) = request {
+                    self.refuse_with(request, code, why);
+                }
+            }
+            // A switch with the peer: above.
+            Phase::Draining(AfterDrain::TakeOver { .. }) | Phase::HandingOver { .. } | Phase::TakingOver => {}
         }
-        self.connect_status(ConnectStatus::Broken);
+        self.phase = Phase::Idle;
+        self.release();
+    }
+
+    pub(super) fn link_lost(&mut self, link: LinkId, why: &str) {
+        if self.link != Some(link) {
+            return;
+        }
+        self.note(format!("30550: connection to the other server broken: {why}"));
+        self.close(None);
+        let phase = self.phase;
+        if let Phase::Leaving { trigger, request } = phase {
+            return self.left(trigger, request);
+        }
+        self.break_off(Code::COMMUNICATION_ERROR, why);
+        if phase.is_switch_with_peer() {
+            self.go(Trigger::SwitchFailed);
+        } else if self.state.is_active() {
+            let auto = self.settings.auto_primary_alone;
+            self.go(if auto { Trigger::LinkLostAutoAlone } else { Trigger::LinkLost });
+        }
     }
 
     pub(super) fn peer_promoted(&mut self) {
         self.close(None);
-        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
+        self.break_off(Code::PEER_COMMAND_CONFLICT, "The other server was set PRIMARY ALONE.");
         self.go(Trigger::PeerPromoted);
-        if let Phase::Leaving { request: Some(request), .. } = phase {
-            self.refuse(request, Code::PEER_COMMAND_CONFLICT);
-        } else if matches!(phase, Phase::HandingOver { .. }) {
-            self.switch_status = SwitchStatus::Failed(Code::PEER_COMMAND_CONFLICT);
-        }
     }
+}
+
+/// A total order for two primaries that compare histories: the one that is further looks for the other's position.
+fn is_further(one: Position, other: Position) -> bool {
+    (one.sequence, one.epoch, one.chain.0) > (other.sequence, other.epoch, other.chain.0)
 }

@@ -31,10 +31,12 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb rewind`
+    Rewind,
 }
 
 /// What a node says of itself when it meets the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
 pub struct Hello {
     /// Identity of the database; both copies carry the same.
     pub database_id: [u8; 16],
@@ -49,7 +51,7 @@ pub struct Hello {
 }
 
 /// Messages between the two nodes, besides batches.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
 pub enum PeerMessage {
     /// Sign of life.
     Ping,
@@ -97,7 +99,7 @@ pub enum PeerMessage {
 }
 
 /// A sealed batch as the heart sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct BatchInfo {
     /// Where the history stood before it.
     pub before: Position,
@@ -112,7 +114,7 @@ pub struct BatchInfo {
 }
 
 /// How a batch ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Decision {
     /// It is part of the history.
     Commit,
@@ -126,7 +128,7 @@ pub enum Decision {
 }
 
 /// Who may write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Admission {
     /// Writers are let in.
     Open,
@@ -137,7 +139,7 @@ pub enum Admission {
 }
 
 /// Why the heart meets the peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
 pub enum Purpose {
     /// To connect and stay.
     Connect,
@@ -145,6 +147,8 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To find out where the two histories part.
+    History,
 }
 
 /// What happens.
@@ -182,6 +186,8 @@ pub enum Event {
     },
     /// The dialled peer answered.
     Dialled {
+        /// Of [`Effect::Dial`].
+        request: RequestId,
         /// The new connection; none after a probe.
         link: Option<LinkId>,
         /// What it says of itself.
@@ -189,6 +195,8 @@ pub enum Event {
     },
     /// The dialled peer refused or could not be reached.
     DialFailed {
+        /// Of [`Effect::Dial`].
+        request: RequestId,
         /// The reason.
         code: Code,
         /// The particulars.
@@ -252,11 +260,18 @@ pub enum Event {
         /// Database id and position of the new database, or none if it failed and the old one is as before.
         opened: Option<([u8; 16], Position)>,
     },
+    /// A rewind has ended.
+    Rewound {
+        /// Where the database is now and what to tell the operator, or why nothing was changed.
+        result: Result<(Position, String), (Code, String)>,
+    },
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.
         timer: u64,
     },
+    /// At a checkpoint: the log that is kept for the peer is larger than MaxLogSize.
+    LogFull,
     /// The server goes down in order: leave the peer in order.
     ShuttingDown {
         /// Answered when the peer was told.
@@ -265,7 +280,7 @@ pub enum Event {
 }
 
 /// What is to be done, in this order.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Eq, Hash)]
 pub enum Effect {
     /// Answer a command.
     Reply {
@@ -314,7 +329,12 @@ pub enum Effect {
     /// Sync the log.
     Flush,
     /// Reach the peer and say hello.
-    Dial(Purpose),
+    Dial {
+        /// Whose command needs it; comes back with the answer.
+        request: RequestId,
+        /// What for.
+        purpose: Purpose,
+    },
     /// Answer the arrived peer with our hello and keep the connection.
     Welcome(LinkId),
     /// Answer the arrived peer with a refusal and end the connection.
@@ -372,6 +392,8 @@ pub enum Effect {
     SendCopy,
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
+    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
+    Rewind,
     /// It may not.
     RefuseCopy {
         /// Why.

@@ -15,16 +15,17 @@ use super::codes::Code;
 use super::event::{
     Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId,
 };
+use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
-use super::table::{self, Trigger};
+use super::table::{TABLE, Transition, Trigger};
 
 /// Longest wait for the peer's part of an orderly disconnect or a switch.
 pub(super) const PEER_ANSWER_TIMEOUT_MS: u64 = 10_000;
 
 /// A batch that the log and perhaps the peer have, and that is not decided.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InFlight {
     pub(super) info: BatchInfo,
     pub(super) logged: bool,
@@ -34,96 +35,8 @@ pub(super) struct InFlight {
     pub(super) marked: bool,
 }
 
-/// What a drain of the applier is for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum AfterDrain {
-    /// Become a primary without asking the peer.
-    Promote { request: RequestId, trigger: Trigger },
-    /// Reach the peer.
-    Dial { request: RequestId },
-    /// Answer a peer that dialled.
-    Answer { link: LinkId, hello: Hello },
-    /// Confirm that catchup is complete.
-    GoActive { position: Position },
-    /// Take the primary role over in a switch.
-    TakeOver { position: Position },
-}
-
-/// Why the peer is being dialled.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum DialPurpose {
-    Connect,
-    SwitchPrimary,
-    SwitchSecondary,
-}
-
-/// What is under way. Not a state: `hsb state` does not show it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Phase {
-    Idle,
-    Draining(AfterDrain),
-    Dialling {
-        request: RequestId,
-        purpose: DialPurpose,
-    },
-    /// Both know each other; the primary looks the secondary's position up.
-    Meeting {
-        request: Option<RequestId>,
-        peer: Hello,
-    },
-    /// `closing`: new batches are held until both are level; `told`: GoActive is on its way.
-    CatchingUp {
-        closing: bool,
-        told: bool,
-    },
-    /// Orderly end of the connection, then the transition for `trigger`.
-    Leaving {
-        trigger: Trigger,
-        request: Option<RequestId>,
-    },
-    /// Switch, at the primary; `told`: the secondary has the last position.
-    HandingOver {
-        told: bool,
-    },
-    /// Switch, at the secondary, from asking or being asked until the role is there.
-    TakingOver,
-    /// Waits for the local batch before `set secondary alone`.
-    Demoting {
-        request: RequestId,
-        trigger: Trigger,
-    },
-    CopyingOut,
-    CopyingIn,
-}
-
-/// The outcome of the last switch, for `hsb status switch`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SwitchStatus {
-    /// There was none.
-    Never,
-    /// Under way.
-    Active,
-    /// It went through.
-    Success,
-    /// It did not.
-    Failed(Code),
-}
-
-/// The outcome of the last copy or netcopy, for `hsb status copy`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CopyStatus {
-    /// There was none.
-    Never,
-    /// Under way.
-    Active,
-    /// It went through.
-    Success,
-    /// It did not.
-    Failed(Code, String),
-}
-
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Heart {
     pub(super) state: State,
     pub(super) phase: Phase,
@@ -149,10 +62,12 @@ pub struct Heart {
     pub(super) shutting_down: bool,
     /// A change that the primary made does not fit this database: it must not become a primary without it.
     pub(super) damaged: bool,
-    next_number: u64,
+    pub(super) next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
-    timer: u64,
-    ticket: u64,
+    pub(super) timer: u64,
+    pub(super) ticket: u64,
+    /// The transition table; tests show with broken ones that the model check catches them.
+    pub(super) table: &'static [Transition],
     pub(super) effects: Vec<Effect>,
 }
 
@@ -187,8 +102,14 @@ impl Heart {
             next_number: 0,
             timer: 0,
             ticket: 0,
+            table: TABLE,
             effects: Vec::new(),
         }
+    }
+
+    /// The same heart with another transition table, for tests.
+    pub fn with_table(self, table: &'static [Transition]) -> Heart {
+        Heart { table, ..self }
     }
 
     /// What a node does first: lets writers in or not.
@@ -209,8 +130,8 @@ impl Heart {
             Event::Logged { position, durable } => self.logged(position, durable),
             Event::Acknowledged { position } => self.acknowledged_up_to(position),
             Event::LinkLost { link, why } => self.link_lost(link, &why),
-            Event::Dialled { link, hello } => self.dialled(link, hello),
-            Event::DialFailed { code, detail } => self.dial_failed(code, detail),
+            Event::Dialled { request, link, hello } => self.dialled(request, link, hello),
+            Event::DialFailed { request, code, detail } => self.dial_failed(request, code, detail),
             Event::PeerArrived { link, hello } => self.peer_arrived(link, hello),
             Event::PeerSays { link, message } => {
                 if self.link == Some(link) {
@@ -237,11 +158,13 @@ impl Heart {
             Event::CopySent { result } => self.copy_sent(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
+            Event::Rewound { result } => self.rewound(result),
             Event::TimedOut { timer } => {
                 if timer == self.timer {
                     self.timed_out();
                 }
             }
+            Event::LogFull => self.log_full(),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
         std::mem::take(&mut self.effects)
@@ -250,31 +173,37 @@ impl Heart {
     fn peer_says(&mut self, message: PeerMessage) {
         match message {
             PeerMessage::Ping | PeerMessage::Acknowledge { .. } => {}
-            PeerMessage::Accept { pair } => self.accepted(pair),
-            PeerMessage::Refused { code, detail } => self.refused_by_peer(code, detail),
-            PeerMessage::GoActive { position } => self.told_to_go_active(position),
+            PeerMessage::Accept { pair } => self.peer_accepts(pair),
+            PeerMessage::Refused { code, detail } => self.peer_refuses(code, detail),
+            PeerMessage::GoActive { position } => self.peer_says_go_active(position),
             PeerMessage::Active => self.peer_is_active(),
-            PeerMessage::AskDisconnect => self.asked_to_disconnect(),
+            PeerMessage::AskDisconnect => self.peer_asks_to_disconnect(),
             PeerMessage::Disconnected => self.peer_disconnected(),
-            PeerMessage::AskSwitch => self.asked_to_switch(),
-            PeerMessage::HandOver { position } => self.handed_position(position),
+            PeerMessage::AskSwitch => self.peer_asks_to_switch(),
+            PeerMessage::HandOver { position } => self.peer_hands_over(position),
             PeerMessage::TakeOver => self.peer_takes_over(),
-            PeerMessage::HandedOver => self.handed_over(),
+            PeerMessage::HandedOver => self.peer_has_handed_over(),
             PeerMessage::Promoted => self.peer_promoted(),
         }
     }
 
     /// Follows the transition table. The only place where the state changes.
     pub(super) fn go(&mut self, trigger: Trigger) {
-        let Some(row) = table::transition(self.state, trigger) else {
+        let Some(row) = self.table.iter().find(|row| row.from == self.state && row.trigger == trigger) else {
             self.note(format!("{trigger:?} has no place in {}: ignored", self.state));
             return;
         };
         self.state = row.to;
         self.effects.push(Effect::Entered { from: row.from, to: row.to, reason: row.reason });
         match (row.from.is_primary(), row.to.is_primary()) {
-            (true, false) => self.stop_being_primary(),
-            (false, true) => self.begin_history(),
+            (true, false) => {
+                self.note("30505: this node's role is now secondary");
+                self.stop_being_primary();
+            }
+            (false, true) => {
+                self.note("30504: this node's role is now primary");
+                self.begin_history();
+            }
             _ => {}
         }
         self.admit();
@@ -354,6 +283,11 @@ impl Heart {
         self.reply(request, code, code.text());
     }
 
+    /// Refuses with the code's own sentence and the particulars.
+    pub(super) fn refuse_with(&mut self, request: RequestId, code: Code, detail: &str) {
+        self.reply(request, code, format!("{} {detail}", code.text()).trim_end());
+    }
+
     pub(super) fn note(&mut self, text: impl Into<String>) {
         self.effects.push(Effect::Note(text.into()));
     }
@@ -411,9 +345,14 @@ impl Heart {
         &self.copy_status
     }
 
-    /// Whether catchup runs, for `hsb status catchup`.
-    pub fn is_catching_up(&self) -> bool {
-        matches!(self.phase, Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }))
+    /// What is under way.
+    pub fn activity(&self) -> Activity {
+        self.phase.activity()
+    }
+
+    /// Whether this dial's answer is still waited for.
+    pub fn is_dialling(&self, dial: RequestId) -> bool {
+        matches!(self.phase, Phase::Dialling { request, .. } if request == dial)
     }
 
     /// What this node says of itself to the peer.

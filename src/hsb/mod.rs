@@ -7,8 +7,13 @@ mod commands;
 mod commit;
 mod connect;
 pub mod event;
+mod fingerprint;
 pub mod heart;
+#[cfg(test)]
+mod meeting_tests;
+pub mod phase;
 pub mod position;
+mod rewind;
 pub mod settings;
 pub mod state;
 mod switch;

@@ -143,7 +143,7 @@ pub enum Durability {
 }
 
 /// The primary's settings that the secondary takes over at connect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
 pub struct PairSettings {
     /// When the secondary acknowledges.
     pub acknowledge_policy: AcknowledgePolicy,
@@ -154,7 +154,7 @@ pub struct PairSettings {
 }
 
 /// All that the heart decides by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Settings {
     /// The server's safeness.
     pub safeness: SafenessLevel,

@@ -67,6 +67,25 @@ impl State {
     }
 }
 
+/// Which of the two start times of `info` a change of the state sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartTime {
+    /// `primarystarttime`
+    Primary,
+    /// `secondarystarttime`
+    Secondary,
+}
+
+/// A role begins when a node enters it, not with every state within it.
+pub fn start_time_set_by(from: State, to: State) -> Option<StartTime> {
+    match (from.is_primary(), to.is_primary()) {
+        (false, true) => Some(StartTime::Primary),
+        (true, false) => Some(StartTime::Secondary),
+        (false, false) if from == State::Offline => Some(StartTime::Secondary),
+        _ => None,
+    }
+}
+
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

@@ -2,7 +2,8 @@
 
 use super::codes::Code;
 use super::event::{Admission, ConnectStatus, Decision, Effect, Hello, PeerMessage, RequestId};
-use super::heart::{AfterDrain, CopyStatus, DialPurpose, Heart, Phase, SwitchStatus};
+use super::heart::Heart;
+use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
 use super::state::State;
 use super::table::Trigger;
@@ -26,7 +27,7 @@ impl Heart {
         self.try_to_hand_over();
     }
 
-    pub(super) fn asked_to_switch(&mut self) {
+    pub(super) fn peer_asks_to_switch(&mut self) {
         if self.state == State::PrimaryActive && self.phase == Phase::Idle {
             self.begin_hand_over();
         }
@@ -40,7 +41,7 @@ impl Heart {
     }
 
     /// At the secondary.
-    pub(super) fn handed_position(&mut self, position: Position) {
+    pub(super) fn peer_hands_over(&mut self, position: Position) {
         if self.state != State::SecondaryActive || !matches!(self.phase, Phase::Idle | Phase::TakingOver) {
             return;
         }
@@ -68,11 +69,10 @@ impl Heart {
         self.go(Trigger::Switch);
         self.effects.push(Effect::Follow { pair: self.settings.pair });
         self.tell(PeerMessage::HandedOver);
-        self.note("30505: the role was switched to secondary");
     }
 
     /// At the new primary.
-    pub(super) fn handed_over(&mut self) {
+    pub(super) fn peer_has_handed_over(&mut self) {
         if self.phase != Phase::TakingOver {
             return;
         }
@@ -80,36 +80,44 @@ impl Heart {
         self.switch_status = SwitchStatus::Success;
         self.acknowledged = self.decided;
         self.go(Trigger::Switch);
-        self.note("30504: the role was switched to primary");
     }
 
     /// The other server's answer to a probe before a switch without a connection (R2, R4).
     pub(super) fn probed(&mut self, request: RequestId, purpose: DialPurpose, hello: Hello) {
-        self.phase = Phase::Idle;
-        let same_database = hello.database_id == self.database_id;
-        let refusal = if purpose == DialPurpose::SwitchPrimary {
-            let ahead = hello.log_end.progress() > self.log_end.progress();
-            match (same_database, hello.state.is_primary()) {
-                (false, _) => None,
-                (true, _) if ahead => Some(Code::NOT_SYNCHRONIZED),
-                (true, true) => Some(Code::BOTH_PRIMARY),
-                (true, false) => None,
+        let refusal = match purpose {
+            _ if hello.state != State::Offline && hello.database_id != self.database_id => {
+                Some(Code::DIFFERENT_DATABASE)
             }
-        } else {
-            let behind = hello.position.progress() < self.log_end.progress();
-            (same_database && hello.state.is_secondary() && behind).then_some(Code::CATCHUP_FIRST)
+            DialPurpose::SwitchPrimary => self.refusal_to_switch_to_primary(&hello),
+            _ => self.refusal_to_switch_to_secondary(&hello),
         };
         match refusal {
             Some(code) => {
-                self.switch_status = SwitchStatus::Failed(code);
                 let detail = format!(
                     "The other server is {} at {}, this one is at {}.",
                     hello.state, hello.log_end, self.log_end
                 );
-                self.reply(request, code, format!("{} {detail}", code.text()));
+                self.switch_refused(request, code, &detail);
             }
             None => self.switch_alone(request, purpose),
         }
+    }
+
+    /// R4: a peer that is a primary, or that has what this node lacks, is not passed over.
+    fn refusal_to_switch_to_primary(&self, peer: &Hello) -> Option<Code> {
+        if peer.log_end.progress() > self.log_end.progress() {
+            Some(Code::NOT_SYNCHRONIZED)
+        } else {
+            peer.state.is_primary().then_some(Code::BOTH_PRIMARY)
+        }
+    }
+
+    /// R2: a peer that could take over must have everything. What is pending here it need not have.
+    fn refusal_to_switch_to_secondary(&self, peer: &Hello) -> Option<Code> {
+        let pending = self.in_flight.is_some_and(|batch| batch.info.needs_acknowledgement);
+        let needed = if pending { self.decided } else { self.log_end };
+        let level = peer.position == needed || peer.position.progress() > needed.progress();
+        (!peer.state.is_primary() && !level).then_some(Code::CATCHUP_FIRST)
     }
 
     pub(super) fn probe_failed(
@@ -117,14 +125,18 @@ impl Heart {
         request: RequestId,
         purpose: DialPurpose,
         code: Code,
-        detail: String,
+        detail: &str,
     ) {
         if code == Code::COMMUNICATION_ERROR {
             self.switch_alone(request, purpose);
         } else {
-            self.switch_status = SwitchStatus::Failed(code);
-            self.reply(request, code, format!("{} {detail}", code.text()));
+            self.switch_refused(request, code, detail);
         }
+    }
+
+    fn switch_refused(&mut self, request: RequestId, code: Code, detail: &str) {
+        self.switch_status = SwitchStatus::Failed(code);
+        self.refuse_with(request, code, detail);
     }
 
     fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose) {
@@ -132,7 +144,7 @@ impl Heart {
         if purpose == DialPurpose::SwitchPrimary {
             self.drain(AfterDrain::Promote { request, trigger: Trigger::Switch });
         } else {
-            self.demote(request, Trigger::SetSecondaryAlone);
+            self.demote(Trigger::SetSecondaryAlone, Some(request));
         }
     }
 
@@ -150,8 +162,16 @@ impl Heart {
         }
     }
 
-    pub(super) fn asked_to_disconnect(&mut self) {
-        if self.state == State::PrimaryActive && self.phase == Phase::Idle {
+    pub(super) fn peer_asks_to_disconnect(&mut self) {
+        if self.state != State::PrimaryActive {
+            return;
+        }
+        if let Phase::HandingOver { .. } = self.phase {
+            // Whoever asks to leave does not take over any more.
+            self.break_off(Code::PEER_COMMAND_CONFLICT, "");
+            self.admit();
+        }
+        if self.phase == Phase::Idle {
             self.leave(Trigger::Disconnect, None);
         }
     }
@@ -198,17 +218,28 @@ impl Heart {
     }
 
     /// Ends being a primary; a batch that waits for this node's own disk only is waited for.
-    pub(super) fn demote(&mut self, request: RequestId, trigger: Trigger) {
-        self.phase = Phase::Demoting { request, trigger };
+    pub(super) fn demote(&mut self, trigger: Trigger, request: Option<RequestId>) {
+        self.phase = Phase::Demoting { trigger, request };
         self.try_to_demote();
     }
 
     pub(super) fn try_to_demote(&mut self) {
-        let Phase::Demoting { request, trigger } = self.phase else { return };
+        let Phase::Demoting { trigger, request } = self.phase else { return };
         let local_batch = self.in_flight.is_some_and(|batch| !batch.info.needs_acknowledgement);
         if !local_batch {
             self.phase = Phase::Idle;
-            self.go_and_reply(request, trigger);
+            self.go(trigger);
+            if let Some(request) = request {
+                self.reply_state(request);
+            }
+        }
+    }
+
+    /// The log for the peer has grown too large. While something is under way the next checkpoint says so again.
+    pub(super) fn log_full(&mut self) {
+        if self.state == State::PrimaryAlone && self.phase == Phase::Idle {
+            self.note("30538: the log is larger than HotStandby.MaxLogSize: going STANDALONE");
+            self.go(Trigger::LogFull);
         }
     }
 
@@ -237,7 +268,7 @@ impl Heart {
     pub(super) fn copy_arrives(&mut self, hello: Hello) {
         let same_database = hello.database_id == self.database_id;
         let refusal = match self.state {
-            _ if self.busy().is_some() => self.busy(),
+            _ if self.phase != Phase::Idle => self.activity().refusal(),
             _ if hello.state != State::PrimaryAlone => Some(Code::COPY_ONLY_ALONE),
             State::Offline => None,
             // A copy in the wrong direction would destroy what only this node has.

@@ -31,6 +31,10 @@ pub enum Trigger {
     CopyArrived,
     /// The secondary could not apply a change.
     ApplyFailed,
+    /// Both nodes wrote as primaries since they last agreed (R5).
+    Diverged,
+    /// The log that is kept for the peer has reached HotStandby.MaxLogSize.
+    LogFull,
 }
 
 /// One row of the table.
@@ -49,6 +53,8 @@ pub struct Transition {
 const fn row(from: State, trigger: Trigger, to: State, reason: &'static str) -> Transition {
     Transition { from, trigger, to, reason }
 }
+
+const DIVERGED: &str = "both servers wrote as primaries: an operator has to choose between them";
 
 /// All transitions.
 pub const TABLE: &[Transition] = {
@@ -82,7 +88,10 @@ pub const TABLE: &[Transition] = {
         row(PrimaryActive, Disconnect, PrimaryAlone, "disconnected"),
         row(PrimaryAlone, Connected, PrimaryActive, "the secondary has caught up"),
         row(PrimaryAlone, SetStandalone, Standalone, "set standalone: keeping no log for the peer"),
+        row(PrimaryAlone, LogFull, Standalone, "the log reached MaxLogSize: keeping no log for the peer"),
         row(PrimaryAlone, SetSecondaryAlone, SecondaryAlone, "set secondary alone"),
+        // R5: no more may be lost than is lost already.
+        row(PrimaryAlone, Diverged, SecondaryAlone, DIVERGED),
         row(
             PrimaryUncertain,
             SetPrimaryAlone,
@@ -98,6 +107,7 @@ pub const TABLE: &[Transition] = {
             SecondaryAlone,
             "set secondary alone: pending transactions stay pending",
         ),
+        row(PrimaryUncertain, Diverged, SecondaryAlone, DIVERGED),
         row(SecondaryActive, LinkLost, SecondaryAlone, "the primary is gone"),
         row(SecondaryActive, LinkLostAutoAlone, SecondaryAlone, "the primary is gone"),
         row(SecondaryActive, Switch, PrimaryActive, "switched roles with the peer"),
@@ -122,10 +132,6 @@ pub const TABLE: &[Transition] = {
             "set primary alone: keeping the log for the peer again",
         ),
         row(Standalone, SetSecondaryAlone, SecondaryAlone, "set secondary alone"),
+        row(Standalone, Diverged, SecondaryAlone, DIVERGED),
     ]
 };
-
-/// The row for `trigger` in `from`, if there is one.
-pub fn transition(from: State, trigger: Trigger) -> Option<&'static Transition> {
-    TABLE.iter().find(|row| row.from == from && row.trigger == trigger)
-}

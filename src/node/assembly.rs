@@ -62,6 +62,13 @@ pub fn heart(state: State, settings: Settings, recovered: Option<&Recovered>) ->
         log::info!("30585: waiting for a netcopy");
         return (Heart::new(state, settings, [0; 16], nowhere, nowhere), None);
     };
+    if state == State::Plain {
+        log::info!("30500: started as a server without HotStandby");
+    } else if recovered.pending.is_some() || recovered.rolled_forward > 0 {
+        log::warn!("30502: the server was not shut down in order: started as secondary");
+    } else {
+        log::info!("30501: started as secondary");
+    }
     let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
     log::info!(
         "the database is at {}; {} batches rolled forward",

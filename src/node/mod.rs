@@ -6,7 +6,9 @@
 pub mod assembly;
 mod copy;
 mod events;
+mod history;
 mod outside;
+mod rewind;
 mod sessions;
 mod start;
 mod status;

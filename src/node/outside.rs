@@ -5,15 +5,16 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::copy;
+use super::rewind;
 use super::events::EventHub;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
 use crate::actors::link::PeerStream;
-use crate::actors::supervisor::{CopySent, DialEnded, Outside};
+use crate::actors::supervisor::{CopySent, DialEnded, Outside, Rewound};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose};
+use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -28,6 +29,7 @@ pub(super) struct NodeOutside {
     pub(super) parameters: Arc<Parameters>,
     pub(super) dialled: Recipient<DialEnded>,
     pub(super) copied: Recipient<CopySent>,
+    pub(super) rewound: Recipient<Rewound>,
 }
 
 impl Outside for NodeOutside {
@@ -60,12 +62,12 @@ impl Outside for NodeOutside {
         self.status.publish(heart);
     }
 
-    fn dial(&mut self, purpose: Purpose, hello: Hello) {
+    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
         in_background("dial", move || {
             let outcome = dial(&parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
-            dialled.do_send(DialEnded { purpose, outcome });
+            dialled.do_send(DialEnded { request, purpose, outcome });
         });
     }
 
@@ -75,6 +77,14 @@ impl Outside for NodeOutside {
         in_background("netcopy", move || {
             let result = copy::send(&parameters, &storage, hello);
             copied.do_send(CopySent { result });
+        });
+    }
+
+    fn rewind(&mut self) {
+        let (parameters, rewound) = (Arc::clone(&self.parameters), self.rewound.clone());
+        let storage = Arc::clone(&self.storage);
+        in_background("rewind", move || {
+            rewound.do_send(Rewound { result: rewind::rewind(&parameters, &storage) });
         });
     }
 

@@ -8,7 +8,7 @@ use actix::Recipient;
 use crossbeam_channel::bounded;
 
 use super::storage::Storage;
-use super::{NodeContext, copy, outside};
+use super::{NodeContext, copy, history, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -99,16 +99,14 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     match purpose {
         Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
         Purpose::Probe => {
-            let snapshot = context.status.snapshot();
-            let mine = Hello {
-                database_id: peers.storage.database_id().unwrap_or_default(),
-                state: snapshot.state,
-                position: snapshot.decided,
-                log_end: snapshot.log_end,
-                pair: hello.pair,
-            };
+            let mine = peers.storage.hello(&context.parameters);
             if handshake::welcome(&mut stream, mine).is_err() {
                 log::warn!("{from} asked for this node's state and left");
+            }
+        }
+        Purpose::History => {
+            if let Err((_, why)) = history::answer(&mut stream, &context.parameters, &peers.storage) {
+                log::warn!("{from} could not be told where the histories part: {why}");
             }
         }
         Purpose::Netcopy => receive_copy(&mut stream, hello, context, peers),

@@ -16,7 +16,7 @@ use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
-use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
+use super::{AdminPort, Node, NodeContext, NodeStatus, copy, history};
 use crate::actors::admin_handler::AdminHandler;
 use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
@@ -345,6 +345,7 @@ impl Building {
             outcomes: Arc::clone(&self.outcomes),
         });
         let admin = self.start_admin_handler(&actors.supervisor);
+        let (parameters, asked) = (Arc::clone(&self.parameters), Arc::clone(&storage));
         mailboxes.start(Parts {
             heart,
             pending,
@@ -352,7 +353,11 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup: Box::new(catchup::run_on_thread),
+            run_catchup: Box::new(move |thread| {
+                let (parameters, asked) = (Arc::clone(&parameters), Arc::clone(&asked));
+                let explain = move |position, error: &_| history::explain(&parameters, &asked, position, error);
+                catchup::run_on_thread(thread.explained_by(Box::new(explain)));
+            }),
             outside: Box::new(NodeOutside {
                 storage: Arc::clone(&storage),
                 status: Arc::clone(&self.status),
@@ -361,6 +366,7 @@ impl Building {
                 parameters: Arc::clone(&self.parameters),
                 dialled: actors.supervisor.clone().recipient(),
                 copied: actors.supervisor.clone().recipient(),
+                rewound: actors.supervisor.clone().recipient(),
             }),
         });
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {

@@ -1,11 +1,13 @@
 //! What everybody may know of the node at any time without asking an actor.
 
 use std::sync::{PoisonError, RwLock};
+use std::time::SystemTime;
 
 use crate::hsb::event::ConnectStatus;
-use crate::hsb::heart::{CopyStatus, Heart, SwitchStatus};
+use crate::hsb::heart::Heart;
+use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
-use crate::hsb::state::State;
+use crate::hsb::state::{StartTime, State, start_time_set_by};
 
 /// A picture of the heart.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +26,12 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
-    /// Whether catchup runs.
-    pub catching_up: bool,
+    /// What is under way.
+    pub activity: Activity,
+    /// Since when the node is a primary; the last time it became one, if it is none now.
+    pub primary_since: Option<SystemTime>,
+    /// The same for a secondary.
+    pub secondary_since: Option<SystemTime>,
     /// The last change of the state, and why.
     pub last_change: &'static str,
     /// How often the state has changed since the start.
@@ -49,7 +55,9 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
-            catching_up: false,
+            activity: Activity::Idle,
+            primary_since: None,
+            secondary_since: state.is_secondary().then(SystemTime::now),
             last_change: "started",
             state_changes: 0,
             previous_role: state.role(),
@@ -93,7 +101,7 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
-        snapshot.catching_up = heart.is_catching_up();
+        snapshot.activity = heart.activity();
     }
 
     /// Called for each change before those are answered whose transactions it decides.
@@ -101,6 +109,11 @@ impl NodeStatus {
         let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
         (snapshot.state, snapshot.last_change) = (to, reason);
         snapshot.state_changes += 1;
+        match start_time_set_by(from, to) {
+            Some(StartTime::Primary) => snapshot.primary_since = Some(SystemTime::now()),
+            Some(StartTime::Secondary) => snapshot.secondary_since = Some(SystemTime::now()),
+            None => {}
+        }
         if from.role() != to.role() {
             snapshot.previous_role = from.role();
         }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
-use super::{NodeStatus, start};
+use super::{NodeStatus, settings_of, start};
 use crate::actors::replication_sender::UseLog;
 use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::config::Parameters;
 use crate::error::ServerError;
+use crate::hsb::event::Hello;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
@@ -46,8 +48,23 @@ impl Storage {
         self.writer.attach(connection)
     }
 
-    pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
-        database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
+    /// The log of the database that is there now.
+    pub(super) fn log_configuration(&self) -> Result<LogConfiguration, ServerError> {
+        let (database_id, _) = database::read_identity(&self.database.open_reader()?)?;
+        Ok(LogConfiguration { database_id, ..self.log.clone() })
+    }
+
+    /// What this node says of itself outside the heart's own connections.
+    pub(super) fn hello(&self, parameters: &Parameters) -> Hello {
+        let now = self.status.snapshot();
+        Hello {
+            // None yet: the node waits for its first netcopy.
+            database_id: self.log_configuration().map(|log| log.database_id).unwrap_or_default(),
+            state: now.state,
+            position: now.decided,
+            log_end: now.log_end,
+            pair: settings_of(parameters).pair,
+        }
     }
 }
 

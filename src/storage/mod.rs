@@ -12,6 +12,7 @@ pub mod files;
 pub mod log;
 pub mod outcomes;
 pub mod recovery;
+pub mod rewind;
 pub mod sqlite_error;
 pub mod table;
 pub mod writer;

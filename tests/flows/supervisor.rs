@@ -10,7 +10,9 @@ use hotstandby::actors::supervisor::{
     PeerSays, Peers, Supervisor,
 };
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{Admission, Command, ConnectStatus, Decision, Hello, PeerMessage, Purpose};
+use hotstandby::hsb::event::{
+    Admission, Command, ConnectStatus, Decision, Hello, PeerMessage, Purpose, RequestId,
+};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{
@@ -59,7 +61,7 @@ impl Outside for World {
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
     fn publish(&mut self, _: &Heart) {}
-    fn dial(&mut self, purpose: Purpose, _: Hello) {
+    fn dial(&mut self, _: RequestId, purpose: Purpose, _: Hello) {
         self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
@@ -149,7 +151,11 @@ impl Stage {
         };
         stage
             .supervisor
-            .send(DialEnded { purpose: Purpose::Connect, outcome: Ok((Box::new(a_stream()), hello)) })
+            .send(DialEnded {
+                request: stage.link - 1,
+                purpose: Purpose::Connect,
+                outcome: Ok((Box::new(a_stream()), hello)),
+            })
             .await
             .unwrap();
         if role == State::PrimaryActive {

@@ -5,7 +5,7 @@ use crossbeam_channel::Sender;
 
 use crate::actors::link::PeerStream;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose};
+use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
 use crate::storage::writer::WriterRequest;
@@ -108,6 +108,8 @@ pub enum ApplierSays {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct DialEnded {
+    /// Whose command needed it.
+    pub request: RequestId,
     /// What it was for.
     pub purpose: Purpose,
     /// The connection and the peer's hello.
@@ -140,6 +142,14 @@ pub struct CopyArrives {
 pub struct CopyReceived {
     /// The new database's id and position; none if the old one is as it was.
     pub opened: Option<([u8; 16], Position)>,
+}
+
+/// From the thread that rewinds.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Rewound {
+    /// Where the database is now and what to say, or why it is as it was.
+    pub result: Result<(Position, String), (Code, String)>,
 }
 
 /// From the thread that sends a copy.

@@ -81,9 +81,11 @@ pub trait Outside {
     /// After every event: what `hsb status` and the like show.
     fn publish(&mut self, heart: &Heart);
     /// Reach the peer on a thread of its own and report [`DialEnded`].
-    fn dial(&mut self, purpose: Purpose, hello: Hello);
+    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello);
     /// Copy the database to the peer on a thread of its own and report [`CopySent`].
     fn send_copy(&mut self, hello: Hello);
+    /// Take back what the primary's history lacks on a thread of its own and report [`Rewound`].
+    fn rewind(&mut self);
     /// Close the sessions: the database is about to be replaced.
     fn close_sessions(&mut self, code: Code);
 }
@@ -180,7 +182,7 @@ impl Supervisor {
     fn carry_out_on_link(&mut self, effect: Effect, context: &mut Context<Self>) {
         let link = self.heart.link();
         match effect {
-            Effect::Dial(purpose) => self.outside.dial(purpose, self.heart.hello()),
+            Effect::Dial { request, purpose } => self.outside.dial(request, purpose, self.heart.hello()),
             Effect::Welcome(id) => self.welcome(id),
             Effect::TurnAway { link, code, detail } => {
                 if let Some(mut stream) = self.arrivals.remove(&link) {
@@ -209,6 +211,7 @@ impl Supervisor {
                     me.hear(Event::TimedOut { timer }, context);
                 });
             }
+            Effect::Rewind => self.outside.rewind(),
             Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
             Effect::AdmitCopy => {
                 self.outside.close_sessions(Code::SERVER_CLOSED);
@@ -363,15 +366,17 @@ impl Handler<ApplierSays> for Supervisor {
 
 impl Handler<DialEnded> for Supervisor {
     type Result = ();
-    fn handle(&mut self, DialEnded { purpose, outcome }: DialEnded, context: &mut Context<Self>) {
+    fn handle(&mut self, DialEnded { request, purpose, outcome }: DialEnded, context: &mut Context<Self>) {
         let event = match outcome {
+            // The heart has given it up, and may have another connection by now: this one must not take its place.
+            Ok(_) if !self.heart.is_dialling(request) => return,
             Ok((stream, hello)) if purpose == Purpose::Connect => {
                 let link = self.number();
                 self.peers.attach.do_send(AttachLink { link, stream });
-                Event::Dialled { link: Some(link), hello }
+                Event::Dialled { request, link: Some(link), hello }
             }
-            Ok((_, hello)) => Event::Dialled { link: None, hello },
-            Err((code, detail)) => Event::DialFailed { code, detail },
+            Ok((_, hello)) => Event::Dialled { request, link: None, hello },
+            Err((code, detail)) => Event::DialFailed { request, code, detail },
         };
         self.hear(event, context);
     }
@@ -398,6 +403,13 @@ impl Handler<CopyReceived> for Supervisor {
     type Result = ();
     fn handle(&mut self, CopyReceived { opened }: CopyReceived, context: &mut Context<Self>) {
         self.hear(Event::CopyReceived { opened }, context);
+    }
+}
+
+impl Handler<Rewound> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Rewound { result }: Rewound, context: &mut Context<Self>) {
+        self.hear(Event::Rewound { result }, context);
     }
 }
 

@@ -15,7 +15,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
@@ -185,13 +185,26 @@ fn check(
 }
 
 fn write(stream: &mut (impl Write + ?Sized), step: &Step) -> Result<(), Failure> {
-    let frame = codec::encode_message(FrameKind::Peer, step)
+    write_message(stream, step)
+}
+
+fn read(stream: &mut impl Read) -> Result<Step, Failure> {
+    read_message(stream, MAX_HANDSHAKE_BYTES)
+}
+
+/// Writes a message as one frame.
+pub(super) fn write_message(
+    stream: &mut (impl Write + ?Sized),
+    message: &impl Serialize,
+) -> Result<(), Failure> {
+    let frame = codec::encode_message(FrameKind::Peer, message)
         .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
-fn read(stream: &mut impl Read) -> Result<Step, Failure> {
-    let frame = read_frame(stream, MAX_HANDSHAKE_BYTES)?;
+/// Reads a message of at most `limit` bytes.
+pub(super) fn read_message<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Failure> {
+    let frame = read_frame(stream, limit)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..])
         .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
 }

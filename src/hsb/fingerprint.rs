@@ -1,0 +1,41 @@
+//! When two hearts count as the same: for the model check, which visits each situation once.
+//!
+//! The numbers of timers and drains only have to differ from earlier ones, so they do not count.
+
+use std::hash::{Hash, Hasher};
+
+use super::heart::Heart;
+
+impl Hash for Heart {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        // Every field is named, so that a new one cannot be forgotten.
+        let Heart {
+            state,
+            phase,
+            link,
+            settings,
+            database_id,
+            decided,
+            log_end,
+            in_flight,
+            held,
+            pending,
+            acknowledged,
+            backlog,
+            backlog_bytes,
+            connect_status,
+            switch_status,
+            copy_status,
+            shutting_down,
+            damaged,
+            next_number: _,
+            timer: _,
+            ticket: _,
+            table: _,
+            effects: _,
+        } = self;
+        (state, phase, link, settings, database_id, decided, log_end).hash(hasher);
+        (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
+        (connect_status, switch_status, copy_status, shutting_down, damaged).hash(hasher);
+    }
+}
