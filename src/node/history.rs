@@ -71,7 +71,11 @@ pub(super) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comp
 }
 
 /// Answers a server that compares.
-pub(super) fn answer(stream: &mut TcpStream, parameters: &Parameters, storage: &Storage) -> Result<(), Failure> {
+pub(super) fn answer(
+    stream: &mut TcpStream,
+    parameters: &Parameters,
+    storage: &Storage,
+) -> Result<(), Failure> {
     handshake::welcome(stream, storage.hello(parameters))?;
     history::answer(stream, |theirs| {
         let log = storage.log_configuration().map_err(failure)?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::copy;
-use super::rewind;
 use super::events::EventHub;
+use super::rewind;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;

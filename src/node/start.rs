@@ -355,7 +355,8 @@ impl Building {
             log,
             run_catchup: Box::new(move |thread| {
                 let (parameters, asked) = (Arc::clone(&parameters), Arc::clone(&asked));
-                let explain = move |position, error: &_| history::explain(&parameters, &asked, position, error);
+                let explain =
+                    move |position, error: &_| history::explain(&parameters, &asked, position, error);
                 catchup::run_on_thread(thread.explained_by(Box::new(explain)));
             }),
             outside: Box::new(NodeOutside {

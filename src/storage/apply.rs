@@ -208,7 +208,7 @@ impl Applier {
         expect_one(found)
     }
 
-    fn set_sequence(&mut self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
+    fn set_sequence(&self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
         let prepare = |sql: &str| self.connection.prepare_cached(sql);
         let Some(value) = value else {
             // DROP TABLE may have taken the counter along.

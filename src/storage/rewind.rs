@@ -8,6 +8,9 @@
 //!
 //! Not here: how far back, which is for whoever has compared the histories.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -76,7 +79,8 @@ impl Rewind {
             let (from, to) = (self.from.to_string(), self.to.to_string());
             let head = json!({ "database": id, "from": from, "to": to, "transactions": self.transactions() });
             writeln!(out, "{head}")?;
-            let mut lines = Lines { connection: &connection, tables: HashMap::new(), sequence: self.to.sequence };
+            let mut lines =
+                Lines { connection: &connection, tables: HashMap::new(), sequence: self.to.sequence };
             for change in self.batches.iter().flat_map(|batch| changes(batch.changes())) {
                 let change = change.map_err(std::io::Error::other)?;
                 if let Some(line) = lines.line(&change).map_err(std::io::Error::other)? {
@@ -87,7 +91,10 @@ impl Rewind {
             files::rename_durably(&unfinished, &path)
         };
         write().map_err(|error| {
-            let detail = format!("What was to be taken back cannot be saved to {}: {error}. Nothing was changed.", path.display());
+            let detail = format!(
+                "What was to be taken back cannot be saved to {}: {error}. Nothing was changed.",
+                path.display()
+            );
             ServerError::with(Code::OPERATION_FAILED, detail)
         })?;
         Ok(path)

@@ -65,6 +65,9 @@ impl Outside for World {
         self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
+    fn rewind(&mut self) {
+        self.add("storage <- rewind".into());
+    }
     fn close_sessions(&mut self, _: Code) {}
 }
 

@@ -1,5 +1,7 @@
 //! The reverse: takes back a batch that this database holds, from the before images.
 
+use std::collections::HashMap;
+
 use super::{Applier, expect_fits};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -15,30 +17,46 @@ impl Applier {
         }
         let list: Result<Vec<Change<'_>>, _> = changes(batch.changes()).collect();
         let list = list.map_err(|error| ServerError::with(Code::APPLY_FAILED, error))?;
-        // Undoing a deletion moves a counter, so the counters of a transaction come after its rows.
-        let mut counters = Vec::new();
+        // Undoing a deletion can move a counter that the deletion did not, so all are set when the rows are undone.
+        let mut counters = self.counters()?;
         for change in list.iter().rev() {
             let undone = match change {
-                Change::Commit => self.set_counters(&mut counters),
-                Change::Sequence { .. } => {
-                    counters.push(change);
+                Change::Commit => Ok(()),
+                Change::Sequence { table, before: Some(before), .. } => {
+                    counters.insert((*table).to_string(), *before);
+                    Ok(())
+                }
+                Change::Sequence { table, before: None, .. } => {
+                    counters.remove(*table);
                     Ok(())
                 }
                 change => self.inverse(change).and_then(|inverse| self.execute(&inverse)),
             };
             expect_fits(change, undone)?;
         }
-        self.set_counters(&mut counters)
-            .map_err(|what| ServerError::with(Code::APPLY_FAILED, format!("Sequences: {what}.")))?;
+        self.set_counters(&counters)?;
         self.position = batch.header.before;
         Ok(())
     }
 
-    fn set_counters(&mut self, counters: &mut Vec<&Change<'_>>) -> Result<(), String> {
-        for change in counters.drain(..) {
-            if let Change::Sequence { table, before, .. } = change {
-                self.set_sequence(table, *before).map_err(|error| error.to_string())?;
-            }
+    /// The counters of AUTOINCREMENT tables.
+    fn counters(&self) -> Result<HashMap<String, i64>, ServerError> {
+        let sql = "SELECT count(*) FROM main.sqlite_master WHERE name = 'sqlite_sequence'";
+        if self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(HashMap::new());
+        }
+        let mut statement = self.connection.prepare_cached("SELECT name, seq FROM main.sqlite_sequence")?;
+        let counters = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(counters.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn set_counters(&self, wanted: &HashMap<String, i64>) -> Result<(), ServerError> {
+        let present = self.counters()?;
+        for table in present.keys().filter(|table| !wanted.contains_key(*table)) {
+            self.set_sequence(table, None)?;
+        }
+        for (table, value) in wanted.iter().filter(|(table, value)| present.get(*table) != Some(value)) {
+            self.set_sequence(table, Some(*value))?;
         }
         Ok(())
     }
