@@ -42,7 +42,7 @@ impl Heart {
                 self.effects.push(Effect::StartPings(self.settings.pair));
                 match self.may_connect(mine, &hello) {
                     Ok(()) => self.meet(Some(request), mine, hello),
-                    Err(code) => self.end_meeting(Some(request), code, String::new()),
+                    Err(code) => self.end_meeting(Some(request), code, self.particulars(code, &hello)),
                 }
             }
             (DialPurpose::Connect { .. }, None) => {
@@ -141,8 +141,17 @@ impl Heart {
                 let detail = format!("The other server is {} already.", self.state);
                 Err((Code::REFUSED_IN_STATE, detail))
             }
-            _ => self.may_connect(self.decided, hello).map_err(|code| (code, String::new())),
+            _ => self.may_connect(self.decided, hello).map_err(|code| (code, self.particulars(code, hello))),
         }
+    }
+
+    /// What the operator should know of a refusal besides the code's own sentence.
+    fn particulars(&self, code: Code, hello: &Hello) -> String {
+        let shown = |id: [u8; 16]| format!("{:032x}", u128::from_be_bytes(id));
+        if code == Code::DIFFERENT_DATABASE {
+            return format!("The ids are {} and {}.", shown(self.database_id), shown(hello.database_id));
+        }
+        String::new()
     }
 
     /// What can be said without looking at histories. Both sides come to the same answer.
@@ -216,7 +225,7 @@ impl Heart {
         self.phase = Phase::Idle;
         self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
         if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
-            self.note("30533: a full copy of the database is needed ('hsb netcopy')");
+            self.note("30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
         }
         if let Some(request) = request {
             self.refuse_with(request, code, detail);
