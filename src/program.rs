@@ -40,7 +40,9 @@ fn serve(options: Options) -> Result<(), ServerError> {
     let backup_server = options.mode.is_some();
     let administrator = Box::new(move || command_line::administrator(&options));
     let node = Node::start(StartOptions { parameters, backup_server, administrator })?;
-    log::info!("listening on {}; process {}", node.address(), std::process::id());
+    if let Some(address) = node.address() {
+        log::info!("listening on {address}; process {}", std::process::id());
+    }
     stop_on_signals(&node)?;
     node.wait_for_shutdown();
     node.shut_down();

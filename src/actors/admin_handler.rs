@@ -46,7 +46,7 @@ impl Handler<AdminCommand> for AdminHandler {
             Err(error) => return drop(reply.send(refusal(error))),
         };
         if row.is_logged() {
-            log::info!("{user}: {}", text.trim());
+            log::info!("{user}: {}", without_secrets(text.trim()));
         }
         match row.action {
             Action::Answer(answer) => {
@@ -62,5 +62,13 @@ impl Handler<AdminCommand> for AdminHandler {
             }
             Action::Heart(command) => self.operator.do_send(Operator { command: Some(command), reply }),
         }
+    }
+}
+
+/// Passwords are parameters too (of the watchdog); they stay out of the message log.
+fn without_secrets(text: &str) -> String {
+    match text.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}=********"),
+        _ => text.to_owned(),
     }
 }

@@ -23,14 +23,12 @@ use crate::actors::supervisor::Answer;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::settings::Settings;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
-use crate::node::NodeStatus;
+use crate::node::{NodeStatus, ParameterChanges};
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
-use crate::storage::writer::Writer;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
@@ -49,10 +47,8 @@ pub struct AdminServices {
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.
     pub database: Arc<Database>,
-    /// For its time-out.
-    pub writer: Arc<Writer>,
-    /// Tells the heart that parameters have changed.
-    pub new_settings: Box<dyn Fn(Settings) + Send + Sync>,
+    /// Puts changed parameters in force.
+    pub changes: Arc<ParameterChanges>,
     /// Ends the server.
     pub shutdown: Sender<()>,
     /// When the node started.

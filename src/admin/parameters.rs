@@ -5,11 +5,15 @@ use std::path::Path;
 use super::{AdminServices, Call, Rows, one};
 use crate::config::ParameterRow;
 use crate::error::{ServerError, invalid};
-use crate::hsb::codes::Code;
-use crate::node::settings_of;
 
 fn line(row: &ParameterRow) -> (u32, String) {
-    (0, format!("{} {} {} {} {}", row.section, row.name, row.current, row.startup, row.factory))
+    // In quotes what could not be told from its neighbours.
+    let shown = |value: &str| {
+        let plain = !value.is_empty() && !value.contains(char::is_whitespace);
+        if plain { value.to_owned() } else { format!("\"{value}\"") }
+    };
+    let values = [&row.current, &row.startup, row.factory].map(shown);
+    (0, format!("{} {} {}", row.section, row.name, values.join(" ")))
 }
 
 fn unknown(name: &str) -> ServerError {
@@ -38,11 +42,11 @@ pub(super) fn describe(services: &AdminServices, call: &Call) -> Rows {
 pub(super) fn save(services: &AdminServices, call: &Call) -> Rows {
     match call.rest.as_str() {
         "" => {
-            services.parameters.write_back()?;
+            services.changes.save(None)?;
             one("The parameters were saved to solid.ini.")
         }
         file => {
-            services.parameters.save_to(Path::new(file))?;
+            services.changes.save(Some(Path::new(file)))?;
             one(format!("The parameters were saved to {file}."))
         }
     }
@@ -68,17 +72,11 @@ pub(super) fn set_of_hotstandby(services: &AdminServices, call: &Call) -> Rows {
 
 fn change(services: &AdminServices, (section, name): (&str, &str), value: &str, temporary: bool) -> Rows {
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-    let is_connect = section.eq_ignore_ascii_case("hotstandby") && name.eq_ignore_ascii_case("connect");
-    if is_connect && services.status.state().is_active() {
-        return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
-    }
-    let outcome = services.parameters.set(section, name, value, temporary)?;
-    services.writer.set_idle_timeout(services.parameters.transaction_idle_timeout());
-    (services.new_settings)(settings_of(&services.parameters));
-    if !temporary {
-        services.parameters.write_back()?;
-    }
-    let when =
-        if outcome.takes_effect_at_start { "It takes effect at the next start." } else { "It is in effect." };
+    let outcome = services.changes.set(section, name, value, temporary)?;
+    let when = match (outcome.is_unused, outcome.takes_effect_at_start) {
+        (true, _) => "It has no effect in this server.",
+        (false, true) => "It takes effect at the next start.",
+        (false, false) => "It is in effect.",
+    };
     one(format!("{section}.{name} is set. {when}"))
 }

@@ -19,6 +19,11 @@ impl Parameters {
         listen_address(&listen, &timeout)
     }
 
+    /// The address if Com.Listen were this; an error if it must not be.
+    pub fn listen_if(&self, value: &str) -> Result<ListenAddress, ServerError> {
+        Ok(listen_address(&self.check(Id::Listen, value)?, &self.checked(Id::ReadTimeout)))
+    }
+
     /// Com.MaxConnections.
     pub fn max_connections(&self) -> usize {
         self.count(Id::MaxConnections)

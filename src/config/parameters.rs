@@ -63,6 +63,8 @@ pub struct ParameterRow {
 pub struct SetOutcome {
     /// False: the value is in force now.
     pub takes_effect_at_start: bool,
+    /// True: the value is remembered, and that is all.
+    pub is_unused: bool,
 }
 
 impl Parameters {
@@ -198,11 +200,10 @@ impl Parameters {
     ) -> Result<SetOutcome, ServerError> {
         let id = Id::find(section, name).ok_or_else(|| unknown_parameter(section, name))?;
         let definition = id.definition();
-        let full_name = format!("{}.{}", definition.section, definition.name);
         let takes_effect_at_start = match definition.access {
             Access::ReadOnly => {
                 return Err(invalid(format!(
-                    "{full_name} is read only; change it in solid.ini and start the server again."
+                    "{id} is read only; change it in solid.ini and start the server again."
                 )));
             }
             Access::Immediate => false,
@@ -210,20 +211,11 @@ impl Parameters {
         };
         if takes_effect_at_start && temporary {
             return Err(invalid(format!(
-                "{full_name} takes effect at the next start only, so it cannot be temporary."
+                "{id} takes effect at the next start only, so it cannot be temporary."
             )));
         }
-        let wanted = if value.trim() == "*" { definition.factory } else { value };
-        let checked = definition.kind.check(wanted).map_err(|allowed| {
-            invalid(format!("{full_name}: '{wanted}' is not possible; allowed: {allowed}."))
-        })?;
+        let checked = self.check(id, value)?;
         let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
-        let candidate = |other: Id| {
-            let known = &values[other as usize];
-            if other == id { &checked } else { known.next.as_ref().unwrap_or(&known.current) }
-        };
-        check_together(&candidate)
-            .map_err(|(blamed, problem)| invalid(together_text(blamed, candidate(blamed), &problem)))?;
         let slot = &mut values[id as usize];
         if !temporary {
             slot.unwritten = Some(checked.text.clone());
@@ -233,7 +225,27 @@ impl Parameters {
         } else {
             slot.current = checked;
         }
-        Ok(SetOutcome { takes_effect_at_start })
+        Ok(SetOutcome { takes_effect_at_start, is_unused: registry::NOT_USED.contains(&id) })
+    }
+
+    /// Checks a value by itself and together with the others; `*` means the factory value.
+    pub(super) fn check(&self, id: Id, value: &str) -> Result<Checked, ServerError> {
+        let definition = id.definition();
+        let wanted = if value.trim() == "*" { definition.factory } else { value };
+        let shown = if definition.kind == Kind::Secret { "********" } else { wanted };
+        let checked = definition
+            .kind
+            .check(wanted)
+            .map_err(|allowed| invalid(format!("{id}: '{shown}' is not possible; allowed: {allowed}.")))?;
+        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        let candidate = |other: Id| {
+            let known = &values[other as usize];
+            if other == id { &checked } else { known.next.as_ref().unwrap_or(&known.current) }
+        };
+        check_together(&candidate)
+            .map_err(|(blamed, problem)| invalid(together_text(blamed, candidate(blamed), &problem)))?;
+        drop(values);
+        Ok(checked)
     }
 
     /// What a parameter is, in a few lines.
@@ -241,12 +253,7 @@ impl Parameters {
         let id = Id::find(section, name)?;
         let (definition, row) = (id.definition(), self.row(id));
         let mut lines = vec![
-            format!(
-                "{}.{}{}",
-                row.section,
-                row.name,
-                if definition.ours { " (HotStandby's own)" } else { "" }
-            ),
+            format!("{id}{}", if definition.ours { " (HotStandby's own)" } else { "" }),
             definition.meaning.to_owned(),
             format!("Allowed: {}", definition.kind.allowed()),
             format!("Access: {}", row.access),
@@ -255,6 +262,7 @@ impl Parameters {
             format!("Factory: {}", row.factory),
         ];
         lines.extend(row.next.map(|next| format!("Next start: {next}")));
+        lines.extend(definition.notes(id).map(str::to_owned));
         Some(lines.join("\n"))
     }
 }
@@ -318,12 +326,7 @@ fn unknown_parameter(section: &str, name: &str) -> ServerError {
 }
 
 fn together_text(id: Id, value: &Checked, problem: &str) -> String {
-    format!(
-        "{}.{}: '{}' is not possible; {problem}.",
-        id.definition().section,
-        id.definition().name,
-        value.text
-    )
+    format!("{id}: '{}' is not possible; {problem}.", value.text)
 }
 
 /// Rules that bind several parameters; the error names the one to blame and what is allowed.
@@ -356,7 +359,9 @@ fn check_together<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Result<(), (Id, Stri
 
 /// What is allowed but hardly meant.
 fn doubts<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Vec<String> {
-    let mut doubts = Vec::new();
+    let set = |id: &&Id| value(**id).text != id.definition().factory;
+    let mut doubts: Vec<String> =
+        registry::NOT_USED.iter().filter(set).map(|id| format!("{id} is set and has no effect.")).collect();
     let (interval, timeout) = (value(Id::PingInterval).number, value(Id::PingTimeout).number);
     if timeout > 0 && timeout <= interval {
         doubts.push(format!("HotStandby.PingTimeout ({timeout} ms) is not longer than PingInterval ({interval} ms): the connection will break for no reason."));

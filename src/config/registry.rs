@@ -51,6 +51,51 @@ pub struct Definition {
 /// Older names: section, name, and the parameter that is meant.
 pub const ALIASES: &[(&str, &str, Id)] = &[("HotStandby", "PrimaryAlone", Id::AutoPrimaryAlone)];
 
+/// Known so that files made for solidDB stay as they are, and without any effect here.
+pub const NOT_USED: &[Id] = &[Id::LogBlockSize, Id::DirectIO];
+
+/// While two servers are connected, the primary's value is in force at both.
+pub const PRIMARY_RULES: &[Id] = &[
+    Id::SafenessLevel,
+    Id::AcknowledgePolicy,
+    Id::DurabilityLevel,
+    Id::NetcopyRpcTimeout,
+    Id::PingTimeout,
+    Id::PingInterval,
+];
+
+/// Meant to be the same at both servers of a pair; what differs is a warning when they connect.
+pub const SAME_AT_BOTH: &[Id] = &[
+    Id::AcknowledgePolicy,
+    Id::AutoPrimaryAlone,
+    Id::ConnectTimeout,
+    Id::DurabilityLevel,
+    Id::PageSize,
+    Id::BackupBlockSize,
+];
+
+impl Definition {
+    /// What holds for this parameter besides its row.
+    pub fn notes(&self, id: Id) -> impl Iterator<Item = &'static str> {
+        let lists = [
+            (PRIMARY_RULES, "While the servers are connected the primary's value is in force at both."),
+            (
+                SAME_AT_BOTH,
+                "It should be the same at both servers; they warn when they connect and it differs.",
+            ),
+            (NOT_USED, "Not used: accepted for compatibility."),
+        ];
+        lists.into_iter().filter(move |(list, _)| list.contains(&id)).map(|(_, note)| note)
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let definition = self.definition();
+        write!(formatter, "{}.{}", definition.section, definition.name)
+    }
+}
+
 macro_rules! registry {
     ($($id:ident: $section:literal, $name:literal, $factory:literal, $access:ident, $kind:expr, $ours:literal, $meaning:literal;)*) => {
         /// A parameter; its number is the row of [`REGISTRY`].
@@ -140,9 +185,9 @@ const CONNECT: Kind = Kind::Address { optional: true };
 const PERIOD: Kind = Kind::Number { minimum: 10, maximum: DAY_MS, unit: Unit::Milliseconds };
 
 registry! {
-    Listen: "Com", "Listen", "tcp 1964", Startup, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine.";
+    Listen: "Com", "Listen", "tcp 1964", Immediate, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine. -r stands in for Com.ReadTimeout. A change opens the new port, then closes the old one; connections stay.";
     MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused.";
-    ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a network read that has begun may take, in milliseconds; 0: for ever.";
+    ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a client may pause in the middle of a message, in milliseconds; 0: for ever.";
 
     BackupBlockSize: "General", "BackupBlockSize", "64K", Startup, Kind::Size { minimum: 512, maximum: GIB }, false, "Block of netcopy and backup; a multiple of IndexFile.BlockSize.";
     BackupDirectory: "General", "BackupDirectory", "backup", Startup, Kind::Text, false, "Where 'backup' writes unless told otherwise.";
@@ -152,7 +197,7 @@ registry! {
     MinCheckpointTime: "General", "MinCheckpointTime", "300", Immediate, SECONDS, false, "Least time between automatic checkpoints, in seconds.";
     LockWaitTimeOut: "General", "LockWaitTimeOut", "30", Immediate, SECONDS, false, "How long a statement waits to become the writer, or for a state that accepts writes, in seconds.";
     TransactionIdleTimeOut: "General", "TransactionIdleTimeOut", "5", Immediate, SECONDS, true, "An open write transaction that is idle this long while others wait is rolled back, in seconds; 0: never.";
-    Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients.";
+    Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients (10041); what the other server replicates is still applied.";
     Diskless: "General", "Diskless", "no", ReadOnly, Kind::YesNo, false, "Keep nothing on disk.";
 
     DatabaseFile: "IndexFile", "FileSpec_1", "solid.db", ReadOnly, Kind::Text, false, "The database file.";
@@ -164,10 +209,10 @@ registry! {
     FileNameTemplate: "Logging", "FileNameTemplate", "sol#####.log", Startup, Kind::FileTemplate, false, "Name of the log files; each # stands for a digit.";
     DigitTemplateChar: "Logging", "DigitTemplateChar", "#", Startup, Kind::Character, false, "The character that stands for a digit in FileNameTemplate.";
     MinSplitSize: "Logging", "MinSplitSize", "10M", Startup, Kind::Size { minimum: 64 << 10, maximum: 4 * GIB - 1 }, false, "Size of a log file at which the next one is begun.";
-    LogBlockSize: "Logging", "BlockSize", "16K", Startup, Kind::Size { minimum: 512, maximum: 16 << 20 }, false, "Unit of writing to the log.";
+    LogBlockSize: "Logging", "BlockSize", "16K", Startup, Kind::Size { minimum: 512, maximum: 16 << 20 }, false, "Not used: the log is written in units of whole batches.";
     DurabilityLevel: "Logging", "DurabilityLevel", "2", Immediate, ONE_TO_THREE, false, "When a commit must be on disk: 1 relaxed, 2 adaptive, 3 strict.";
     RelaxedMaxDelay: "Logging", "RelaxedMaxDelay", "5000", Startup, Kind::Number { minimum: 100, maximum: DAY_MS, unit: Unit::Milliseconds }, false, "Longest time until a relaxed commit is on disk, in milliseconds.";
-    DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Write the log past the operating system's cache.";
+    DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Not used: the log is written through the operating system's cache and synced.";
 
     HsbEnabled: "HotStandby", "HSBEnabled", "no", ReadOnly, Kind::YesNo, false, "This server is one of a HotStandby pair.";
     Connect: "HotStandby", "Connect", "", Immediate, CONNECT, false, "Where the other server listens; can be changed only while not connected.";
@@ -177,7 +222,7 @@ registry! {
     AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
     SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";
     AcknowledgePolicy: "HotStandby", "2SafeAckPolicy", "1", Immediate, ONE_TO_THREE, false, "When the secondary acknowledges: 1 received, 2 visible, 3 durable.";
-    OneSafeMaxDelay: "HotStandby", "1SafeMaxDelay", "5000", Immediate, MILLISECONDS, false, "Longest time until a committed 1-safe transaction is sent, in milliseconds.";
+    OneSafeMaxDelay: "HotStandby", "1SafeMaxDelay", "5000", Immediate, MILLISECONDS, false, "Longest time that committed 1-safe transactions may be gathered before they are sent, in milliseconds; they are sent earlier when the secondary has acknowledged what went before, and always before a 2-safe one. 0: each at once.";
     CatchupSpeedRate: "HotStandby", "CatchupSpeedRate", "70", Immediate, Kind::Number { minimum: 1, maximum: 99, unit: Unit::Percent }, false, "Share of the server's time that catchup may take, in percent.";
     MaxLogSize: "HotStandby", "MaxLogSize", "0", Immediate, Kind::Size { minimum: 0, maximum: 1024 * TIB }, false, "Bytes of log kept for the other server, after which the server becomes STANDALONE; 0: unlimited.";
     MaxMemLogSize: "HotStandby", "MaxMemLogSize", "8M", ReadOnly, Kind::Size { minimum: 64 << 10, maximum: TIB }, false, "Size of a log that is kept in memory.";
@@ -187,7 +232,7 @@ registry! {
     NetcopyMaxRate: "HotStandby", "NetcopyMaxRate", "0", Immediate, Kind::Size { minimum: 0, maximum: TIB }, true, "Bytes per second that a netcopy may send; 0: unlimited.";
     PeerSecretFile: "HotStandby", "PeerSecretFile", "", Startup, Kind::Text, true, "File with the secret that both servers share; required when listening beyond this machine.";
 
-    ReadMostlyLoadPercentAtPrimary: "Cluster", "ReadMostlyLoadPercentAtPrimary", "50", Immediate, Kind::Number { minimum: 0, maximum: 100, unit: Unit::Percent }, false, "Share of READ_MOSTLY clients that the primary keeps for itself, in percent.";
+    ReadMostlyLoadPercentAtPrimary: "Cluster", "ReadMostlyLoadPercentAtPrimary", "50", Immediate, Kind::Number { minimum: 0, maximum: 100, unit: Unit::Percent }, false, "Share of READ_MOSTLY clients that the primary keeps for itself, in percent; asked for by clients with transparent connectivity.";
 
     FailoverWaitTimeout: "TransparentFailover", "WaitTimeout", "2000", Startup, MILLISECONDS, false, "Read by clients: how long to wait for the new primary's event, in milliseconds.";
     FailoverReconnectTimeout: "TransparentFailover", "ReconnectTimeout", "10000", Startup, MILLISECONDS, false, "Read by clients: how long to look for a primary, in milliseconds.";

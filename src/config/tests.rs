@@ -128,8 +128,8 @@ fn the_peer_secret_is_the_files_content() {
 #[test]
 fn changes_follow_the_access_mode() {
     let (parameters, _) = load("[HotStandby]\nHSBEnabled=yes\nConnect=tcp 1\n").unwrap();
-    let now = SetOutcome { takes_effect_at_start: false };
-    let later = SetOutcome { takes_effect_at_start: true };
+    let now = SetOutcome { takes_effect_at_start: false, is_unused: false };
+    let later = SetOutcome { takes_effect_at_start: true, is_unused: false };
     assert_eq!(parameters.set("hotstandby", "pingtimeout", "7000", true), Ok(now));
     assert_eq!(parameters.ping_timeout(), Duration::from_secs(7));
     assert_eq!(parameters.set("HotStandby", "PingTimeout", " * ", false), Ok(now));

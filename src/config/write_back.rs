@@ -4,7 +4,7 @@
 //! stay. Invariant: at every moment solid.ini is the old file or the new one, whole.
 
 use super::invalid;
-use super::parameters::{FILE_NAME, Parameters, read_file};
+use super::parameters::{FILE_NAME, Parameters, SetOutcome, read_file};
 use super::parser;
 use super::registry::Id;
 use crate::error::ServerError;
@@ -14,6 +14,25 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 impl Parameters {
+    /// [`Parameters::set`], and into solid.ini at once: an operator who was told that a value is set finds it after a
+    /// crash too. If the file cannot be written, nothing has changed.
+    pub fn set_and_write_back(
+        &self,
+        section: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<SetOutcome, ServerError> {
+        let values = || self.values.write().unwrap_or_else(PoisonError::into_inner);
+        let before = Id::find(section, name).map(|id| (id, values()[id as usize].clone()));
+        let outcome = self.set(section, name, value, false)?;
+        self.write_back().inspect_err(|_| {
+            if let Some((id, before)) = before {
+                values()[id as usize] = before;
+            }
+        })?;
+        Ok(outcome)
+    }
+
     /// Puts changed, non-temporary values into solid.ini.
     pub fn write_back(&self) -> Result<(), ServerError> {
         let _guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,11 +55,19 @@ impl Parameters {
         Ok(())
     }
 
-    /// Writes solid.ini with the changed, non-temporary values to another file.
+    /// Writes solid.ini with the changed, non-temporary values to another file; never over one that is no INI file.
     pub fn save_to(&self, target: &Path) -> Result<(), ServerError> {
         let _guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let text = rewritten(&self.directory.join(FILE_NAME), &self.unwritten())?;
-        replace_file(&self.directory.join(target), &text)
+        let target = self.directory.join(target);
+        let is_ini = read_file(&target).is_ok_and(|text| parser::parse(&text.unwrap_or_default()).is_ok());
+        if !is_ini {
+            return Err(invalid(format!(
+                "{} is there and holds something else; choose another name.",
+                target.display()
+            )));
+        }
+        replace_file(&target, &text)
     }
 
     fn unwritten(&self) -> Vec<(Id, String)> {

@@ -182,7 +182,7 @@ fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
         heart.log_end = position(6);
         heart.pending = true;
         command(&mut heart, Command::Rewind);
-        let ticket = heart.ticket();
+        let ticket = heart.ticket;
         assert_eq!(heart.handle(Event::Drained { ticket, position: position(5) }), [Effect::Rewind]);
         for what in [Command::SetPrimaryAlone, Command::Connect, Command::Rewind] {
             assert_eq!(answer(&command(&mut heart, what)), Some(Code::REFUSED_IN_STATE), "{what:?}");

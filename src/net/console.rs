@@ -30,6 +30,8 @@ pub struct ConsoleHandlers<'a, Login> {
     pub execute: &'a dyn Fn(&Login, &str) -> Rows,
     /// Events for `watch`, one line each.
     pub subscribe: &'a dyn Fn(&Login) -> Receiver<String>,
+    /// How long the client may pause in the middle of a line; none: for ever.
+    pub pause_limit: &'a dyn Fn() -> Option<Duration>,
 }
 
 /// Talks to a console client until it leaves or breaks the rules.
@@ -40,7 +42,8 @@ pub fn serve<Login>(stream: &TcpStream, handlers: &ConsoleHandlers<'_, Login>) {
 fn serve_within<Login>(stream: &TcpStream, handlers: &ConsoleHandlers<'_, Login>, login_timeout: Duration) {
     // Without these options the console still works.
     let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let mut lines = Lines { stream, buffer: Vec::new(), deadline: Some(Instant::now() + login_timeout) };
+    let deadline = Some(Instant::now() + login_timeout);
+    let mut lines = Lines { stream, buffer: Vec::new(), deadline, pause_limit: handlers.pause_limit };
     if let Err(Ended::Refused(problem)) = converse(&mut lines, handlers) {
         let error = ServerError::with(Code::INVALID_ARGUMENT, problem);
         let _ = send(stream, &answer(&[row_of(&error)]));
@@ -116,6 +119,7 @@ struct Lines<'a> {
     stream: &'a TcpStream,
     buffer: Vec<u8>,
     deadline: Option<Instant>,
+    pause_limit: &'a dyn Fn() -> Option<Duration>,
 }
 
 impl Lines<'_> {
@@ -144,6 +148,7 @@ impl Lines<'_> {
     fn fill(&mut self) -> Result<(), Ended> {
         let timeout = match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => return Err(no_login()),
+            None if !self.buffer.is_empty() => (self.pause_limit)(),
             other => other,
         };
         self.stream.set_read_timeout(timeout).map_err(|_| Ended::Left)?;
@@ -156,6 +161,9 @@ impl Lines<'_> {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) if is_timeout(&error) && self.deadline.is_some() => Err(no_login()),
+            Err(error) if is_timeout(&error) => {
+                Err(Ended::Refused("The rest of the line did not come in time (Com.ReadTimeout).".to_owned()))
+            }
             Err(_) => Err(Ended::Left),
         }
     }
@@ -250,7 +258,9 @@ mod tests {
                 events
             };
             let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
-            serve_within(&server, &ConsoleHandlers { authenticate, execute, subscribe }, login_timeout);
+            let pause_limit = &|| Some(Duration::from_millis(50));
+            let handlers = ConsoleHandlers { authenticate, execute, subscribe, pause_limit };
+            serve_within(&server, &handlers, login_timeout);
         });
         client.write_all(input).unwrap();
         if close_after {
@@ -295,6 +305,12 @@ mod tests {
     fn silence_before_the_login_ends_in_time() {
         let output = converse_with(b"log", Duration::from_millis(50), false);
         assert!(output.contains("No login came in time"), "{output}");
+    }
+
+    #[test]
+    fn a_pause_in_a_line_ends_in_time() {
+        let output = converse_with(b"login admin pass word\nhsb st", LOGIN_TIMEOUT, false);
+        assert!(output.contains("(Com.ReadTimeout)") && output.ends_with("ERROR 14526\n"), "{output}");
     }
 
     #[test]

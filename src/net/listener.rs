@@ -1,7 +1,8 @@
 //! The one port of the server: accepts connections, tells the three protocols apart by their first bytes, and hands
 //! each connection to its handler on a thread of its own.
 //!
-//! The bytes are looked at, not taken: the handler reads the connection from its beginning. Not here: the protocols.
+//! The bytes are looked at, not taken: the handler reads the connection from its beginning. The port can be exchanged
+//! while connections go on. Not here: the protocols.
 //! Invariants: a silent or senseless client costs one thread for [`FIRST_BYTES_TIMEOUT`] at most; peers and consoles
 //! get in when SQL clients fill the server.
 
@@ -9,11 +10,11 @@ use super::console;
 use crate::codec::MAGIC;
 use crate::hsb::codes::Code;
 use log::{info, warn};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 pub const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections beyond Com.MaxConnections that are let in at all, for peers, consoles, cancel requests and refusals.
 const RESERVED_CONNECTIONS: usize = 256;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// A PostgreSQL start-up message is no longer than this.
 const MAX_STARTUP_BYTES: u32 = 10_000;
 /// Codes of the PostgreSQL messages that stand in place of a version.
@@ -42,13 +45,20 @@ pub struct Handlers {
 
 /// A running listener. Dropping it does not stop it.
 pub struct ListenerHandle {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// None once it is stopped.
+    port: Mutex<Option<Port>>,
+}
+
+/// One listening socket and the thread that accepts there.
+struct Port {
+    address: SocketAddr,
+    listener: TcpListener,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
 struct Shared {
-    stopping: AtomicBool,
     /// All connections.
     connections: AtomicUsize,
     /// Those of SQL clients.
@@ -58,13 +68,23 @@ struct Shared {
     first_bytes_timeout: Duration,
 }
 
+/// Takes an address; nobody can connect before [`start`].
+pub fn bind(address: SocketAddr, share_port: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share_port)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// Accepts connections from now on.
 pub fn start(
-    listener: TcpListener,
+    socket: Socket,
     maximum_connections: impl Fn() -> usize + Send + Sync + 'static,
     handlers: Handlers,
 ) -> std::io::Result<ListenerHandle> {
-    start_within(listener, Box::new(maximum_connections), handlers, FIRST_BYTES_TIMEOUT)
+    socket.listen(BACKLOG)?;
+    start_within(socket.into(), Box::new(maximum_connections), handlers, FIRST_BYTES_TIMEOUT)
 }
 
 fn start_within(
@@ -73,26 +93,21 @@ fn start_within(
     handlers: Handlers,
     first_bytes_timeout: Duration,
 ) -> std::io::Result<ListenerHandle> {
-    let address = listener.local_addr()?;
     let shared = Arc::new(Shared {
-        stopping: AtomicBool::new(false),
         connections: AtomicUsize::new(0),
         sql_connections: AtomicUsize::new(0),
         maximum_sql_connections,
         handlers,
         first_bytes_timeout,
     });
-    let thread = {
-        let shared = Arc::clone(&shared);
-        Builder::new().name("listener".to_owned()).spawn(move || accept_all(&listener, &shared))?
-    };
-    Ok(ListenerHandle { address, shared, thread: Some(thread) })
+    let port = Port::open(listener, &shared)?;
+    Ok(ListenerHandle { shared, port: Mutex::new(Some(port)) })
 }
 
 impl ListenerHandle {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens; none once it is stopped.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.lock().as_ref().map(|port| port.address)
     }
 
     /// SQL connections at this moment.
@@ -100,31 +115,75 @@ impl ListenerHandle {
         self.shared.sql_connections.load(Ordering::Relaxed)
     }
 
-    /// Accepts no more and closes the port. Connections that are there go on.
-    pub fn stop(mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        let mut target = self.address;
-        if target.ip().is_unspecified() {
-            target.set_ip(if target.is_ipv4() {
-                Ipv4Addr::LOCALHOST.into()
-            } else {
-                Ipv6Addr::LOCALHOST.into()
-            });
+    /// Accepts at this address from now on: the new socket first, then the old one is closed. Connections that are
+    /// there go on. After an error everything is as it was.
+    pub fn move_to(&self, wanted: SocketAddr) -> std::io::Result<()> {
+        let mut place = self.lock();
+        let current = place.as_ref().ok_or_else(|| std::io::Error::other("the server is shutting down"))?;
+        if current.address == wanted {
+            return Ok(());
         }
-        // A connection of our own wakes the thread; if it cannot be made, others are waiting there and do it.
-        let _ = TcpStream::connect_timeout(&target, Duration::from_secs(1));
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        // Two sockets of one port (127.0.0.1 and 0.0.0.0, say) stand beside each other only with this option. It is
+        // taken away again, or another server could share the port unnoticed.
+        let shares = current.address.port() == wanted.port();
+        let opened = SockRef::from(&current.listener)
+            .set_reuse_port(shares)
+            .and_then(|()| bind(wanted, shares))
+            .and_then(|socket| socket.listen(BACKLOG).map(|()| socket))
+            .and_then(|socket| {
+                socket.set_reuse_port(false).and_then(|()| Port::open(socket.into(), &self.shared))
+            });
+        if shares {
+            SockRef::from(&current.listener).set_reuse_port(false)?;
+        }
+        let before = place.replace(opened?);
+        drop(place);
+        if let Some(before) = before {
+            before.close();
+        }
+        Ok(())
+    }
+
+    /// Accepts no more and closes the port. Connections that are there go on.
+    pub fn stop(&self) {
+        let port = self.lock().take();
+        if let Some(port) = port {
+            port.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Port>> {
+        self.port.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Port {
+    fn open(listener: TcpListener, shared: &Arc<Shared>) -> std::io::Result<Port> {
+        let address = listener.local_addr()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (accepting, is_stopping) = (listener.try_clone()?, Arc::clone(&stopping));
+        let shared = Arc::clone(shared);
+        let accept = move || accept_all(&accepting, &is_stopping, &shared);
+        let thread = Builder::new().name("listener".to_owned()).spawn(accept)?;
+        Ok(Port { address, listener, stopping, thread })
+    }
+
+    fn close(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        // On Linux this wakes the thread; elsewhere a connection of our own does.
+        if SockRef::from(&self.listener).shutdown(Shutdown::Both).is_err() {
+            let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        }
+        if self.thread.join().is_err() {
             warn!("The listener's thread ended in a panic.");
         }
     }
 }
 
-fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept_all(listener: &TcpListener, stopping: &AtomicBool, shared: &Arc<Shared>) {
     loop {
         let accepted = listener.accept();
-        if shared.stopping.load(Ordering::SeqCst) {
+        if stopping.load(Ordering::SeqCst) {
             return;
         }
         match accepted {

@@ -8,7 +8,11 @@ mod copy;
 mod events;
 mod history;
 mod outside;
+<<<<<<< HEAD
 mod rewind;
+=======
+mod parameters;
+>>>>>>> main
 mod sessions;
 mod start;
 mod status;
@@ -24,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::events::EventHub;
 pub(crate) use self::outside::in_background;
+pub use self::parameters::ParameterChanges;
 pub use self::start::{StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
@@ -80,7 +85,7 @@ impl AdminPort {
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {
     context: Arc<NodeContext>,
-    listener: ListenerHandle,
+    listener: Arc<ListenerHandle>,
     operator: Recipient<Operator>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
@@ -98,8 +103,8 @@ impl Node {
         start::start(options)
     }
 
-    /// The address that clients, consoles and the peer use.
-    pub fn address(&self) -> SocketAddr {
+    /// The address that clients, consoles and the peer use; none once it is shutting down.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 

@@ -105,7 +105,12 @@ pub(super) fn dial(
     let peer = parameters.connect().ok_or((Code::NO_CONNECT_STRING, String::new()))?;
     let secret = secret(parameters)?;
     let timeout = peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
-    let options = LinkOptions { secret: secret.as_bytes(), user_timeout: parameters.ping_timeout() };
+    let step_timeout = peer.read_timeout.filter(|timeout| !timeout.is_zero()).or(timeout);
+    let options = LinkOptions {
+        secret: secret.as_bytes(),
+        user_timeout: parameters.ping_timeout(),
+        step_timeout: step_timeout.unwrap_or(handshake::STEP_TIMEOUT),
+    };
     handshake::dial((&peer.host, peer.port), timeout, options, purpose, hello)
 }
 

@@ -62,10 +62,9 @@ fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let execute =
         |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
     let subscribe = |_: &Login| context.events.subscribe();
-    console::serve(
-        stream,
-        &ConsoleHandlers { authenticate: &authenticate, execute: &execute, subscribe: &subscribe },
-    );
+    let pause_limit = || context.parameters.listen().read_timeout;
+    let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
+    console::serve(stream, &ConsoleHandlers { authenticate, execute, subscribe, pause_limit: &pause_limit });
 }
 
 fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, ServerError> {
@@ -88,7 +87,11 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         Ok(secret) => secret,
         Err((code, detail)) => return log::error!("{}: {} {detail}", code.number(), code.text()),
     };
-    let options = LinkOptions { secret: secret.as_bytes(), user_timeout: context.parameters.ping_timeout() };
+    let options = LinkOptions {
+        secret: secret.as_bytes(),
+        user_timeout: context.parameters.ping_timeout(),
+        step_timeout: handshake::STEP_TIMEOUT,
+    };
     let (purpose, hello) = match handshake::listen(&mut stream, options) {
         Ok(introduction) => introduction,
         Err((_, detail)) => return log::warn!("a peer connection from {from} was refused: {detail}"),

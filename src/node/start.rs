@@ -1,7 +1,6 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -9,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::events::EventHub;
 use super::outside::NodeOutside;
+use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::{self, Storage};
 use super::{AdminPort, Node, NodeContext, NodeStatus, copy, history};
@@ -21,7 +21,7 @@ use crate::actors::admin_handler::AdminHandler;
 use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
-use crate::actors::supervisor::{FromWriter, NewSettings, Supervisor};
+use crate::actors::supervisor::{FromWriter, Supervisor};
 use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
@@ -43,9 +43,6 @@ use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
-/// Connections that may wait to be accepted.
-const LISTEN_BACKLOG: i32 = 1024;
-
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
@@ -64,7 +61,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let lock = lock_directory(&parameters)?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
-    let port = take_port(&parameters)?;
+    let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     if offline && database.exists() {
@@ -93,21 +90,6 @@ fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
         )),
         Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
     }
-}
-
-/// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
-fn take_port(parameters: &Parameters) -> Result<Socket, ServerError> {
-    let address = parameters.listen();
-    let refused = |error: std::io::Error| {
-        let detail = format!("(Com.Listen {} {}: {error})", address.host, address.port);
-        ServerError::with(Code::SERVER_NOT_FOUND, detail)
-    };
-    let mut candidates = (address.host.as_str(), address.port).to_socket_addrs().map_err(refused)?;
-    let wanted =
-        candidates.next().ok_or_else(|| refused(std::io::Error::other("the name has no address")))?;
-    let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).map_err(refused)?;
-    socket.set_reuse_address(true).and_then(|()| socket.bind(&wanted.into())).map_err(refused)?;
-    Ok(socket)
 }
 
 fn log_configuration(parameters: &Parameters) -> LogConfiguration {
@@ -189,6 +171,7 @@ struct Wiring {
 struct Targets {
     actors: Addresses,
     admin: Addr<AdminHandler>,
+    changes: Arc<ParameterChanges>,
 }
 
 impl Building {
@@ -261,10 +244,10 @@ impl Building {
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
-        let listener = port
-            .listen(LISTEN_BACKLOG)
-            .and_then(|()| listener::start(port.into(), move || limit.max_connections(), handlers))
+        let listener = listener::start(port, move || limit.max_connections(), handlers)
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+        let listener = Arc::new(listener);
+        wiring.targets.changes.serve_at(&listener);
         Ok(Node {
             context,
             listener,
@@ -307,8 +290,11 @@ impl Building {
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn start_admin_handler(&self, supervisor: &Addr<Supervisor>) -> Addr<AdminHandler> {
-        let settings = supervisor.clone();
+    fn start_admin_handler(
+        &self,
+        supervisor: &Addr<Supervisor>,
+        changes: &Arc<ParameterChanges>,
+    ) -> Addr<AdminHandler> {
         let services = AdminServices {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
@@ -316,8 +302,7 @@ impl Building {
             outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
-            writer: Arc::clone(&self.writer),
-            new_settings: Box::new(move |changed| settings.do_send(NewSettings(changed))),
+            changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
         };
@@ -344,7 +329,13 @@ impl Building {
             status: Arc::clone(&self.status),
             outcomes: Arc::clone(&self.outcomes),
         });
-        let admin = self.start_admin_handler(&actors.supervisor);
+        let changes = Arc::new(ParameterChanges::new(
+            Arc::clone(&self.parameters),
+            Arc::clone(&self.status),
+            Arc::clone(&self.writer),
+            actors.supervisor.clone().recipient(),
+        ));
+        let admin = self.start_admin_handler(&actors.supervisor, &changes);
         let (parameters, asked) = (Arc::clone(&self.parameters), Arc::clone(&storage));
         mailboxes.start(Parts {
             heart,
@@ -373,7 +364,7 @@ impl Building {
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        (storage, Targets { actors, admin })
+        (storage, Targets { actors, admin, changes })
     }
 }
 

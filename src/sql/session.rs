@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::statement::{Kind, Statement};
 use super::users::Role;
 use crate::error::ServerError;
+use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::node::NodeContext;
 use crate::storage::database::read_identity;
@@ -313,6 +314,9 @@ impl<'r> Session<'r> {
     pub fn check_may_write(&self, what: &str) -> Result<(), ServerError> {
         if self.role == Role::ReadOnly {
             return Err(ServerError::sql("42501", format!("user \"{}\" may only read", self.identity.user)));
+        }
+        if self.context.parameters.read_only() {
+            return Err(ServerError::with(Code::DATABASE_READ_ONLY, "(General.Readonly)"));
         }
         if self.modes().1 {
             return Err(ServerError::sql(

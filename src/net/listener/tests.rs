@@ -26,7 +26,7 @@ fn listener(maximum: usize, timeout: Duration) -> (ListenerHandle, Receiver<(&'s
 }
 
 fn connect(handle: &ListenerHandle, bytes: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(handle.address()).unwrap();
+    let mut stream = TcpStream::connect(handle.address().unwrap()).unwrap();
     stream.write_all(bytes).unwrap();
     stream
 }
@@ -61,7 +61,7 @@ fn the_three_protocols_are_told_apart() {
 #[test]
 fn bytes_may_come_one_by_one() {
     let (handle, received) = listener(10, FIRST_BYTES_TIMEOUT);
-    let mut client = TcpStream::connect(handle.address()).unwrap();
+    let mut client = TcpStream::connect(handle.address().unwrap()).unwrap();
     client.set_nodelay(true).unwrap();
     for byte in STARTUP {
         client.write_all(&[*byte]).unwrap();
@@ -129,9 +129,40 @@ fn above_the_maximum_sql_is_refused_and_the_others_get_in() {
 #[test]
 fn after_stop_the_port_is_free() {
     let (handle, _received) = listener(1, FIRST_BYTES_TIMEOUT);
-    let address = handle.address();
+    let address = handle.address().unwrap();
     handle.stop();
     TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn the_port_moves_and_connections_stay() {
+    let (handle, received) = listener(10, FIRST_BYTES_TIMEOUT);
+    let mut old = connect(&handle, b"login a b\n");
+    let who = || received.recv_timeout(Duration::from_secs(10)).unwrap().0;
+    assert_eq!(who(), "console");
+    let first = handle.address().unwrap();
+    // The same port at another address, then another port.
+    let beside = SocketAddr::from(([127, 0, 0, 2], first.port()));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for wanted in [beside, free] {
+        let before = handle.address().unwrap();
+        handle.move_to(wanted).unwrap();
+        assert_eq!(handle.address(), Some(wanted));
+        let _new = connect(&handle, b"login a b\n");
+        assert_eq!(who(), "console");
+        assert!(TcpStream::connect(before).is_err(), "{before} is still open");
+    }
+    // What is taken is refused and changes nothing.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(handle.move_to(taken.local_addr().unwrap()).is_err());
+    assert_eq!(handle.address(), Some(free));
+    let _new = connect(&handle, b"login a b\n");
+    assert_eq!(who(), "console");
+    // The connection from before all this is served to its end.
+    let mut answer = [0; 7];
+    old.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"console");
+    handle.stop();
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct LinkOptions<'a> {
     pub secret: &'a [u8],
     /// How long sent bytes may stay without the system's acknowledgement (TCP_USER_TIMEOUT); zero: the system's own.
     pub user_timeout: Duration,
+    /// For each step of the handshake.
+    pub step_timeout: Duration,
 }
 
 /// A refusal or failure, as the heart wants it.
@@ -54,13 +56,12 @@ pub type Failure = (Code, String);
 pub fn dial(
     address: (&str, u16),
     timeout: Option<Duration>,
-    LinkOptions { secret, user_timeout }: LinkOptions<'_>,
+    LinkOptions { secret, user_timeout, step_timeout }: LinkOptions<'_>,
     purpose: Purpose,
     hello: Hello,
 ) -> Result<(TcpStream, Hello), Failure> {
     let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
-    prepare(&stream, timeout.unwrap_or(STEP_TIMEOUT), user_timeout)
-        .map_err(|error| unreachable(address, &error))?;
+    prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce()?;
     write(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
     let (theirs, proof) = match read(&mut stream)? {
@@ -87,9 +88,9 @@ pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
 /// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`].
 pub fn listen(
     stream: &mut TcpStream,
-    LinkOptions { secret, user_timeout }: LinkOptions<'_>,
+    LinkOptions { secret, user_timeout, step_timeout }: LinkOptions<'_>,
 ) -> Result<(Purpose, Hello), Failure> {
-    prepare(stream, STEP_TIMEOUT, user_timeout).map_err(|error| lost(&error))?;
+    prepare(stream, step_timeout, user_timeout).map_err(|error| lost(&error))?;
     let theirs = match read(stream)? {
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {

@@ -56,6 +56,8 @@ pub enum ReadProblem {
     Closed,
     /// Nothing came in time.
     TimedOut,
+    /// The client stopped in the middle of a message for too long.
+    Paused,
     /// The message is not one, or too long.
     Protocol(String),
 }
@@ -69,16 +71,21 @@ pub struct MessageReader {
     /// Limit in force.
     pub max_message_bytes: usize,
     deadline: Option<Instant>,
+    /// How long the client may pause in the middle of a message; asked for whenever that happens.
+    pause_limit: PauseLimit,
 }
+
+/// None: for ever.
+pub type PauseLimit = Box<dyn Fn() -> Option<Duration> + Send>;
 
 impl MessageReader {
     /// Reads from `stream` after what was read already.
-    pub fn new(stream: TcpStream, first_bytes: Vec<u8>) -> MessageReader {
+    pub fn new(stream: TcpStream, first_bytes: Vec<u8>, pause_limit: PauseLimit) -> MessageReader {
         let end = first_bytes.len();
         let mut buffer = first_bytes;
         buffer.resize(end.max(8192), 0);
         let max_message_bytes = MAX_UNAUTHENTICATED_MESSAGE_BYTES;
-        MessageReader { stream, buffer, start: 0, end, max_message_bytes, deadline: None }
+        MessageReader { stream, buffer, start: 0, end, max_message_bytes, deadline: None, pause_limit }
     }
 
     /// The time up to which reads may last.
@@ -165,25 +172,33 @@ impl MessageReader {
     }
 
     fn read_some(&mut self) -> Result<usize, ReadProblem> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ReadProblem::TimedOut);
-            }
-            let _ = self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))));
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(ReadProblem::TimedOut);
         }
-        loop {
+        let pause = if self.has_input() { (self.pause_limit)() } else { None };
+        let limit = [left, pause].into_iter().flatten().min();
+        if limit.is_some() {
+            let _ = self.stream.set_read_timeout(limit.map(|limit| limit.max(Duration::from_millis(1))));
+        }
+        let late =
+            if pause.is_some() && pause == limit { ReadProblem::Paused } else { ReadProblem::TimedOut };
+        let read = loop {
             match self.stream.read(&mut self.buffer[self.end..]) {
-                Ok(0) => return Err(ReadProblem::Closed),
-                Ok(count) => return Ok(count),
+                Ok(0) => break Err(ReadProblem::Closed),
+                Ok(count) => break Ok(count),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let late = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut]
+                    let is_late = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut]
                         .contains(&error.kind());
-                    return Err(if late { ReadProblem::TimedOut } else { ReadProblem::Closed });
+                    break Err(if is_late { late } else { ReadProblem::Closed });
                 }
             }
+        };
+        if pause.is_some() && left.is_none() {
+            let _ = self.stream.set_read_timeout(None);
         }
+        read
     }
 }
 
@@ -241,6 +256,11 @@ impl<'a> Fields<'a> {
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
+}
+
+/// The client stopped in the middle of a message.
+pub fn paused() -> ServerError {
+    ServerError::sql("08006", "the rest of the message did not come in time (Com.ReadTimeout)")
 }
 
 /// The client sent something that does not follow the protocol.
@@ -328,4 +348,28 @@ pub fn notice(out: &mut Vec<u8>, sqlstate: &str, message: &str) {
     }
     out.push(0);
     finish(out, start);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_pause_counts_in_the_middle_of_a_message_only() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let limit = Duration::from_millis(20);
+        let mut reader = MessageReader::new(server, Vec::new(), Box::new(move || Some(limit)));
+        let writer = std::thread::spawn(move || {
+            // Longer than the limit, but between messages.
+            std::thread::sleep(limit * 3);
+            client.write_all(b"Q\0\0\0\x04Q\0\0\0\x09sel").unwrap();
+            client
+        });
+        assert!(matches!(reader.next_message(), Ok((b'Q', _))));
+        assert!(matches!(reader.next_message(), Err(ReadProblem::Paused)));
+        drop(writer.join().unwrap());
+    }
 }

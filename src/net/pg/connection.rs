@@ -152,6 +152,7 @@ impl Client<'_> {
             ReadProblem::TimedOut => {
                 End::Fatal(ServerError::sql("57P05", "terminating connection due to idle-session timeout"))
             }
+            ReadProblem::Paused => End::Fatal(codec::paused()),
             ReadProblem::Protocol(text) => End::Fatal(ServerError::sql("08P01", text)),
         }
     }
@@ -212,11 +213,12 @@ impl Client<'_> {
     /// A setting's value, those that the node decides included.
     pub(super) fn setting(&self, name: &str) -> Option<String> {
         let read_only = self.session.context.status.is_read_only();
+        let refuses_writes = read_only || self.session.context.parameters.read_only();
         let on_off = |on: bool| Some(if on { "on" } else { "off" }.to_string());
         match name.to_ascii_lowercase().as_str() {
             "in_hot_standby" => on_off(read_only),
-            "default_transaction_read_only" => on_off(read_only || self.session.settings.read_only),
-            "transaction_read_only" => on_off(read_only || self.session.modes().1),
+            "default_transaction_read_only" => on_off(refuses_writes || self.session.settings.read_only),
+            "transaction_read_only" => on_off(refuses_writes || self.session.modes().1),
             "transaction_isolation" => Some(self.session.modes().0.name().to_string()),
             "transaction_token" => {
                 let token = self.session.settings.next_transaction.token.as_ref();

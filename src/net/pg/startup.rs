@@ -59,6 +59,7 @@ fn from_problem(problem: ReadProblem) -> Ended {
     match problem {
         ReadProblem::Closed => None,
         ReadProblem::TimedOut => Some(ServerError::sql("08006", "the log-in took too long")),
+        ReadProblem::Paused => Some(codec::paused()),
         ReadProblem::Protocol(text) => Some(protocol(text)),
     }
 }
@@ -72,7 +73,7 @@ pub fn serve(stream: TcpStream, first_bytes: Vec<u8>, context: Arc<NodeContext>)
 
 /// Answers a client with an error instead of serving it.
 pub fn refuse(stream: &TcpStream, first_bytes: Vec<u8>, context: &NodeContext, error: &ServerError) {
-    let Ok(mut reader) = prepare(stream, first_bytes) else { return };
+    let Ok(mut reader) = prepare(stream, first_bytes, context) else { return };
     if let Ok(Some(_)) = start_up(stream, &mut reader, context) {
         send_fatal(stream, error);
     }
@@ -84,16 +85,22 @@ fn send_fatal(mut stream: &TcpStream, error: &ServerError) {
     let _ = stream.write_all(&out);
 }
 
-fn prepare(stream: &TcpStream, first_bytes: Vec<u8>) -> std::io::Result<MessageReader> {
+fn prepare(
+    stream: &TcpStream,
+    first_bytes: Vec<u8>,
+    context: &NodeContext,
+) -> std::io::Result<MessageReader> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let mut reader = MessageReader::new(stream.try_clone()?, first_bytes);
+    let parameters = Arc::clone(&context.parameters);
+    let pause_limit = Box::new(move || parameters.listen().read_timeout);
+    let mut reader = MessageReader::new(stream.try_clone()?, first_bytes, pause_limit);
     reader.set_deadline(Some(Instant::now() + START_UP_TIMEOUT));
     Ok(reader)
 }
 
 fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> Result<(), Ended> {
-    let mut reader = prepare(stream, first_bytes).map_err(|_| None)?;
+    let mut reader = prepare(stream, first_bytes, context).map_err(|_| None)?;
     let Some(start) = start_up(stream, &mut reader, context)? else { return Ok(()) };
     let mut connection = context.database.open_reader().map_err(Some)?;
     let role = authenticate(stream, &mut reader, &connection, &start.user)?;

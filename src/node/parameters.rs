@@ -1,0 +1,115 @@
+//! Parameters that change while the server runs: the one place where a new value goes to whoever holds the old one.
+//!
+//! Not here: which values are possible (`config`), what the commands look like. Invariants: a change is in force and in
+//! solid.ini, or refused and nowhere; changes come one after another. Blocking: never called on the actors' thread.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use actix::Recipient;
+use socket2::Socket;
+
+use super::{NodeStatus, settings_of};
+use crate::actors::supervisor::NewSettings;
+use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::net::listener::{self, ListenerHandle};
+use crate::storage::writer::Writer;
+
+/// See the module.
+pub struct ParameterChanges {
+    parameters: Arc<Parameters>,
+    status: Arc<NodeStatus>,
+    writer: Arc<Writer>,
+    settings: Recipient<NewSettings>,
+    /// The port is opened last of all.
+    listener: OnceLock<Arc<ListenerHandle>>,
+    one_by_one: Mutex<()>,
+}
+
+impl ParameterChanges {
+    pub(super) fn new(
+        parameters: Arc<Parameters>,
+        status: Arc<NodeStatus>,
+        writer: Arc<Writer>,
+        settings: Recipient<NewSettings>,
+    ) -> ParameterChanges {
+        let (listener, one_by_one) = (OnceLock::new(), Mutex::new(()));
+        ParameterChanges { parameters, status, writer, settings, listener, one_by_one }
+    }
+
+    /// From now on Com.Listen moves this port.
+    pub(super) fn serve_at(&self, listener: &Arc<ListenerHandle>) {
+        if self.listener.set(Arc::clone(listener)).is_err() {
+            log::error!("a node has two ports");
+        }
+    }
+
+    /// Changes a parameter as [`Parameters::set`] does, puts it in force and, unless `temporary`, into solid.ini.
+    pub fn set(
+        &self,
+        section: &str,
+        name: &str,
+        value: &str,
+        temporary: bool,
+    ) -> Result<SetOutcome, ServerError> {
+        let _guard = self.one_by_one.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = Id::find(section, name);
+        if id == Some(Id::Connect) && self.status.state().is_active() {
+            return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
+        }
+        let set = || match temporary {
+            true => self.parameters.set(section, name, value, true),
+            false => self.parameters.set_and_write_back(section, name, value),
+        };
+        let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
+        self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
+        self.settings.do_send(NewSettings(settings_of(&self.parameters)));
+        Ok(outcome)
+    }
+
+    /// `save parameters`: to solid.ini, or to another file in its directory.
+    pub fn save(&self, file: Option<&Path>) -> Result<(), ServerError> {
+        match file {
+            None => self.parameters.write_back(),
+            Some(file) => self.parameters.save_to(file),
+        }
+    }
+
+    /// The new port first: if it cannot be had, nothing has changed.
+    fn move_port(
+        &self,
+        value: &str,
+        set: impl FnOnce() -> Result<SetOutcome, ServerError>,
+    ) -> Result<SetOutcome, ServerError> {
+        let wanted = self.parameters.listen_if(value)?;
+        let refused = |error| port_refused(&wanted, &error);
+        let address = resolve(&wanted).map_err(refused)?;
+        let Some(listener) = self.listener.get() else { return set() };
+        let before = listener.address();
+        listener.move_to(address).map_err(refused)?;
+        set().inspect(|_| log::info!("listening on {address}")).inspect_err(|_| {
+            if let Some(Err(error)) = before.map(|before| listener.move_to(before)) {
+                log::error!("the port cannot be moved back: {error}");
+            }
+        })
+    }
+}
+
+/// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
+pub(super) fn take_port(wanted: &ListenAddress) -> Result<Socket, ServerError> {
+    let taken = resolve(wanted).and_then(|address| listener::bind(address, false));
+    taken.map_err(|error| port_refused(wanted, &error))
+}
+
+fn resolve(wanted: &ListenAddress) -> std::io::Result<SocketAddr> {
+    let mut candidates = (wanted.host.as_str(), wanted.port).to_socket_addrs()?;
+    candidates.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+}
+
+fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> ServerError {
+    let detail = format!("(Com.Listen {} {}: {error})", wanted.host, wanted.port);
+    ServerError::with(Code::SERVER_NOT_FOUND, detail)
+}

@@ -1,0 +1,114 @@
+//! What parameters do once they are set: each test changes one on a running node and sees the difference.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use common::embedded::{Server, server, server_with};
+use common::server_error;
+use hotstandby::demo::pair;
+
+/// The SQLSTATE of what must not work.
+fn refused<T>(result: Result<T, postgres::Error>) -> String {
+    server_error(&result.err().expect("this should have been refused")).expect("an answer of the server").0
+}
+
+fn answer(server: &Server, command: &str) -> (u32, String) {
+    server.context.admin.execute("dba", true, command).remove(0)
+}
+
+#[test]
+fn listen_moves_the_port_and_keeps_connections() {
+    let mut server = server();
+    let mut before = server.connect();
+    let other = pair::reserve_port().unwrap();
+    server.admin(&format!("parameter Com.Listen=tcp {}", other.number));
+    before.batch_execute("create table t (a integer)").unwrap();
+    let old = std::mem::replace(&mut server.port, other.number);
+    assert!(TcpStream::connect(("127.0.0.1", old)).is_err());
+    server.connect().batch_execute("insert into t values (1)").unwrap();
+
+    // A port that somebody else has is refused: the present one stays, and the file too.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let number = taken.local_addr().unwrap().port();
+    let file = std::fs::read_to_string(server.context.parameters.directory().join("solid.ini")).unwrap();
+    let (code, text) = answer(&server, &format!("parameter Com.Listen=tcp {number}"));
+    assert!(code == 21306 && text.contains(&number.to_string()), "{code} {text}");
+    let shown = answer(&server, "parameter Com.Listen").1;
+    assert!(shown.starts_with(&format!("Com Listen \"tcp {}\"", other.number)), "{shown}");
+    assert_eq!(
+        std::fs::read_to_string(server.context.parameters.directory().join("solid.ini")).unwrap(),
+        file
+    );
+    server.connect().batch_execute("insert into t values (2)").unwrap();
+}
+
+#[test]
+fn a_value_that_cannot_be_written_changes_nothing() {
+    let server = server();
+    // Where solid.ini should be there is a directory: it can neither be read nor replaced.
+    std::fs::create_dir(server.context.parameters.directory().join("solid.ini")).unwrap();
+    assert_ne!(answer(&server, "parameter Com.MaxConnections=7").0, 0);
+    assert_eq!(answer(&server, "parameter Com.MaxConnections").1, "Com MaxConnections 1000 1000 1000");
+    server.admin("parameter Com.MaxConnections=7 temporary");
+    assert_eq!(answer(&server, "parameter Com.MaxConnections").1, "Com MaxConnections 7 1000 1000");
+}
+
+#[test]
+fn max_connections_counts_sql_clients() {
+    let server = server();
+    server.admin("parameter Com.MaxConnections=1");
+    let _first = server.connect();
+    assert_eq!(refused(server.connect_as("dba", "dba")), "53300");
+    server.admin("parameter Com.MaxConnections=2");
+    let _second = server.connect();
+}
+
+#[test]
+fn read_timeout_ends_who_stops_in_the_middle() {
+    let server = server();
+    server.admin("parameter Com.ReadTimeout=40");
+    let mut console = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    console.write_all(b"login dba dba\nhsb sta").unwrap();
+    let mut text = String::new();
+    console.read_to_string(&mut text).unwrap();
+    assert!(text.contains("(Com.ReadTimeout)"), "{text}");
+    // -r of Com.Listen goes before it; 0 is for ever.
+    server.admin(&format!("parameter Com.Listen=tcp -r0 {}", server.port));
+    assert_eq!(server.context.parameters.listen().read_timeout, None);
+    server.connect().batch_execute("select 1").unwrap();
+}
+
+#[test]
+fn lock_wait_timeout_ends_the_wait_for_the_writer() {
+    let server = server();
+    let (mut holder, mut waiter) = (server.connect(), server.connect());
+    holder.batch_execute("create table t (a integer); begin; insert into t values (1)").unwrap();
+    server.admin("parameter General.LockWaitTimeOut=0");
+    assert_eq!(refused(waiter.batch_execute("insert into t values (2)")), "55P03");
+    holder.batch_execute("commit").unwrap();
+    waiter.batch_execute("insert into t values (2)").unwrap();
+}
+
+#[test]
+fn readonly_refuses_every_write() {
+    let server = server_with("[General]\nReadonly=yes\n");
+    let mut client = server.connect();
+    for sql in [
+        "create table t (a integer)",
+        "create user u identified by 'p'",
+        "begin; insert into t values (1)",
+        "copy t from stdin",
+    ] {
+        let error = client.batch_execute(sql).unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert_eq!((error.code().code(), error.detail()), ("25006", Some("10041")), "{sql}: {error:?}");
+        client.batch_execute("rollback").unwrap();
+    }
+    let shown = client.query_one("show transaction_read_only", &[]).unwrap();
+    assert_eq!(shown.get::<_, &str>(0), "on");
+    client.batch_execute("select 1").unwrap();
+}
