@@ -8,11 +8,8 @@ mod copy;
 mod events;
 mod history;
 mod outside;
-<<<<<<< HEAD
-mod rewind;
-=======
 mod parameters;
->>>>>>> main
+mod rewind;
 mod sessions;
 mod start;
 mod status;

@@ -71,12 +71,15 @@ fn copy(directory: &Path) -> tempfile::TempDir {
     copy
 }
 
+/// What a database says.
+type Checksum = Vec<(String, u64, u128)>;
+
 struct Example {
     directory: tempfile::TempDir,
     database: Arc<Database>,
     log: LogConfiguration,
     /// After each transaction, the beginning included: the position and what the database says.
-    history: Vec<(Position, Vec<(String, u64, u128)>)>,
+    history: Vec<(Position, Checksum)>,
 }
 
 fn example() -> Example {
