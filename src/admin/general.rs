@@ -28,6 +28,16 @@ pub(super) fn error_code(_: &AdminServices, call: &Call) -> Rows {
         .ok_or_else(|| invalid(format!("There is no code '{}'; 'errorcode all' lists them.", call.rest)))
 }
 
+pub(super) fn events(services: &AdminServices, _: &Call) -> Rows {
+    let line = |(name, meaning): &(&str, &str)| {
+        let last = services.events.latest(name).map_or_else(String::new, |event| {
+            format!(" (last: {} {})", crate::logging::timestamp(event.posted), event.text)
+        });
+        (0, format!("{name}  -  {meaning}{last}"))
+    };
+    Ok(crate::node::EVENTS.iter().map(line).collect())
+}
+
 type Figure = (&'static str, &'static str, fn(&AdminServices) -> String);
 
 /// What `info` can tell: option, meaning, and where it comes from.

@@ -25,7 +25,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
 use crate::net::peer::copy::CopyProgress;
-use crate::node::{NodeStatus, ParameterChanges};
+use crate::node::{EventHub, NodeStatus, ParameterChanges};
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
@@ -47,6 +47,8 @@ pub struct AdminServices {
     pub copy_progress: Arc<CopyProgress>,
     /// For its size.
     pub database: Arc<Database>,
+    /// What happened.
+    pub events: Arc<EventHub>,
     /// Puts changed parameters in force.
     pub changes: Arc<ParameterChanges>,
     /// Ends the server.

@@ -273,6 +273,13 @@ pub const COMMANDS: &[Row] = &[
     ),
     row("help [command] …", Console, Answer(help::help), "all commands, or more about one", ""),
     row(
+        "events",
+        Console,
+        Answer(general::events),
+        "the events that can be listened to, and the last one of each",
+        "Hear of them by LISTEN in SQL or by 'watch [event]' on the console.",
+    ),
+    row(
         "commands",
         Console,
         Answer(help::commands),

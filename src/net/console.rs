@@ -5,7 +5,6 @@
 
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -22,14 +21,17 @@ const WATCH_TICK: Duration = Duration::from_millis(500);
 /// Rows of an answer: RC and text.
 pub type Rows = Vec<(u32, String)>;
 
+/// The next event as one line, if there is one within the time; an error ends the watching.
+pub type Watch = Box<dyn FnMut(Duration) -> Result<Option<String>, ServerError>>;
+
 /// What the console needs from the server. `Login` is whatever `authenticate` wants `execute` to know.
 pub struct ConsoleHandlers<'a, Login> {
     /// User and password.
     pub authenticate: &'a dyn Fn(&str, &str) -> Result<Login, ServerError>,
     /// One command.
     pub execute: &'a dyn Fn(&Login, &str) -> Rows,
-    /// Events for `watch`, one line each.
-    pub subscribe: &'a dyn Fn(&Login) -> Receiver<String>,
+    /// Events for `watch`: all, or those of one name.
+    pub subscribe: &'a dyn Fn(&Login, &str) -> Result<Watch, ServerError>,
     /// How long the client may pause in the middle of a line; none: for ever.
     pub pause_limit: &'a dyn Fn() -> Option<Duration>,
 }
@@ -85,22 +87,26 @@ fn converse<Login>(lines: &mut Lines<'_>, handlers: &ConsoleHandlers<'_, Login>)
     send(lines.stream, "OK\n")?;
     loop {
         let line = lines.next()?;
-        match line.trim().to_ascii_lowercase().as_str() {
+        let (word, rest) = first_word(&line);
+        match word.to_ascii_lowercase().as_str() {
             "" => {}
-            "quit" | "exit" => return Ok(()),
-            "watch" => return watch(lines.stream, &(handlers.subscribe)(&login)),
+            "quit" | "exit" if rest.is_empty() => return Ok(()),
+            "watch" => match (handlers.subscribe)(&login, rest.trim()) {
+                Ok(events) => return watch(lines.stream, events),
+                Err(error) => send(lines.stream, &answer(&[row_of(&error)]))?,
+            },
             _ => send(lines.stream, &answer(&(handlers.execute)(&login, line.trim())))?,
         }
     }
 }
 
 /// Streams events until the client closes.
-fn watch(stream: &TcpStream, events: &Receiver<String>) -> Result<(), Ended> {
+fn watch(stream: &TcpStream, mut events: Watch) -> Result<(), Ended> {
     loop {
-        match events.recv_timeout(WATCH_TICK) {
-            Ok(event) => send(stream, &format!("{}\n", event.replace(['\n', '\r'], " ")))?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {
+        match events(WATCH_TICK) {
+            Ok(Some(event)) => send(stream, &format!("{event}\n"))?,
+            Err(error) => return send(stream, &answer(&[row_of(&error)])),
+            Ok(None) => {
                 if stream.set_read_timeout(Some(Duration::from_millis(1))).is_err() {
                     return Err(Ended::Left);
                 }
@@ -252,10 +258,9 @@ mod tests {
                 "two" => vec![(0, "a\nb\n".to_owned()), (14527, String::new()), (14526, "x".to_owned())],
                 other => vec![(14526, format!("{login}: no {other}"))],
             };
-            let subscribe = |_: &String| {
-                let (sender, events) = crossbeam_channel::unbounded();
-                sender.send("PRIMARY\nALONE".to_owned()).unwrap();
-                events
+            let subscribe = |_: &String, name: &str| -> Result<Watch, ServerError> {
+                let mut events = vec![Ok(Some(format!("PRIMARY ALONE{name}")))];
+                Ok(Box::new(move |_| events.pop().unwrap_or_else(|| Err(ServerError::new(Code::SHUTDOWN)))))
             };
             let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
             let pause_limit = &|| Some(Duration::from_millis(50));
@@ -283,7 +288,11 @@ mod tests {
         let expected = "OK\n0\tPRIMARY ACTIVE\nOK\n14003\tACTIVE\nOK\n0\ta\n0\tb\n14527\t\n14526\tx\nERROR 14527\n\
                         14526\tadmin: no what\nERROR 14526\n";
         assert_eq!(talk(input), expected);
-        assert_eq!(talk(b"login admin pass word\nwatch\n"), "OK\nPRIMARY ALONE\n");
+        let watched = talk(b"login admin pass word\nwatch  X\n");
+        assert!(
+            watched.starts_with("OK\nPRIMARY ALONEX\n13068\t") && watched.ends_with("ERROR 13068\n"),
+            "{watched}"
+        );
     }
 
     #[test]

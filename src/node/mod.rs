@@ -23,7 +23,7 @@ use std::time::Duration;
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use self::events::EventHub;
+pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
 pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;
 pub use self::start::{StartOptions, settings_of};
@@ -108,6 +108,11 @@ impl Node {
     /// What sessions use: for programs that embed the node.
     pub fn context(&self) -> &Arc<NodeContext> {
         &self.context
+    }
+
+    /// Events from now on, for programs that embed the node.
+    pub fn events(&self) -> Subscription {
+        self.context.events.subscribe()
     }
 
     /// Ends [`Node::wait_for_shutdown`].

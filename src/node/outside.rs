@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Recipient;
 
 use super::copy;
-use super::events::EventHub;
+use super::events::{CONNECT_STATUS, EventHub, STATE_SWITCH};
 use super::rewind;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
@@ -50,12 +50,12 @@ impl Outside for NodeOutside {
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
-        self.events.post("SYS_EVENT_HSBSTATESWITCH", to.name());
+        self.events.post(STATE_SWITCH, to.name());
     }
 
     fn connect_status(&mut self, status: ConnectStatus) {
         log::info!("connection to the other server: {}", status.name());
-        self.events.post("SYS_EVENT_HSBCONNECTSTATUS", status.name());
+        self.events.post(CONNECT_STATUS, status.name());
     }
 
     fn publish(&mut self, heart: &Heart) {

@@ -1,24 +1,26 @@
 //! What arrives on the port, handed to where it belongs: SQL sessions, consoles, the peer.
 
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
+use super::events::{EVENTS, Event};
 use super::storage::Storage;
 use super::{NodeContext, copy, history, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
-use crate::error::ServerError;
+use crate::admin::refusal;
+use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::state::State;
-use crate::net::console::{self, ConsoleHandlers};
+use crate::net::console::{self, ConsoleHandlers, Watch};
 use crate::net::listener::Handlers;
 use crate::net::peer::handshake::{self, LinkOptions};
 use crate::net::pg;
-use crate::sql::users;
+use crate::sql::users::{self, Role};
 
 /// How long the sessions of a replaced database may take to leave before they are cut off.
 pub(super) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
@@ -52,32 +54,73 @@ fn serve_sql(stream: TcpStream, context: &Arc<NodeContext>) {
     }
 }
 
+/// A console's user, with the rights of this moment.
 struct Login {
     user: String,
-    may_administrate: bool,
+    /// Of the schema and the users, when the role was read; none: there is no such user any more.
+    role: Mutex<(u64, Option<Role>)>,
+}
+
+impl Login {
+    /// Whether it may administrate; an error if it may not even be here (any more).
+    fn rights(&self, context: &NodeContext) -> Result<bool, ServerError> {
+        let generation = context.database.schema_generation();
+        let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if role.0 != generation {
+            // While the database is being replaced it cannot be asked: what was known holds.
+            if let Ok(found) =
+                context.database.open_reader().and_then(|reader| users::find(&reader, &self.user))
+            {
+                *role = (generation, found.map(|(role, _)| role));
+            }
+        }
+        match role.1.filter(|role| role.may_command()) {
+            Some(role) => Ok(role.may_administrate()),
+            None => Err(ServerError::sql("42501", "the console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE")),
+        }
+    }
 }
 
 fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let authenticate = |user: &str, password: &str| log_in(context, user, password);
-    let execute =
-        |login: &Login, text: &str| context.admin.execute(&login.user, login.may_administrate, text);
-    let subscribe = |_: &Login| context.events.subscribe();
+    let execute = |login: &Arc<Login>, text: &str| match login.rights(context) {
+        Ok(may_administrate) => context.admin.execute(&login.user, may_administrate, text),
+        Err(error) => refusal(error),
+    };
+    let subscribe = |login: &Arc<Login>, name: &str| watch(context, login, name);
     let pause_limit = || context.parameters.listen().read_timeout;
     let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
     console::serve(stream, &ConsoleHandlers { authenticate, execute, subscribe, pause_limit: &pause_limit });
 }
 
-fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Login, ServerError> {
+/// Events for a console, as long as its user may be there.
+fn watch(context: &Arc<NodeContext>, login: &Arc<Login>, name: &str) -> Result<Watch, ServerError> {
+    if !name.is_empty() && !EVENTS.iter().any(|event| event.0.eq_ignore_ascii_case(name)) {
+        return Err(invalid(format!("No event is called '{name}'; 'events' lists them.")));
+    }
+    let (context, login, name) = (Arc::clone(context), Arc::clone(login), name.to_owned());
+    let mut subscription = context.events.subscribe();
+    Ok(Box::new(move |patience| {
+        login.rights(&context)?;
+        let event = subscription.wait(patience).map_err(|missed| {
+            ServerError::with(Code::OPERATION_FAILED, format!("({missed}; watch again)"))
+        })?;
+        let wanted = |event: &Arc<Event>| name.is_empty() || event.name.eq_ignore_ascii_case(&name);
+        Ok(event.filter(wanted).map(|event| event.line()))
+    }))
+}
+
+fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Arc<Login>, ServerError> {
     if context.status.state() == State::Offline {
         return Err(ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS));
     }
+    let generation = context.database.schema_generation();
     let connection = context.database.open_reader()?;
     let role = users::check_password(&connection, user, password)
         .inspect_err(|_| log::warn!("a console login as '{user}' was refused"))?;
-    if !role.may_command() {
-        return Err(ServerError::sql("42501", "the console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE"));
-    }
-    Ok(Login { user: user.to_string(), may_administrate: role.may_administrate() })
+    let login = Login { user: user.to_string(), role: Mutex::new((generation, Some(role))) };
+    login.rights(context)?;
+    Ok(Arc::new(login))
 }
 
 /// The handshake, then the connection goes to the supervisor (connect), is answered (probe), or stays here (netcopy).

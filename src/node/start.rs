@@ -302,6 +302,7 @@ impl Building {
             outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
             database: Arc::clone(&self.database),
+            events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),

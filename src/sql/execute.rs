@@ -234,6 +234,7 @@ impl Work {
                 list.iter().try_for_each(run).map(|()| Outcome::default())
             }
             Work::User(command) => {
+                transaction.users_changed();
                 users::execute(transaction.connection(), &command).map(|()| Outcome::default())
             }
         }

@@ -220,11 +220,20 @@ fn other(word: &str, reader: &mut Reader<'_>, text: &str) -> Result<Option<State
             let all = reader.accept(&["ALL"]);
             (Kind::Deallocate(if all { None } else { reader.name() }), "DEALLOCATE")
         }
-        "LISTEN" => (Kind::Listen(reader.name().unwrap_or_default()), "LISTEN"),
-        "UNLISTEN" => (Kind::Unlisten(reader.name()), "UNLISTEN"),
+        "LISTEN" => {
+            let channel = channel(reader).ok_or_else(|| syntax("LISTEN takes the name of an event"))?;
+            (Kind::Listen(channel), "LISTEN")
+        }
+        "UNLISTEN" => (Kind::Unlisten(channel(reader)), "UNLISTEN"),
         _ => return Ok(None),
     };
     Ok(Some(statement(kind, text, tag)))
+}
+
+/// The name of a channel, as PostgreSQL spells it in notifications: in small letters unless it is quoted.
+fn channel(reader: &mut Reader<'_>) -> Option<String> {
+    let is_quoted = reader.peek().is_some_and(|token| token.kind == TokenKind::Quoted);
+    reader.name().map(|name| if is_quoted { name } else { name.to_lowercase() })
 }
 
 /// A syntax error of ours.

@@ -20,7 +20,7 @@ use rusqlite::{CachedStatement, Connection, params};
 use self::statements::TableStatements;
 use super::batch::Batch;
 use super::change::{Change, ColumnChange, RowKey, Value, changes};
-use super::database::{read_identity, write_position};
+use super::database::{USERS_TABLE, read_identity, write_position};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -151,6 +151,8 @@ impl Applier {
 
     /// The table's statements, written when it is met first.
     fn table(&mut self, name: &str) -> Result<(&Connection, &mut TableStatements), String> {
+        // Sessions look their rights up again, as they look at the schema again.
+        self.schema_changed |= name == USERS_TABLE;
         if !self.tables.contains_key(name) {
             let loaded = TableStatements::load(&self.connection, name).map_err(|error| error.to_string())?;
             let statements = loaded.ok_or("there is no such table, or its rows cannot be told apart")?;

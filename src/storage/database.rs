@@ -19,6 +19,9 @@ use crate::hsb::position::{Chain, Position};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const READER_CACHE_KIB: i64 = 4096;
 
+/// Users and what they may do; replicated like any other table.
+pub const USERS_TABLE: &str = "_hsb_users";
+
 /// Where a database is and what all its connections share.
 #[derive(Debug)]
 pub struct Database {
@@ -133,12 +136,12 @@ impl Database {
         }
     }
 
-    /// Grows whenever the schema changed; prepared descriptions made before are stale.
+    /// Grows whenever the schema or the users changed; prepared descriptions and rights known before are stale.
     pub fn schema_generation(&self) -> u64 {
         self.schema_generation.load(Ordering::Acquire)
     }
 
-    /// To be called after a schema change was committed or applied.
+    /// To be called after a change of the schema or of users was committed or applied.
     pub fn schema_changed(&self) {
         self.schema_generation.fetch_add(1, Ordering::AcqRel);
     }

@@ -3,10 +3,12 @@
 //! Output is appended to one `Vec<u8>` and written when the client waits for it. Input is read into one buffer and
 //! handed out in place. A message longer than the limit in force is refused before it is read.
 
-use std::io::Read;
+use std::io::{PipeReader, Read};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::ServerError;
 
@@ -62,6 +64,17 @@ pub enum ReadProblem {
     Protocol(String),
 }
 
+/// Why [`MessageReader::wait`] has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// The client says something, or leaves.
+    Input,
+    /// An event was posted.
+    Pulse,
+    /// The time is over.
+    TimedOut,
+}
+
 /// The client's side of the connection.
 pub struct MessageReader {
     stream: TcpStream,
@@ -109,6 +122,28 @@ impl MessageReader {
     /// True if bytes wait in the buffer.
     pub fn has_input(&self) -> bool {
         self.start < self.end
+    }
+
+    /// Waits for the first bytes of a message, for the pulse, or for the time to be over; takes nothing.
+    pub fn wait(&self, pulse: Option<&PipeReader>, deadline: Option<Instant>) -> Woken {
+        let mut places = [(); 2].map(|()| PollFd::new(&self.stream, PollFlags::IN));
+        let mut count = 1;
+        if let Some(pulse) = pulse {
+            places[1] = PollFd::new(pulse, PollFlags::IN);
+            count = 2;
+        }
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            // A limit beyond what the system can count is none.
+            let limit = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut places[..count], limit.as_ref()) {
+                Ok(0) => return Woken::TimedOut,
+                Ok(_) if places[0].revents().is_empty() => return Woken::Pulse,
+                Err(error) if error == rustix::io::Errno::INTR => {}
+                // What is wrong with the connection the next read finds out.
+                Ok(_) | Err(_) => return Woken::Input,
+            }
+        }
     }
 
     /// Reads the next message: its type and where its body stands.
@@ -313,6 +348,15 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str, count: Option<u64>) {
         super::values::append_i64(out, count.cast_signed());
     }
     out.push(0);
+    finish(out, start);
+}
+
+/// NotificationResponse, as from the process of this server.
+pub fn notification(out: &mut Vec<u8>, channel: &str, payload: &str) {
+    let start = begin(out, b'A');
+    out.extend_from_slice(&std::process::id().to_be_bytes());
+    text(out, channel);
+    text(out, payload);
     finish(out, start);
 }
 

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::codec::{self, MessageReader, ReadProblem};
 use super::extended::Portal;
+use super::listening::Listening;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::node::Pulse;
 use crate::sql::execute::Prepared;
 use crate::sql::registry::{Ticket, process_id};
 use crate::sql::session::Session;
@@ -44,8 +45,15 @@ pub struct Client<'r> {
     skipping: bool,
     ticket: Ticket,
     told: HashMap<&'static str, String>,
-    told_read_only: bool,
+    pub(super) told_read_only: bool,
     pub(super) settings_changed: bool,
+    pub(super) listening: Listening,
+    /// Number of the last event when it was taken, and what wakes this session at the next one.
+    pub(super) pulse: Option<(u64, Pulse)>,
+    /// The last answer is complete and nothing was asked since.
+    at_rest: bool,
+    /// Of the schema and the users, when this session's role was read.
+    pub(super) checked_generation: u64,
 }
 
 /// Serves a client until it leaves.
@@ -56,6 +64,8 @@ pub fn run<'r>(
     ticket: Ticket,
     greeting: Vec<u8>,
 ) {
+    let listening = Listening::new(Arc::clone(&session.context.events));
+    let checked_generation = session.context.database.schema_generation();
     let mut client = Client {
         stream,
         session,
@@ -68,6 +78,10 @@ pub fn run<'r>(
         told: HashMap::new(),
         told_read_only: false,
         settings_changed: true,
+        listening,
+        pulse: None,
+        at_rest: false,
+        checked_generation,
     };
     let end = client.serve(reader);
     client.portals.clear();
@@ -96,16 +110,14 @@ impl Client<'_> {
     }
 
     fn next_message(&mut self, reader: &mut MessageReader) -> Result<(), End> {
-        let idle = self.session.settings.idle_timeout.filter(|limit| !limit.is_zero());
-        if idle.is_some() && !reader.has_input() {
-            reader.set_deadline(idle.map(|limit| Instant::now() + limit));
+        if self.at_rest {
+            self.wait_at_rest(reader)?;
         }
+        self.at_rest = false;
         let message = reader.next_message();
-        if idle.is_some() {
-            reader.set_deadline(None);
-        }
         self.check_closing()?;
         let (kind, range) = message.map_err(|problem| self.end_of(problem))?;
+        self.check_user()?;
         if self.skipping && !matches!(kind, b'S' | b'X') {
             return Ok(());
         }
@@ -190,17 +202,13 @@ impl Client<'_> {
 
     /// ReadyForQuery, with what has changed before it.
     fn ready(&mut self) -> Result<(), End> {
-        let read_only = self.session.context.status.is_read_only();
-        if self.settings_changed || read_only != self.told_read_only {
-            self.told_read_only = read_only;
-            self.settings_changed = false;
-            self.report_settings();
-        }
+        self.append_news();
         codec::ready_for_query(&mut self.out, self.session.status());
+        self.at_rest = true;
         self.flush()
     }
 
-    fn report_settings(&mut self) {
+    pub(super) fn report_settings(&mut self) {
         for name in REPORTED {
             let value = self.setting(name).unwrap_or_default();
             if self.told.get(name) != Some(&value) {

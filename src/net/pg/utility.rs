@@ -60,6 +60,7 @@ impl Client<'_> {
                 }
                 self.statements.clear();
                 self.portals.clear();
+                self.listening.unlisten(None);
                 self.session.settings.reset_all();
                 self.settings_changed = true;
                 done(tag)
@@ -72,9 +73,15 @@ impl Client<'_> {
                 done(tag)
             }
             Kind::Setting(query) => self.setting_query(query, formats, describe),
-            Kind::CloseAll | Kind::Unlisten(_) => done(tag),
-            Kind::Listen(_) => {
-                codec::notice(&mut self.out, "00000", "events are not sent on this connection yet");
+            Kind::CloseAll => done(tag),
+            Kind::Unlisten(channel) => {
+                self.listening.unlisten(channel.as_deref());
+                done(tag)
+            }
+            Kind::Listen(channel) => {
+                if let Some(warning) = self.listening.listen(channel)? {
+                    codec::notice(&mut self.out, "01000", &warning);
+                }
                 done(tag)
             }
             Kind::Skipped(why) => {

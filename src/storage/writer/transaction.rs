@@ -32,6 +32,11 @@ impl<'a> WriteTransaction<'a> {
         self.connection
     }
 
+    /// Says that users were changed: sessions look their rights up again, as they look at the schema again.
+    pub fn users_changed(&mut self) {
+        *self.schema_changed = true;
+    }
+
     /// Runs a statement that changes the schema, and captures it.
     pub fn execute_schema(&mut self, sql: &str) -> Result<(), ServerError> {
         *self.schema_changed = true;
