@@ -378,17 +378,14 @@ fn stepping_down_and_up_again_commits() {
     }
 }
 
-/// R2: refused while the other server is reachable and lacks what is pending here; else the server steps down.
+/// R2, R3: the other server need not have what is pending here, and need not be reachable.
 #[test]
-fn switch_secondary_in_doubt_asks_the_other_server() {
-    for batch in [Batch::Arrives, Batch::GetsLost] {
+fn switch_secondary_in_doubt_keeps_the_doubt() {
+    for (batch, reachable) in [(Batch::GetsLost, true), (Batch::Arrives, false)] {
         let fixture = fixture("");
         let waiting = in_doubt(&fixture, batch);
         let pair = &fixture.pair;
-        if batch == Batch::GetsLost {
-            assert_eq!(pair.first.ask("hsb switch secondary").unwrap().0, 14546);
-            assert_eq!(state(&pair.first), "PRIMARY UNCERTAIN");
-            assert!(has_pending(&pair.first) && !waiting.is_finished());
+        if !reachable {
             fixture.network.cut_for_good();
         }
         pair.first.expect("hsb switch secondary").unwrap();
