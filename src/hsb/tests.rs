@@ -63,7 +63,7 @@ fn with_batch_in_flight(state: State) -> Heart {
 
 #[test]
 fn the_table_has_the_edges_of_the_specification() {
-    assert_eq!(TABLE.len(), 34);
+    assert_eq!(TABLE.len(), 33);
     for (at, row) in TABLE.iter().enumerate() {
         let twice =
             TABLE[at + 1..].iter().any(|other| (other.from, other.trigger) == (row.from, row.trigger));
@@ -201,6 +201,16 @@ fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
     let effects = heart.handle(Event::Rewound { result: Err((Code::LOG_TOO_SHORT, String::new())) });
     assert_eq!((answer(&effects), heart.state()), (Some(Code::LOG_TOO_SHORT), SecondaryAlone));
     assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
+}
+
+#[test]
+fn a_primary_that_hears_of_a_change_that_does_not_fit_stays_connected_and_whole() {
+    for state in STATES.into_iter().filter(|state| !state.is_secondary()) {
+        let mut heart = heart(state);
+        let link = heart.link();
+        heart.handle(Event::ApplyFailed { detail: "late".into() });
+        assert_eq!((heart.state(), heart.link(), heart.damaged), (state, link, false));
+    }
 }
 
 #[test]
