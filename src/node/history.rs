@@ -3,9 +3,11 @@
 //! Nothing here changes anything; both servers may go on writing meanwhile.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use super::outside;
 use super::storage::Storage;
+use crate::actors::catchup::{self, CatchupThread};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
@@ -85,13 +87,21 @@ pub(super) fn answer(
     })
 }
 
+/// Runs catchups on threads of their own, which explain what they do not find.
+pub(super) fn run_catchup(
+    parameters: &Arc<Parameters>,
+    storage: &Arc<Storage>,
+) -> Box<dyn Fn(CatchupThread)> {
+    let (parameters, storage) = (Arc::clone(parameters), Arc::clone(storage));
+    Box::new(move |thread| {
+        let (parameters, storage) = (Arc::clone(&parameters), Arc::clone(&storage));
+        let explain = move |position, error: &_| explain(&parameters, &storage, position, error);
+        catchup::run_on_thread(thread.explained_by(Box::new(explain)));
+    })
+}
+
 /// Why the other server's position is not on this server's log, with all that can be found out.
-pub(super) fn explain(
-    parameters: &Parameters,
-    storage: &Storage,
-    peer: Position,
-    error: &LogReadError,
-) -> Failure {
+fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &LogReadError) -> Failure {
     match error {
         LogReadError::NotThere => {
             let points = storage.log_configuration().and_then(|log| log::turning_points(&log));
