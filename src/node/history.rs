@@ -14,6 +14,7 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
 use crate::net::peer::handshake::{self, Failure, failure};
 use crate::net::peer::history::{self, Answer};
+use crate::progress::Progress;
 use crate::storage::log::{self, LogReadError};
 
 /// What two servers have found out.
@@ -91,12 +92,14 @@ pub(super) fn answer(
 pub(super) fn run_catchup(
     parameters: &Arc<Parameters>,
     storage: &Arc<Storage>,
+    progress: &Arc<Progress>,
 ) -> Box<dyn Fn(CatchupThread)> {
-    let (parameters, storage) = (Arc::clone(parameters), Arc::clone(storage));
+    let (parameters, storage, progress) = (Arc::clone(parameters), Arc::clone(storage), Arc::clone(progress));
     Box::new(move |thread| {
-        let (parameters, storage) = (Arc::clone(&parameters), Arc::clone(&storage));
-        let explain = move |position, error: &_| explain(&parameters, &storage, position, error);
-        catchup::run_on_thread(thread.explained_by(Box::new(explain)));
+        let (asking, asked) = (Arc::clone(&parameters), Arc::clone(&storage));
+        let explain = move |position, error: &_| explain(&asking, &asked, position, error);
+        let thread = thread.explained_by(Box::new(explain));
+        catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
     })
 }
 

@@ -69,6 +69,8 @@ impl Outside for World {
     fn rewind(&mut self) {
         self.add("storage <- rewind".into());
     }
+    fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
+    fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {}
 }
 
