@@ -161,7 +161,7 @@ fn trap_08_a_stale_primary_learns_at_the_first_message_that_it_is_stale() {
     insert(&pair.second, 10).join().unwrap().unwrap();
     assert_eq!(state(&pair.first), "PRIMARY ACTIVE", "it cannot know");
     let waiting = insert(&pair.first, 20);
-    assert!(!waiting.is_finished());
+    wait_until("the transaction is in doubt", || has_pending(&pair.first));
     fixture.network.resume();
     // Not PRIMARY ALONE, as after the loss of a connection.
     pair.first.wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
