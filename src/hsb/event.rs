@@ -158,6 +158,10 @@ pub enum Purpose {
     Netcopy,
     /// To find out where the two histories part.
     History,
+    /// To learn all that `hsb status` shows of it, once.
+    Report,
+    /// To compare the two databases (`hsb verify`).
+    Verify,
 }
 
 /// What happens.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
-use super::{NodeStatus, settings_of};
+use super::NodeStatus;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
@@ -43,6 +43,18 @@ impl Storage {
         self.writer.attach(connection)
     }
 
+    /// What this node says of itself to a peer that asks without connecting.
+    pub(super) fn hello(&self, parameters: &Parameters) -> Hello {
+        let now = self.status.snapshot();
+        Hello {
+            database_id: self.database_id().unwrap_or_default(),
+            state: now.state,
+            position: now.decided,
+            log_end: now.log_end,
+            pair: super::settings_of(parameters).pair,
+        }
+    }
+
     pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
         database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
     }
@@ -50,18 +62,5 @@ impl Storage {
     /// The log of the database that is there now.
     pub(super) fn log_configuration(&self) -> Result<LogConfiguration, ServerError> {
         Ok(LogConfiguration { database_id: self.database_id()?, ..self.log.clone() })
-    }
-
-    /// What this node says of itself outside the heart's own connections.
-    pub(super) fn hello(&self, parameters: &Parameters) -> Hello {
-        let now = self.status.snapshot();
-        Hello {
-            // None yet: the node waits for its first netcopy.
-            database_id: self.database_id().unwrap_or_default(),
-            state: now.state,
-            position: now.decided,
-            log_end: now.log_end,
-            pair: settings_of(parameters).pair,
-        }
     }
 }

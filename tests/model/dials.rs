@@ -99,6 +99,7 @@ impl Network {
             // Asked beside the heart; it never dials for it.
             (Stage::Calling, Purpose::History) => {}
             (Stage::Waiting(_), _) => {}
+            (Stage::Calling, Purpose::Report | Purpose::Verify) => panic!("the heart dials for neither"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::handshake::{Failure, lost, read_message, write_message};
+use super::handshake::{Failure, hear, lost, say};
 use crate::hsb::position::Position;
 
 /// Enough for all turning points that are told.
@@ -31,9 +31,9 @@ pub struct Answer {
 
 /// The dialler's part.
 pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answer, Failure> {
-    write_message(stream, &Question { turning_points })?;
+    say(stream, &Question { turning_points })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
-    read_message(stream, MAX_BYTES)
+    hear(stream, MAX_BYTES)
 }
 
 /// The listener's part.
@@ -41,7 +41,7 @@ pub fn answer(
     stream: &mut TcpStream,
     compare: impl FnOnce(&[Position]) -> Result<Answer, Failure>,
 ) -> Result<(), Failure> {
-    let question: Question = read_message(stream, MAX_BYTES)?;
+    let question: Question = hear(stream, MAX_BYTES)?;
     let answer = compare(&question.turning_points)?;
-    write_message(stream, &answer)
+    say(stream, &answer)
 }
