@@ -96,10 +96,10 @@ impl Network {
                 }
             }
             (Stage::Answered(Err(code)), _) => self.fail_dial(place, code),
-            // Asked beside the heart; it never dials for it.
-            (Stage::Calling, Purpose::History) => {}
             (Stage::Waiting(_), _) => {}
-            (Stage::Calling, Purpose::Report | Purpose::Verify) => panic!("the heart dials for neither"),
+            (Stage::Calling, Purpose::History | Purpose::Report | Purpose::Verify) => {
+                panic!("the heart dials for none of these")
+            }
         }
     }
 
