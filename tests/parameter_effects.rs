@@ -124,7 +124,7 @@ fn one_safe_max_delay_bounds_the_wait_for_company() {
     let primary = &fixture.pair.first;
     let is_level = || {
         let status = primary.console().unwrap().command("hsb status").unwrap();
-        status.iter().any(|row| row.1.ends_with(" 0 transactions behind"))
+        status.iter().any(|row| row.1.contains(" 0 transactions not acknowledged"))
     };
     wait_until("the secondary has acknowledged everything", is_level);
     fixture.network.hold(From::Second);

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -283,7 +283,11 @@ fn half_logged_in(port: u16) -> (JoinHandle<postgres::Client>, Sender<()>) {
     assert!(pass_on(&client, &server) && pass_on(&server, &client));
     let (proceed, may_proceed) = channel();
     let (back, there) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-    std::thread::spawn(move || while pass_on(&back, &there) {});
+    std::thread::spawn(move || {
+        while pass_on(&back, &there) {}
+        // The client has to hear of the end too.
+        let _ = there.shutdown(Shutdown::Both);
+    });
     std::thread::spawn(move || {
         if may_proceed.recv().is_ok() {
             while pass_on(&client, &server) {}

@@ -195,7 +195,7 @@ fn next_steps(this: &NodeReport, other: Option<&NodeReport>) -> Vec<String> {
             );
         }
         (false, false) => {
-            step("no primary: 'hsb set primary alone' where 'hsb logpos' is greater, then 'hsb connect'")
+            step("no primary: 'hsb switch primary' where 'hsb logpos' is greater, then 'hsb connect'")
         }
         _ if this.connection == "CONNECTED" => {}
         _ if this.state == "STANDALONE" || other.state == "STANDALONE" => {
@@ -210,7 +210,7 @@ fn next_steps(this: &NodeReport, other: Option<&NodeReport>) -> Vec<String> {
             step("this server waits for the database: 'hsb netcopy' at the primary")
         }
         _ => step(
-            "both servers run and are not connected: 'hsb connect'; if it says 14708 or 14525, 'hsb netcopy' first",
+            "both servers run and are not connected: 'hsb connect'; if it says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
         ),
     }
     steps

@@ -64,10 +64,10 @@ codes! {
     COPY_DIRECTORY_MISSING = 14522, "22023", "No copy directory is given: name one in the command or set HotStandby.CopyDirectory.";
     SWITCH_ACTIVE = 14523, "55000", "A switch is already running; wait until 'hsb status switch' says that it has ended.";
     DIFFERENT_DATABASE = 14524, "55000", "The two servers hold different databases (their ids differ). To make one a copy of the other, start it with 'solid -x backupserver' and give 'hsb netcopy' at the other.";
-    NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized: one has transactions that the other lacks. Keep the right one; at the other, 'hsb netcopy' replaces the database.";
+    NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized: one has transactions that the other lacks. Keep the right one as the primary; at the other 'hsb rewind' takes its transactions back, or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary.";
     INVALID_ARGUMENT = 14526, "22023", "The command or its argument is not valid; 'help' lists the commands.";
     NOT_HOTSTANDBY = 14527, "55000", "This is not a HotStandby server; set HotStandby.HSBEnabled=yes in solid.ini and start again.";
-    BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep, start the other with 'solid -x backupserver' and copy with 'hsb netcopy'.";
+    BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep and set it PRIMARY ALONE; at the other 'hsb rewind' takes its transactions back, or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary.";
     TIMED_OUT = 14529, "57014", "The operation timed out; 'hsb status' shows what it waits for. Nothing was changed: try again.";
     ALREADY_PRIMARY = 14535, "55000", "The server is already a primary; nothing needs to be done.";
     ALREADY_SECONDARY = 14536, "55000", "The server is already a secondary; nothing needs to be done.";
