@@ -4,6 +4,7 @@ use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 use super::threads::log::{LogJob, LogReport};
+use crate::hsb::event::Store;
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 
@@ -53,8 +54,19 @@ pub struct Flushed {
     pub ticket: u64,
 }
 
+/// From the log thread by way of the log writer, and from whoever writes the database, to the supervisor: whether there
+/// is room on the disk.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Room {
+    /// Whose room.
+    pub store: Store,
+    /// None: there is room again.
+    pub lacks: Option<String>,
+}
+
 /// A report of the log thread.
-#[derive(Message, Clone, Copy, Debug)]
+#[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
 pub struct FromLogThread(pub LogReport);
 
@@ -66,6 +78,8 @@ pub struct LogWriter {
     pub progress: Vec<Recipient<LogProgress>>,
     /// Who hears of flushes: the applier.
     pub flushed: Recipient<Flushed>,
+    /// Who hears of a full disk: the supervisor.
+    pub room: Recipient<Room>,
 }
 
 impl LogWriter {
@@ -118,6 +132,10 @@ impl Handler<FromLogThread> for LogWriter {
                 }
             }
             LogReport::Flushed { ticket } => self.flushed.do_send(Flushed { ticket }),
+            LogReport::NoRoom { detail } => {
+                self.room.do_send(Room { store: Store::Log, lacks: Some(detail) });
+            }
+            LogReport::Room => self.room.do_send(Room { store: Store::Log, lacks: None }),
         }
     }
 }

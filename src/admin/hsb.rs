@@ -81,6 +81,9 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
     if now.log_end != now.decided {
         lines.push(format!("log end     {} (a batch is pending)", now.log_end));
     }
+    if let Some(lacks) = &now.lacks_room {
+        lines.push(format!("disk full   {lacks}; read only until there is room"));
+    }
     if now.state == State::PrimaryActive {
         lines.push(format!("secondary   {behind} transactions behind"));
     } else if now.state.is_primary() {

@@ -111,6 +111,15 @@ pub struct BatchInfo {
     pub bytes: usize,
 }
 
+/// What needs room on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// The transaction log.
+    Log,
+    /// The database.
+    Database,
+}
+
 /// How a batch ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Decision {
@@ -256,6 +265,13 @@ pub enum Event {
         /// Database id and position of the new database, or none if it failed and the old one is as before.
         opened: Option<([u8; 16], Position)>,
     },
+    /// The disk is full, or no longer.
+    Room {
+        /// What needs it.
+        store: Store,
+        /// The system's words; none: there is room again.
+        lacks: Option<String>,
+    },
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.
@@ -295,6 +311,15 @@ pub enum Effect {
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(String),
+    /// Log a warning and post it as an event.
+    Alert {
+        /// The event's.
+        name: &'static str,
+        /// What happened.
+        text: String,
+    },
+    /// The log is to forget the batch that it had no room for: nobody else has it, and it was refused.
+    TakeBack,
     /// This node is the primary from here on: the history goes on at the position, in the epoch.
     BeginHistory {
         /// Where the history stands.

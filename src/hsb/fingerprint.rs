@@ -28,6 +28,7 @@ impl Hash for Heart {
             copy_status,
             shutting_down,
             damaged,
+            lacking,
             next_number: _,
             timer: _,
             ticket: _,
@@ -36,6 +37,6 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        (connect_status, switch_status, copy_status, shutting_down, damaged).hash(hasher);
+        (connect_status, switch_status, copy_status, shutting_down, damaged, lacking).hash(hasher);
     }
 }

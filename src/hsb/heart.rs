@@ -17,6 +17,7 @@ use super::event::{
 };
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
+use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
 use super::table::{TABLE, Transition, Trigger};
@@ -31,6 +32,8 @@ pub(super) struct InFlight {
     pub(super) logged: bool,
     pub(super) durable: bool,
     pub(super) acknowledged: bool,
+    /// The peer may have it.
+    pub(super) sent: bool,
     /// Logged with the mark that it needs an acknowledgement.
     pub(super) marked: bool,
 }
@@ -62,6 +65,8 @@ pub struct Heart {
     pub(super) shutting_down: bool,
     /// A change that the primary made does not fit this database: it must not become a primary without it.
     pub(super) damaged: bool,
+    /// The disk is full.
+    pub(super) lacking: Lacking,
     pub(super) next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
     pub(super) timer: u64,
@@ -99,6 +104,7 @@ impl Heart {
             copy_status: CopyStatus::Never,
             shutting_down: false,
             damaged: false,
+            lacking: Lacking::default(),
             next_number: 0,
             timer: 0,
             ticket: 0,
@@ -163,6 +169,7 @@ impl Heart {
                     self.timed_out();
                 }
             }
+            Event::Room { store, lacks } => self.room_changed(store, lacks),
             Event::LogFull => self.log_full(),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
@@ -231,6 +238,11 @@ impl Heart {
     pub(super) fn admit(&mut self) {
         let admission = match self.state {
             _ if self.shutting_down => Admission::Refuse(Code::SHUTDOWN),
+            State::Plain | State::Standalone | State::PrimaryAlone | State::PrimaryActive
+                if self.lacks_room().is_some() =>
+            {
+                Admission::Refuse(Code::DISK_FULL)
+            }
             State::Offline => Admission::Refuse(Code::BACKUPSERVER_NO_CONNECTIONS),
             State::SecondaryActive | State::SecondaryAlone => Admission::Refuse(Code::NOT_ON_SECONDARY),
             State::PrimaryUncertain => Admission::Wait(Code::UNCERTAIN),

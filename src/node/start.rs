@@ -268,12 +268,12 @@ impl Building {
         actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromLogThread> = actors.log_writer.clone().recipient();
-        let body = LogThread {
+        let body = LogThread::new(
             writer,
-            mark: Arc::clone(&self.mark),
-            relaxed_max_delay: self.parameters.relaxed_max_delay(),
-            report: Box::new(move |report| reports.do_send(FromLogThread(report))),
-        };
+            Arc::clone(&self.mark),
+            self.parameters.relaxed_max_delay(),
+            Box::new(move |report| reports.do_send(FromLogThread(report))),
+        );
         let jobs = self.log_channel.1.clone();
         spawn("log", move || body.run(&jobs))
     }

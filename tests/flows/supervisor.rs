@@ -60,6 +60,9 @@ impl Outside for World {
         self.add(format!("everybody <- {from} -> {to}"));
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
+    fn alert(&mut self, name: &'static str, _: &str) {
+        self.add(format!("everybody <- {name}"));
+    }
     fn publish(&mut self, _: &Heart) {}
     fn dial(&mut self, _: RequestId, purpose: Purpose, _: Hello) {
         self.add(format!("network <- dial to {purpose:?}"));
@@ -72,6 +75,7 @@ fn peers(probe: &Addr<Probe>) -> Peers {
     Peers {
         append: probe.clone().recipient(),
         flush: probe.clone().recipient(),
+        truncate: probe.clone().recipient(),
         retain: probe.clone().recipient(),
         attach: probe.clone().recipient(),
         send: probe.clone().recipient(),

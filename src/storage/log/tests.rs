@@ -6,6 +6,8 @@ use super::*;
 use crate::hsb::position::Chain;
 use crate::storage::batch::{Batch, BatchHeader};
 
+mod failures;
+
 fn configuration(directory: &tempfile::TempDir, segment_size_bytes: u64) -> LogConfiguration {
     LogConfiguration {
         directory: directory.path().join("log"),
@@ -117,7 +119,8 @@ fn flipped_bit_in_the_middle_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let configuration = configuration(&directory, 2048);
     let (mut writer, _) = LogWriter::open(configuration.clone(), Position::ORIGIN).unwrap();
-    let positions = fill(&mut writer, 12, 200);
+    // Each synced before the next, as with strict durability.
+    let positions: Vec<Position> = (0..12).map(|_| fill(&mut writer, 1, 200)[0]).collect();
     drop(writer);
     let all = files(&configuration);
     for (path, is_last) in [(&all[0], false), (all.last().unwrap(), true)] {
