@@ -127,7 +127,7 @@ impl Database {
         wal.push("-wal");
         let wal = Path::new(&wal);
         match std::fs::File::open(wal) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             file => {
                 // The file may be new: its name has to survive as well.
                 let directory = || files::sync_directory(self.path.parent().unwrap_or(Path::new(".")));

@@ -107,7 +107,7 @@ fn after_power_cut(synced: usize, lost: &[usize], count: usize) -> (tempfile::Te
         let next = batch(writer.end(), 1, 200 + 10 * number);
         places.push((writer.offset_for_tests(), next.bytes.len()));
         writer.append(&next).unwrap();
-        if number + 1 <= synced {
+        if number < synced {
             writer.sync().unwrap();
         }
     }
