@@ -65,6 +65,16 @@ pub struct Room {
     pub lacks: Option<String>,
 }
 
+/// From the log thread by way of the log writer to the supervisor: the log has become longer by a file, or shorter.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct LogSize {
+    /// Its bytes.
+    pub bytes: u64,
+    /// What nobody needs was deleted just before.
+    pub retained: bool,
+}
+
 /// A report of the log thread.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
@@ -80,6 +90,8 @@ pub struct LogWriter {
     pub flushed: Recipient<Flushed>,
     /// Who hears of a full disk: the supervisor.
     pub room: Recipient<Room>,
+    /// Who hears of the log's size: the supervisor.
+    pub size: Recipient<LogSize>,
 }
 
 impl LogWriter {
@@ -132,6 +144,7 @@ impl Handler<FromLogThread> for LogWriter {
                 }
             }
             LogReport::Flushed { ticket } => self.flushed.do_send(Flushed { ticket }),
+            LogReport::Size { bytes, retained } => self.size.do_send(LogSize { bytes, retained }),
             LogReport::NoRoom { detail } => {
                 self.room.do_send(Room { store: Store::Log, lacks: Some(detail) });
             }

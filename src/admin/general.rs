@@ -52,6 +52,9 @@ const FIGURES: &[Figure] = &[
     ("dbsize", "bytes of the database file", |services| {
         std::fs::metadata(services.database.path()).map_or(0, |file| file.len()).to_string()
     }),
+    ("logsize", "bytes in the log, as of its last new file or checkpoint", |services| {
+        services.status.snapshot().log_bytes.to_string()
+    }),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
 ];
 

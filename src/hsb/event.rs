@@ -265,6 +265,23 @@ pub enum Event {
         /// Database id and position of the new database, or none if it failed and the old one is as before.
         opened: Option<([u8; 16], Position)>,
     },
+    /// The database file itself is durable up to here.
+    Checkpointed {
+        /// The position.
+        position: Position,
+    },
+    /// A backup was made of the database as it was here.
+    BackedUp {
+        /// The position.
+        position: Position,
+    },
+    /// The log has become longer by a file, or shorter.
+    LogSize {
+        /// Its bytes.
+        bytes: u64,
+        /// What nobody needs was deleted just before.
+        retained: bool,
+    },
     /// The disk is full, or no longer.
     Room {
         /// What needs it.
@@ -318,6 +335,8 @@ pub enum Effect {
         /// What happened.
         text: String,
     },
+    /// Nobody needs the log before this.
+    Retain(Position),
     /// The log is to forget the batch that it had no room for: nobody else has it, and it was refused.
     TakeBack,
     /// This node is the primary from here on: the history goes on at the position, in the epoch.

@@ -29,6 +29,7 @@ impl Hash for Heart {
             shutting_down,
             damaged,
             lacking,
+            retention,
             next_number: _,
             timer: _,
             ticket: _,
@@ -37,6 +38,6 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        (connect_status, switch_status, copy_status, shutting_down, damaged, lacking).hash(hasher);
+        (connect_status, switch_status, copy_status, shutting_down, damaged, lacking, retention).hash(hasher);
     }
 }

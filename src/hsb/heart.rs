@@ -17,6 +17,7 @@ use super::event::{
 };
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
+use super::retention::Retention;
 use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
@@ -67,6 +68,8 @@ pub struct Heart {
     pub(super) damaged: bool,
     /// The disk is full.
     pub(super) lacking: Lacking,
+    /// How much log there is and who needs it.
+    pub(super) retention: Retention,
     pub(super) next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
     pub(super) timer: u64,
@@ -105,6 +108,7 @@ impl Heart {
             shutting_down: false,
             damaged: false,
             lacking: Lacking::default(),
+            retention: Retention::default(),
             next_number: 0,
             timer: 0,
             ticket: 0,
@@ -169,6 +173,9 @@ impl Heart {
                     self.timed_out();
                 }
             }
+            Event::Checkpointed { position } => self.checkpointed(position),
+            Event::BackedUp { position } => self.backed_up(position),
+            Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
             Event::Room { store, lacks } => self.room_changed(store, lacks),
             Event::LogFull => self.log_full(),
             Event::ShuttingDown { request } => self.shut_down(request),
@@ -390,18 +397,6 @@ impl Heart {
     /// Whether a batch is held back that neither log nor peer has.
     pub fn is_holding(&self) -> bool {
         self.held
-    }
-
-    /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
-    /// keeps the log for its peer needs it from where the peer is known to be.
-    pub fn needed_from(&self, checkpoint: Position) -> Position {
-        let for_peer =
-            matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
-        if for_peer && self.acknowledged.sequence < checkpoint.sequence {
-            self.acknowledged
-        } else {
-            checkpoint
-        }
     }
 
     /// New settings from the operator.

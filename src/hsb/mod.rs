@@ -13,6 +13,7 @@ pub mod heart;
 mod meeting_tests;
 pub mod phase;
 pub mod position;
+mod retention;
 mod room;
 pub mod settings;
 pub mod state;

@@ -109,29 +109,11 @@ impl Heart {
 mod tests {
     use super::super::event::{Admission, BatchInfo, Event};
     use super::super::position::{Chain, Position};
-    use super::super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
+    use super::super::tests::heart;
     use super::*;
 
     fn position(sequence: u64) -> Position {
         Position { epoch: 1, sequence, chain: Chain([sequence as u8; 16]) }
-    }
-
-    fn heart(state: State) -> Heart {
-        let pair = PairSettings {
-            acknowledge_policy: AcknowledgePolicy::Received,
-            ping_interval_ms: 1000,
-            ping_timeout_ms: 4000,
-        };
-        let settings = Settings {
-            safeness: SafenessLevel::TwoSafe,
-            durability: DurabilityLevel::Adaptive,
-            auto_primary_alone: false,
-            has_connect_string: true,
-            pair,
-        };
-        let mut heart = Heart::new(state, settings, [1; 16], position(5), position(5));
-        heart.link = state.is_active().then_some(9);
-        heart
     }
 
     fn ready(heart: &mut Heart) -> Vec<Effect> {

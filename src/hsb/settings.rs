@@ -153,6 +153,17 @@ pub struct PairSettings {
     pub ping_timeout_ms: u64,
 }
 
+/// How long log files are kept, and how many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct LogSettings {
+    /// HotStandby.MaxLogSize in bytes; none: unlimited.
+    pub maximum_bytes: Option<u64>,
+    /// General.CheckpointDeleteLog: a checkpoint makes log files superfluous.
+    pub delete_at_checkpoint: bool,
+    /// General.BackupDeleteLog: if checkpoints do not, a backup does.
+    pub delete_at_backup: bool,
+}
+
 /// All that the heart decides by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Settings {
@@ -166,6 +177,8 @@ pub struct Settings {
     pub has_connect_string: bool,
     /// What goes to the peer at connect.
     pub pair: PairSettings,
+    /// How long the log is kept.
+    pub log: LogSettings,
 }
 
 impl Settings {

@@ -4,7 +4,9 @@ use super::codes::Code;
 use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
 use super::heart::{Heart, InFlight};
 use super::position::{Chain, Position};
-use super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
+use super::settings::{
+    AcknowledgePolicy, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, Settings,
+};
 use super::state::State::{self, *};
 use super::table::TABLE;
 
@@ -19,6 +21,7 @@ pub(super) const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    log: LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true },
 };
 pub(super) const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];

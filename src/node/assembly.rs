@@ -117,6 +117,7 @@ impl Mailboxes {
             progress: vec![supervisor.clone().recipient(), applier.clone().recipient()],
             flushed: applier.clone().recipient(),
             room: supervisor.clone().recipient(),
+            size: supervisor.clone().recipient(),
         });
         self.for_sender.run(ReplicationSender {
             acknowledged: supervisor.clone().recipient(),

@@ -6,6 +6,7 @@
 pub mod assembly;
 mod copy;
 mod events;
+mod memory;
 mod outside;
 mod parameters;
 mod sessions;
@@ -88,8 +89,8 @@ pub struct Node {
     apply_jobs: Sender<ApplyJob>,
     threads: Vec<JoinHandle<()>>,
     system: actix_rt::System,
-    /// Held for as long as the node uses the directory.
-    _lock: std::fs::File,
+    /// Its directory's lock, and the memory that stands for its disk.
+    _held: start::Held,
 }
 
 impl Node {

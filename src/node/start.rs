@@ -12,6 +12,7 @@ use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::events::EventHub;
+use super::memory::{self, MemoryDirectory};
 use super::outside::NodeOutside;
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
@@ -29,7 +30,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
-use crate::hsb::settings::{PairSettings, Settings};
+use crate::hsb::settings::{LogSettings, PairSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
@@ -42,6 +43,9 @@ use crate::storage::database::Database;
 use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
+
+/// What a node holds on to for as long as it lives.
+pub(super) type Held = (File, Option<MemoryDirectory>);
 
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
@@ -59,8 +63,17 @@ pub struct StartOptions {
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
     let lock = lock_directory(&parameters)?;
-    let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
-    let log = log_configuration(&parameters);
+    let memory = memory::place(&parameters, &lock)?;
+    let database_file = match &memory {
+        Some(memory) if parameters.diskless() => memory.path().join("solid.db"),
+        _ => parameters.database_file(),
+    };
+    let database = Arc::new(Database::at(database_file, parameters.cache_size_bytes()));
+    let log_on_disk = log_configuration(&parameters);
+    let log = match &memory {
+        Some(memory) => memory::log(&log_on_disk, &parameters, memory),
+        None => log_on_disk.clone(),
+    };
     let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
@@ -70,9 +83,12 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if !offline && !database.exists() {
         create(&database, &parameters, options.administrator)?;
     }
+    if memory.is_some() && !offline && !parameters.diskless() {
+        memory::leave_log(&database, log_on_disk)?;
+    }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    Building::new(parameters, database, log, state).build(recovered, port, lock)
+    Building::new(parameters, database, log, state).build(recovered, port, (lock, memory))
 }
 
 /// A second server on the same files would ruin them.
@@ -99,6 +115,7 @@ fn log_configuration(parameters: &Parameters) -> LogConfiguration {
         digit: parameters.log_digit_character(),
         segment_size_bytes: parameters.log_split_size_bytes(),
         database_id: [0; 16],
+        maximum_bytes: None,
     }
 }
 
@@ -128,7 +145,14 @@ fn starting_state(parameters: &Parameters, offline: bool) -> Result<State, Serve
 /// The settings that the heart decides by, as solid.ini has them now.
 pub fn settings_of(parameters: &Parameters) -> Settings {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let in_memory = parameters.diskless() || !parameters.log_enabled();
     Settings {
+        // A log in memory has its own limit and drops what is oldest.
+        log: LogSettings {
+            maximum_bytes: parameters.max_log_size_bytes().filter(|_| !in_memory),
+            delete_at_checkpoint: parameters.checkpoint_delete_log(),
+            delete_at_backup: parameters.backup_delete_log(),
+        },
         safeness: parameters.safeness_level(),
         durability: parameters.durability_level(),
         auto_primary_alone: parameters.auto_primary_alone(),
@@ -211,7 +235,7 @@ impl Building {
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
+    fn build(self, recovered: Option<Recovered>, port: Socket, held: Held) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let settings = settings_of(&self.parameters);
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
@@ -258,7 +282,7 @@ impl Building {
             apply_jobs: this.apply_channel.0.clone(),
             threads,
             system: wiring.system,
-            _lock: lock,
+            _held: held,
         })
     }
 

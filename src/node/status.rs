@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
+    /// Bytes in the log, as last reported.
+    pub log_bytes: u64,
     /// Why there are no writes although the state would allow them: the disk is full.
     pub lacks_room: Option<String>,
     /// What is under way.
@@ -57,6 +59,7 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
+            log_bytes: 0,
             lacks_room: None,
             activity: Activity::Idle,
             primary_since: None,
@@ -104,6 +107,7 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
+        snapshot.log_bytes = heart.log_bytes();
         snapshot.lacks_room = heart.lacks_room().map(str::to_owned);
         snapshot.activity = heart.activity();
     }

@@ -16,7 +16,7 @@ use hotstandby::hsb::event::{
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, Settings,
+    AcknowledgePolicy, Durability, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, Settings,
 };
 use hotstandby::hsb::state::State;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -35,6 +35,7 @@ const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    log: LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true },
 };
 
 /// The supervisor's world, written down.

@@ -162,6 +162,11 @@ pub struct CopySent {
 #[rtype(result = "()")]
 pub struct Checkpointed(pub Position);
 
+/// From whoever made a backup: it holds everything up to here.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct BackedUp(pub Position);
+
 /// From the admin handler when a parameter has changed.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 
 pub use self::messages::*;
 use super::link::PeerStream;
-use super::log_writer::{Append, Flush, LogProgress, RetainFrom, Room, TruncateAfter};
+use super::log_writer::{Append, Flush, LogProgress, LogSize, RetainFrom, Room, TruncateAfter};
 use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{
     AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
@@ -147,6 +147,7 @@ impl Supervisor {
             Effect::ConnectStatus(status) => self.outside.connect_status(status),
             Effect::Note(text) => log::info!("{text}"),
             Effect::Alert { name, text } => self.outside.alert(name, &text),
+            Effect::Retain(position) => self.peers.retain.do_send(RetainFrom(position)),
             Effect::TakeBack => self.peers.truncate.do_send(TruncateAfter(self.heart.decided())),
             Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
             Effect::Admit(admission) => self.outside.admit(admission),
@@ -332,6 +333,13 @@ impl Handler<Room> for Supervisor {
     }
 }
 
+impl Handler<LogSize> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, LogSize { bytes, retained }: LogSize, context: &mut Context<Self>) {
+        self.hear(Event::LogSize { bytes, retained }, context);
+    }
+}
+
 impl Handler<Acknowledged> for Supervisor {
     type Result = ();
     fn handle(&mut self, Acknowledged { position }: Acknowledged, context: &mut Context<Self>) {
@@ -429,8 +437,15 @@ impl Handler<CopySent> for Supervisor {
 
 impl Handler<Checkpointed> for Supervisor {
     type Result = ();
-    fn handle(&mut self, Checkpointed(position): Checkpointed, _: &mut Context<Self>) {
-        self.peers.retain.do_send(RetainFrom(self.heart.needed_from(position)));
+    fn handle(&mut self, Checkpointed(position): Checkpointed, context: &mut Context<Self>) {
+        self.hear(Event::Checkpointed { position }, context);
+    }
+}
+
+impl Handler<BackedUp> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, BackedUp(position): BackedUp, context: &mut Context<Self>) {
+        self.hear(Event::BackedUp { position }, context);
     }
 }
 

@@ -70,6 +70,13 @@ pub enum LogReport {
         /// The system's words.
         detail: String,
     },
+    /// The log has become longer by a file, or shorter.
+    Size {
+        /// Its bytes.
+        bytes: u64,
+        /// What nobody needs was deleted just before.
+        retained: bool,
+    },
     /// There is room again; if the batch was not taken back, it has been reported as progress.
     Room,
 }
@@ -100,6 +107,8 @@ pub struct LogThread {
     /// Taken in and not done yet. While the disk is full, the first is what it is needed for, unless that was taken back.
     queue: VecDeque<LogJob>,
     full: bool,
+    /// Files of the log when its size was reported last.
+    reported_files: usize,
 }
 
 impl LogThread {
@@ -110,7 +119,8 @@ impl LogThread {
         relaxed_max_delay: Duration,
         report: Box<dyn Fn(LogReport) + Send>,
     ) -> LogThread {
-        LogThread { writer, mark, relaxed_max_delay, report, queue: VecDeque::new(), full: false }
+        let (queue, full, reported_files) = (VecDeque::new(), false, 0);
+        LogThread { writer, mark, relaxed_max_delay, report, queue, full, reported_files }
     }
 
     /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
@@ -202,6 +212,7 @@ impl LogThread {
                 }
             }
         }
+        self.report_size(false);
         if sync {
             self.sync()?;
         } else if appended {
@@ -227,6 +238,7 @@ impl LogThread {
                 if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.retain_from(position)) {
                     ::log::warn!("old log files could not be deleted: {error}");
                 }
+                self.report_size(true);
             }
             LogJob::Replace(open, done) => {
                 self.writer = None;
@@ -285,6 +297,15 @@ impl LogThread {
         self.publish();
         self.progress(true);
         Ok(())
+    }
+
+    fn report_size(&mut self, retained: bool) {
+        if let Some(writer) = &self.writer
+            && (retained || writer.segment_count() != self.reported_files)
+        {
+            self.reported_files = writer.segment_count();
+            (self.report)(LogReport::Size { bytes: writer.size_bytes(), retained });
+        }
     }
 
     fn publish(&self) {

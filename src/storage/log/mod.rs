@@ -103,6 +103,8 @@ pub struct LogConfiguration {
     pub segment_size_bytes: u64,
     /// A segment of another database is refused.
     pub database_id: [u8; 16],
+    /// A log in memory: beyond so many bytes of files the oldest are deleted, whoever needs them. None: as told.
+    pub maximum_bytes: Option<u64>,
 }
 
 /// Why a batch cannot be read from the log.
@@ -135,11 +137,20 @@ impl From<LogReadError> for ServerError {
 /// Deletes all segments: the database that they belong to is being replaced.
 pub fn remove_all(configuration: &LogConfiguration) -> Result<(), ServerError> {
     let names = segment::SegmentNames::new(configuration)?;
+    if !names.directory().is_dir() {
+        return Ok(());
+    }
     let failed = |error: std::io::Error| unusable(names.directory(), &error);
     for number in names.list()? {
         std::fs::remove_file(names.path(number)).map_err(failed)?;
     }
     super::files::sync_directory(names.directory()).map_err(failed)
+}
+
+/// Whether there is a log.
+pub fn exists(configuration: &LogConfiguration) -> Result<bool, ServerError> {
+    let names = segment::SegmentNames::new(configuration)?;
+    Ok(names.directory().is_dir() && !names.list()?.is_empty())
 }
 
 /// Damage: error 30787 with the place.

@@ -167,7 +167,20 @@ impl LogWriter {
             created.inspect_err(|error| self.poisoned |= matches!(error, WriteError::Failed(_)))?;
         (self.file, self.offset) = (file, offset);
         self.segments.push(known);
+        let maximum = self.configuration.maximum_bytes.unwrap_or(u64::MAX);
+        while self.segments.len() > 1
+            && self.segments.iter().map(|known| known.file_bytes).sum::<u64>() > maximum
+        {
+            self.remove_oldest()?;
+        }
         Ok(())
+    }
+
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        std::fs::remove_file(self.names.path(self.segments[0].number))?;
+        self.segments.remove(0);
+        // Each before the next: the numbers of what a crash leaves follow each other.
+        sync_directory(self.names.directory())
     }
 
     /// Zeros again where a write ended half-way. Zeros need no room where bytes were written; where they find none,
@@ -214,9 +227,15 @@ impl LogWriter {
         self.segments[0].start
     }
 
-    /// Bytes that the segments take on disk.
+    /// Bytes in the log, without what was allocated in advance.
     pub fn size_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.file_bytes).sum()
+        let full = &self.segments[..self.segments.len() - 1];
+        full.iter().map(|segment| segment.file_bytes).sum::<u64>() + self.offset
+    }
+
+    /// Files of the log.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
     }
 
     /// Drops the batches after `position`, durably. Meant for a few pending ones: each dropped batch costs a sync.
@@ -312,14 +331,10 @@ impl LogWriter {
 
     /// Deletes whole segments that end at or before `position`, always keeping the current and the one before.
     pub fn retain_from(&mut self, position: Position) -> io::Result<()> {
-        let mut deleted = 0;
         while self.segments.len() > 2 && self.segments[1].start.sequence <= position.sequence {
-            let path = self.names.path(self.segments[0].number);
-            std::fs::remove_file(path)?;
-            self.segments.remove(0);
-            deleted += 1;
+            self.remove_oldest()?;
         }
-        if deleted > 0 { sync_directory(self.names.directory()) } else { Ok(()) }
+        Ok(())
     }
 }
 

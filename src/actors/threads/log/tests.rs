@@ -35,6 +35,7 @@ impl Stage {
             digit: '#',
             segment_size_bytes: 1 << 16,
             database_id: [7; 16],
+            maximum_bytes: None,
         };
         let (mut writer, _) = LogWriter::open(configuration.clone(), Position::ORIGIN).unwrap();
         writer.set_fault(fault);
