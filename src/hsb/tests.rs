@@ -5,7 +5,7 @@ use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessa
 use super::heart::{Heart, InFlight};
 use super::position::{Chain, Position};
 use super::settings::{
-    AcknowledgePolicy, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, Settings,
+    AcknowledgePolicy, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, SameSettings, Settings,
 };
 use super::state::State::{self, *};
 use super::table::TABLE;
@@ -22,6 +22,7 @@ pub(super) const SETTINGS: Settings = Settings {
     has_connect_string: true,
     pair: PAIR,
     log: LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true },
+    same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 pub(super) const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];
