@@ -55,6 +55,7 @@ const FIGURES: &[Figure] = &[
     ("logsize", "bytes in the log, as of its last new file or checkpoint", |services| {
         services.status.snapshot().log_bytes.to_string()
     }),
+    ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
 ];
 

@@ -169,7 +169,7 @@ impl Heart {
             }
             Event::Applied { position } => self.applied(position),
             Event::ApplyFailed { detail } => self.apply_failed(detail),
-            Event::CopySent { result } => self.copy_sent(result),
+            Event::CopyEnded { result } => self.copy_ended(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
             Event::TimedOut { timer } => {
@@ -177,8 +177,7 @@ impl Heart {
                     self.timed_out();
                 }
             }
-            Event::Checkpointed { position } => self.checkpointed(position),
-            Event::BackedUp { position } => self.backed_up(position),
+            Event::Checkpointed { position, delete_log } => self.checkpointed(position, delete_log),
             Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
             Event::Room { store, lacks } => self.room_changed(store, lacks),
             Event::LogFull => self.log_full(),

@@ -1,8 +1,8 @@
 //! Heart, part retention: how much log is kept, and for whom.
 //!
-//! A log file is kept while the database file alone does not hold what is in it (the last checkpoint), while the peer
-//! may need it (PRIMARY ACTIVE, ALONE and UNCERTAIN: since the peer was last connected), and, where the settings say
-//! so, until a backup was made. With MaxLogSize the peer's claim ends: a PRIMARY ALONE becomes STANDALONE.
+//! A log file is kept while the database file alone does not hold what is in it (the last checkpoint, if checkpoints may
+//! delete log) and while the peer may need it: since it was last connected. With MaxLogSize the peer's claim ends: a
+//! PRIMARY ALONE becomes STANDALONE.
 
 use super::event::Effect;
 use super::heart::Heart;
@@ -12,10 +12,8 @@ use super::state::State;
 /// What is known of the log's size and needs.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Retention {
-    /// The database file holds everything up to here.
-    checkpoint: Position,
-    /// The last backup does.
-    backup: Position,
+    /// This node itself needs the log from here.
+    own: Position,
     /// Bytes in the log.
     log_bytes: u64,
     /// The operator has been told that the limit is near.
@@ -28,13 +26,10 @@ impl Heart {
         self.retention.log_bytes
     }
 
-    pub(super) fn checkpointed(&mut self, position: Position) {
-        self.retention.checkpoint = position;
-        self.retain();
-    }
-
-    pub(super) fn backed_up(&mut self, position: Position) {
-        self.retention.backup = position;
+    pub(super) fn checkpointed(&mut self, position: Position, delete_log: bool) {
+        if delete_log {
+            self.retention.own = position;
+        }
         self.retain();
     }
 
@@ -42,29 +37,22 @@ impl Heart {
         self.effects.push(Effect::Retain(self.needed_from()));
     }
 
-    /// From where the log is needed.
+    /// A primary that keeps the log for its peer needs it from where the peer is known to be, and so does a node that
+    /// may have been one before it was started, or may become one again.
     fn needed_from(&self) -> Position {
-        let Retention { checkpoint, backup, .. } = self.retention;
-        let mut needed = checkpoint;
-        let for_peer =
-            matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
-        if for_peer && self.acknowledged.sequence < needed.sequence {
-            needed = self.acknowledged;
-        }
-        if !self.settings.log.delete_at_checkpoint {
-            let kept = if self.settings.log.delete_at_backup { backup } else { Position::ORIGIN };
-            if kept.sequence < needed.sequence {
-                needed = kept;
-            }
-        }
-        needed
+        let own = self.retention.own;
+        let for_peer = matches!(
+            self.state,
+            State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain | State::SecondaryAlone
+        );
+        if for_peer && self.acknowledged.sequence < own.sequence { self.acknowledged } else { own }
     }
 
     /// The log's size has changed; `retained`: what nobody needs was deleted just before, after a checkpoint.
     pub(super) fn log_size(&mut self, bytes: u64, retained: bool) {
         self.retention.log_bytes = bytes;
         let keeps = matches!(self.state, State::PrimaryAlone | State::PrimaryUncertain);
-        let limit = self.settings.log.maximum_bytes.filter(|limit| keeps && bytes >= limit / 5 * 4);
+        let limit = self.settings.maximum_log_bytes.filter(|limit| keeps && bytes >= limit / 5 * 4);
         let Some(limit) = limit else {
             self.retention.warned = false;
             return;
@@ -87,7 +75,7 @@ mod tests {
     use super::super::event::Event;
     use super::super::phase::Phase;
     use super::super::position::Chain;
-    use super::super::settings::LogSettings;
+    use super::super::settings::Settings;
     use super::super::tests::{SETTINGS, heart};
     use super::*;
 
@@ -102,47 +90,39 @@ mod tests {
         })
     }
 
-    fn limited(state: State, log: LogSettings) -> Heart {
+    fn limited(state: State, maximum_log_bytes: Option<u64>) -> Heart {
         let mut heart = heart(state);
-        heart.set_settings(super::super::settings::Settings { log, ..SETTINGS });
+        heart.settings = Settings { maximum_log_bytes, ..SETTINGS };
         heart.acknowledged = position(30);
         heart
     }
 
-    const UNLIMITED: LogSettings =
-        LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true };
-
     #[test]
-    fn the_log_is_kept_for_checkpoint_peer_and_backup() {
-        let at = |state, log| {
-            retained(&limited(state, log).handle(Event::Checkpointed { position: position(50) }))
-        };
-        for state in [State::PrimaryAlone, State::PrimaryActive, State::PrimaryUncertain] {
-            assert_eq!(at(state, UNLIMITED), Some(30), "{state}");
+    fn the_log_is_kept_for_checkpoint_and_peer() {
+        let checkpoint =
+            |sequence, delete_log| Event::Checkpointed { position: position(sequence), delete_log };
+        for (state, needed) in [
+            (State::PrimaryAlone, 30),
+            (State::PrimaryActive, 30),
+            (State::PrimaryUncertain, 30),
+            (State::SecondaryAlone, 30),
+            (State::Standalone, 50),
+            (State::SecondaryActive, 50),
+            (State::Plain, 50),
+        ] {
+            let mut heart = limited(state, None);
+            assert_eq!(retained(&heart.handle(checkpoint(40, false))), Some(0), "{state}");
+            assert_eq!(retained(&heart.handle(checkpoint(50, true))), Some(needed), "{state}");
         }
-        for state in [State::Standalone, State::SecondaryActive, State::SecondaryAlone, State::Plain] {
-            assert_eq!(at(state, UNLIMITED), Some(50), "{state}");
-        }
-        let until_backup = LogSettings { delete_at_checkpoint: false, ..UNLIMITED };
-        let mut heart = limited(State::Standalone, until_backup);
-        assert_eq!(retained(&heart.handle(Event::Checkpointed { position: position(50) })), Some(0));
-        assert_eq!(retained(&heart.handle(Event::BackedUp { position: position(40) })), Some(40));
-        assert_eq!(retained(&heart.handle(Event::BackedUp { position: position(60) })), Some(50));
-        let for_ever = LogSettings { delete_at_backup: false, ..until_backup };
-        let mut heart = limited(State::Standalone, for_ever);
-        heart.handle(Event::BackedUp { position: position(40) });
-        assert_eq!(retained(&heart.handle(Event::Checkpointed { position: position(50) })), Some(0));
-        // What has been checkpointed is not needed, but what the peer lacks is.
-        let mut heart = limited(State::PrimaryAlone, until_backup);
-        heart.handle(Event::Checkpointed { position: position(50) });
-        assert_eq!(retained(&heart.handle(Event::BackedUp { position: position(60) })), Some(30));
+        // Where the checkpoint is behind the peer, recovery needs the log.
+        let mut heart = limited(State::PrimaryActive, None);
+        assert_eq!(retained(&heart.handle(checkpoint(20, true))), Some(20));
     }
 
     #[test]
     fn a_log_at_its_limit_is_told_of_and_given_up_at_a_checkpoint() {
-        let log = LogSettings { maximum_bytes: Some(1000), ..UNLIMITED };
-        let mut heart = limited(State::PrimaryAlone, log);
-        heart.handle(Event::Checkpointed { position: position(50) });
+        let mut heart = limited(State::PrimaryAlone, Some(1000));
+        heart.handle(Event::Checkpointed { position: position(50), delete_log: true });
         let alerts = |effects: &[Effect]| {
             effects.iter().filter(|effect| matches!(effect, Effect::Alert { .. })).count()
         };
@@ -158,13 +138,12 @@ mod tests {
 
     #[test]
     fn connected_uncertain_or_busy_the_log_is_not_given_up() {
-        let log = LogSettings { maximum_bytes: Some(1000), ..UNLIMITED };
         for state in [State::PrimaryActive, State::PrimaryUncertain, State::SecondaryAlone] {
-            let mut heart = limited(state, log);
+            let mut heart = limited(state, Some(1000));
             heart.handle(Event::LogSize { bytes: 5000, retained: true });
             assert_eq!(heart.state(), state);
         }
-        let mut heart = limited(State::PrimaryAlone, log);
+        let mut heart = limited(State::PrimaryAlone, Some(1000));
         heart.phase = Phase::CopyingOut;
         heart.handle(Event::LogSize { bytes: 5000, retained: true });
         assert_eq!(heart.state(), State::PrimaryAlone);

@@ -153,17 +153,6 @@ pub struct PairSettings {
     pub ping_timeout_ms: u64,
 }
 
-/// How long log files are kept, and how many.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-pub struct LogSettings {
-    /// HotStandby.MaxLogSize in bytes; none: unlimited.
-    pub maximum_bytes: Option<u64>,
-    /// General.CheckpointDeleteLog: a checkpoint makes log files superfluous.
-    pub delete_at_checkpoint: bool,
-    /// General.BackupDeleteLog: if checkpoints do not, a backup does.
-    pub delete_at_backup: bool,
-}
-
 /// What should be the same at both servers and that the heart does not decide by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub struct SameSettings {
@@ -188,8 +177,8 @@ pub struct Settings {
     pub has_connect_string: bool,
     /// What goes to the peer at connect.
     pub pair: PairSettings,
-    /// How long the log is kept.
-    pub log: LogSettings,
+    /// HotStandby.MaxLogSize: bytes of log that are kept for the peer at most; none: unlimited.
+    pub maximum_log_bytes: Option<u64>,
     /// What is only compared.
     pub same: SameSettings,
 }

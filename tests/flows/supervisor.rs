@@ -16,8 +16,7 @@ use hotstandby::hsb::event::{
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, Durability, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, SameSettings,
-    Settings,
+    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
 use hotstandby::hsb::state::State;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -36,7 +35,7 @@ const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
-    log: LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true },
+    maximum_log_bytes: None,
     same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 
@@ -71,6 +70,8 @@ impl Outside for World {
         self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
+    fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
+    fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {}
 }
 

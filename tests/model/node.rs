@@ -8,7 +8,7 @@ use hotstandby::hsb::event::{Admission, LinkId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::{Chain, Position};
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, DurabilityLevel, LogSettings, PairSettings, SafenessLevel, SameSettings, Settings,
+    AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::Transition;
@@ -26,7 +26,7 @@ pub const SETTINGS: Settings = Settings {
     has_connect_string: true,
     pair: PAIR,
     same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
-    log: LogSettings { maximum_bytes: None, delete_at_checkpoint: true, delete_at_backup: true },
+    maximum_log_bytes: None,
 };
 
 /// The position after one more batch.
