@@ -18,3 +18,7 @@ bench *options:
 # Mutated and invented input for every decoder and parser; more cases than in `cargo test`.
 fuzz cases="100000":
     HSB_FUZZ_CASES={{cases}} cargo test --release --test fuzz -- --nocapture
+
+# How long writes pause: failover by the watchdog after a crash and after silence, switchover under load.
+bench-failover *options:
+    cargo bench --bench failover -- {{options}}
