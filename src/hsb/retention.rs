@@ -14,18 +14,11 @@ use super::state::State;
 pub(super) struct Retention {
     /// This node itself needs the log from here.
     own: Position,
-    /// Bytes in the log.
-    log_bytes: u64,
     /// The operator has been told that the limit is near.
     warned: bool,
 }
 
 impl Heart {
-    /// Bytes in the log, as last reported.
-    pub fn log_bytes(&self) -> u64 {
-        self.retention.log_bytes
-    }
-
     pub(super) fn checkpointed(&mut self, position: Position, delete_log: bool) {
         if delete_log {
             self.retention.own = position;
@@ -50,7 +43,6 @@ impl Heart {
 
     /// The log's size has changed; `retained`: what nobody needs was deleted just before, after a checkpoint.
     pub(super) fn log_size(&mut self, bytes: u64, retained: bool) {
-        self.retention.log_bytes = bytes;
         let keeps = matches!(self.state, State::PrimaryAlone | State::PrimaryUncertain);
         let limit = self.settings.maximum_log_bytes.filter(|limit| keeps && bytes >= limit / 5 * 4);
         let Some(limit) = limit else {

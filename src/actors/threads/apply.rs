@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::stop_process;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -94,6 +95,8 @@ pub struct ApplyThread {
     database: Arc<Database>,
     /// How far this node's log is.
     mark: Arc<LogMark>,
+    /// For `perfmon`.
+    counters: Arc<Counters>,
     /// Where reports go.
     report: Box<dyn Fn(ApplyReport) + Send>,
     failed: Option<ServerError>,
@@ -112,10 +115,22 @@ impl ApplyThread {
         applier: Option<Applier>,
         database: Arc<Database>,
         mark: Arc<LogMark>,
+        counters: Arc<Counters>,
         report: Box<dyn Fn(ApplyReport) + Send>,
     ) -> ApplyThread {
         let (failed, executed, set_back, lacks_room, next) = (None, None, None, false, None);
-        ApplyThread { applier, database, mark, report, failed, executed, set_back, lacks_room, next }
+        ApplyThread {
+            applier,
+            database,
+            mark,
+            counters,
+            report,
+            failed,
+            executed,
+            set_back,
+            lacks_room,
+            next,
+        }
     }
 
     /// Works until [`ApplyJob::Stop`] or until nobody can send jobs any more.
@@ -245,6 +260,9 @@ impl ApplyThread {
                     self.database.schema_changed();
                 }
                 let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
+                let transactions = group.iter().map(|batch| u64::from(batch.header.count)).sum();
+                self.counters.transactions_applied.add(transactions);
+                self.counters.bytes_applied.add(bytes as u64);
                 (self.report)(ApplyReport::Applied { position: after, bytes });
                 self.room(None);
                 ApplyStep::Worked

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::stop_process;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -102,6 +103,8 @@ pub struct LogThread {
     mark: Arc<LogMark>,
     /// Longest time that an appended batch stays unsynced.
     relaxed_max_delay: Duration,
+    /// For `perfmon`.
+    counters: Arc<Counters>,
     /// Where reports go.
     report: Box<dyn Fn(LogReport) + Send>,
     /// Taken in and not done yet. While the disk is full, the first is what it is needed for, unless that was taken back.
@@ -117,10 +120,11 @@ impl LogThread {
         writer: Option<LogWriter>,
         mark: Arc<LogMark>,
         relaxed_max_delay: Duration,
+        counters: Arc<Counters>,
         report: Box<dyn Fn(LogReport) + Send>,
     ) -> LogThread {
         let (queue, full, reported_files) = (VecDeque::new(), false, 0);
-        LogThread { writer, mark, relaxed_max_delay, report, queue, full, reported_files }
+        LogThread { writer, mark, relaxed_max_delay, counters, report, queue, full, reported_files }
     }
 
     /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
@@ -256,7 +260,10 @@ impl LogThread {
     fn append(&mut self, batch: &Batch) -> Result<bool, ServerError> {
         let Some(writer) = &mut self.writer else { return Ok(true) };
         match writer.append(batch) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.count(batch.bytes.len());
+                Ok(true)
+            }
             Err(WriteError::NoRoom(error)) => {
                 // What came before it counts.
                 self.sync()?;
@@ -276,8 +283,8 @@ impl LogThread {
         };
         match tried {
             Ok(appended) => {
-                if appended {
-                    self.queue.pop_front();
+                if appended && let Some(LogJob::Append { batch, .. }) = self.queue.pop_front() {
+                    self.count(batch.bytes.len());
                     self.sync()?;
                 }
                 self.full = false;
@@ -293,10 +300,16 @@ impl LogThread {
     pub fn sync(&mut self) -> Result<(), ServerError> {
         if let Some(writer) = &mut self.writer {
             writer.sync().map_err(|error| failed(&error))?;
+            self.counters.log_syncs.add(1);
         }
         self.publish();
         self.progress(true);
         Ok(())
+    }
+
+    fn count(&self, bytes: usize) {
+        self.counters.log_batches.add(1);
+        self.counters.log_bytes.add(bytes as u64);
     }
 
     fn report_size(&mut self, retained: bool) {
@@ -310,12 +323,17 @@ impl LogThread {
 
     fn publish(&self) {
         if let Some(writer) = &self.writer {
+            self.counters.log_end.set(writer.end().sequence);
+            self.counters.log_size.set(writer.size_bytes());
             self.mark.publish(writer.end());
         }
     }
 
     fn progress(&self, durable: bool) {
         if let Some(writer) = &self.writer {
+            if durable {
+                self.counters.log_durable.set(writer.end().sequence);
+            }
             (self.report)(LogReport::Progress { position: writer.end(), durable });
         }
     }

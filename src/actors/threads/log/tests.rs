@@ -41,7 +41,7 @@ impl Stage {
         writer.set_fault(fault);
         let (report, reports) = unbounded();
         let report = Box::new(move |told| report.send(told).unwrap_or_default());
-        let body = LogThread::new(Some(writer), Arc::default(), PATIENCE, report);
+        let body = LogThread::new(Some(writer), Arc::default(), PATIENCE, Arc::default(), report);
         let (jobs, to_do) = unbounded();
         let thread = Some(std::thread::spawn(move || body.run(&to_do)));
         Stage { jobs, reports, thread, configuration, _directory: directory }
