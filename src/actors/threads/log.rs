@@ -242,6 +242,7 @@ impl LogThread {
                 if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.retain_from(position)) {
                     ::log::warn!("old log files could not be deleted: {error}");
                 }
+                self.publish();
                 self.report_size(true);
             }
             LogJob::Replace(open, done) => {
