@@ -212,6 +212,13 @@ pub const COMMANDS: &[Row] = &[
         "At a PRIMARY ALONE server, which goes on working meanwhile. 'hsb status copy' shows how it goes.",
     ),
     row(
+        "hsb rewind",
+        Console,
+        Heart(Command::Rewind),
+        "take back the transactions that the primary lacks",
+        "At a SECONDARY ALONE server that 'hsb connect' refuses with 14525. Saves them to a file beside the database first and\nnames it; after that 'hsb connect' works. Refused where the schema was changed among them: then 'hsb netcopy'.",
+    ),
+    row(
         "hsb copy [directory]",
         Console,
         Work(copies::copy),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::room::Store;
+
 use super::codes::Code;
 use super::position::Position;
 use super::settings::{AcknowledgePolicy, PairSettings, Settings};
@@ -31,6 +33,8 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb rewind`
+    Rewind,
     /// `hsb copy`
     Copy,
     /// `backup`
@@ -120,15 +124,6 @@ pub struct BatchInfo {
     pub bytes: usize,
 }
 
-/// What needs room on the disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Store {
-    /// The transaction log.
-    Log,
-    /// The database.
-    Database,
-}
-
 /// How a batch ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Decision {
@@ -163,6 +158,8 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To find out where the two histories part.
+    History,
     /// To learn all that `hsb status` shows of it, once.
     Report,
     /// To compare the two databases (`hsb verify`).
@@ -277,6 +274,11 @@ pub enum Event {
     CopyReceived {
         /// Database id and position of the new database, or why the old one is as before.
         opened: Result<([u8; 16], Position), (Code, String)>,
+    },
+    /// A rewind has ended.
+    Rewound {
+        /// Where the database is now and what to tell the operator, or why nothing was changed.
+        result: Result<(Position, String), (Code, String)>,
     },
     /// The database file itself is durable up to here.
     Checkpointed {
@@ -444,6 +446,8 @@ pub enum Effect {
     },
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
+    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
+    Rewind,
     /// It may not.
     RefuseCopy {
         /// Why.

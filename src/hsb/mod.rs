@@ -15,6 +15,7 @@ mod pair;
 pub mod phase;
 pub mod position;
 mod retention;
+mod rewind;
 mod room;
 pub mod settings;
 pub mod state;

@@ -6,10 +6,19 @@
 //! acknowledged is held in memory and written when there is room. Connecting again works from then on.
 
 use super::codes::Code;
-use super::event::{Command, Decision, Effect, PeerMessage, Store};
+use super::event::{Command, Decision, Effect, PeerMessage};
 use super::heart::Heart;
 use super::state::State;
 use super::table::Trigger;
+
+/// What needs room on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Store {
+    /// The transaction log.
+    Log,
+    /// The database.
+    Database,
+}
 
 /// Why there is no room, by what needs it.
 #[derive(Clone, Debug, Default, Hash)]

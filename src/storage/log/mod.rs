@@ -52,6 +52,7 @@
 //!
 //! Not here: when to sync, what is decided, what may be deleted. The owner of [`LogWriter`] knows.
 
+mod history;
 mod mark;
 pub(crate) mod medium;
 mod reader;
@@ -68,6 +69,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 
+pub use history::{newest_on_history, turning_points};
 pub use mark::LogMark;
 pub use medium::WriteError;
 pub use reader::LogReader;

@@ -201,6 +201,7 @@ impl Core {
             );
             std::process::abort();
         }
+        self.capture.committed();
         self.count = 0;
         Some((batch.after, schema_changed))
     }
