@@ -306,8 +306,6 @@ pub enum Event {
         /// Its number.
         timer: u64,
     },
-    /// At a checkpoint: the log that is kept for the peer is larger than MaxLogSize.
-    LogFull,
     /// The server goes down in order: leave the peer in order.
     ShuttingDown {
         /// Answered when the peer was told.

@@ -181,7 +181,6 @@ impl Heart {
             Event::Checkpointed { position, delete_log } => self.checkpointed(position, delete_log),
             Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
             Event::Room { store, lacks } => self.room_changed(store, lacks),
-            Event::LogFull => self.log_full(),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
         std::mem::take(&mut self.effects)

@@ -214,14 +214,17 @@ fn r4_switch_primary_is_refused_by_a_peer_that_is_primary_or_further() {
 
 #[test]
 fn a_full_log_makes_a_primary_alone_standalone_and_no_other_state_anything() {
+    let full = Event::LogSize { bytes: 100, retained: true };
     for state in STATES {
         let mut heart = heart(state);
-        heart.handle(Event::LogFull);
+        heart.settings.maximum_log_bytes = Some(100);
+        heart.handle(full.clone());
         assert_eq!(heart.state(), if state == PrimaryAlone { Standalone } else { state });
     }
     let mut copying = heart(PrimaryAlone);
     command(&mut copying, Command::Netcopy);
-    copying.handle(Event::LogFull);
+    copying.settings.maximum_log_bytes = Some(100);
+    copying.handle(full);
     assert_eq!(copying.state(), PrimaryAlone);
 }
 

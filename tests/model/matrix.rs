@@ -221,7 +221,7 @@ impl Matrix {
             let peer = if state.is_active() { None } else { Some(Peer::There(SecondaryAlone, MINE)) };
             let new = || peer.map_or_else(|| connected(state, false), |peer| arrange(state, peer));
             for (what, event) in [
-                ("MaxLogSize reached", Event::LogFull),
+                ("MaxLogSize reached", Event::LogSize { bytes: u64::MAX, retained: true }),
                 ("a change does not fit", Event::ApplyFailed { detail: String::new() }),
                 ("disk full", Event::Room { store: Store::Log, lacks: Some(String::new()) }),
                 ("shutdown", Event::ShuttingDown { request: 77 }),
