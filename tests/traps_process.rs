@@ -267,10 +267,9 @@ fn trap_22_the_lag_is_right_when_idle_when_behind_and_unknown_when_disconnected(
     network.cut_for_good();
     pair.first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
     let text = status(&pair.first);
-    assert!(!text.contains(" 0 transactions "), "{text}");
-    assert!(text.contains("not connected") || text.contains("unknown since"), "{text}");
+    assert!(!text.contains(" transactions ") && text.contains("unknown since"), "{text}");
     writer.batch_execute("INSERT INTO t VALUES (6)").unwrap();
-    assert!(!status(&pair.first).contains(" 0 transactions "));
+    assert!(!status(&pair.first).contains(" transactions "));
 }
 
 /// The secondary dies with a commit under way: everybody who waits is told what for, or let go in time.
