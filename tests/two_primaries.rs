@@ -228,3 +228,39 @@ fn connect_at_both_servers_at_the_same_moment() {
         pair.second.wait_for("hsb state", "SECONDARY ACTIVE").unwrap();
     }
 }
+
+/// Each asks the other first whether it is a primary; neither may be told "no" by one that is about to become it.
+#[test]
+fn switch_primary_at_two_secondaries_at_once_makes_one_primary_at_most() {
+    let fixture = fixture("");
+    let pair = &fixture.pair;
+    for round in 0..from_environment("HSB_SWITCH_ROUNDS", 5) {
+        pair.first.wait_for("hsb state", "PRIMARY ACTIVE").unwrap();
+        pair.first.expect("hsb disconnect").unwrap();
+        pair.first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+        pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+        pair.first.expect("hsb set secondary alone").unwrap();
+        let together = std::sync::Barrier::new(2);
+        let switch = |server: &Server| {
+            let mut console = server.console().unwrap();
+            together.wait();
+            console.command("hsb switch primary").unwrap()[0].0
+        };
+        let codes = std::thread::scope(|scope| {
+            let one = scope.spawn(|| switch(&pair.first));
+            let two = switch(&pair.second);
+            (one.join().unwrap(), two)
+        });
+        let primaries =
+            [&pair.first, &pair.second].into_iter().filter(|server| state(server) == "PRIMARY ALONE").count();
+        assert!(primaries <= 1, "round {round}: {codes:?}");
+        assert_eq!(primaries, [codes.0, codes.1].iter().filter(|code| **code == 0).count(), "{codes:?}");
+        if state(&pair.second) == "PRIMARY ALONE" {
+            pair.second.expect("hsb set secondary alone").unwrap();
+        }
+        if state(&pair.first) != "PRIMARY ALONE" {
+            pair.first.expect("hsb set primary alone").unwrap();
+        }
+        pair.first.expect("hsb connect").unwrap();
+    }
+}

@@ -28,6 +28,7 @@ impl Hash for Heart {
             switch_status,
             copy_status,
             shutting_down,
+            shutdown,
             damaged,
             lacking,
             retention,
@@ -39,6 +40,7 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, configured, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        (connect_status, switch_status, copy_status, shutting_down, damaged, lacking, retention).hash(hasher);
+        (connect_status, switch_status, copy_status, shutting_down, shutdown, damaged, lacking, retention)
+            .hash(hasher);
     }
 }

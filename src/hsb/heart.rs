@@ -67,6 +67,8 @@ pub struct Heart {
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
+    /// A shutdown that waits for a switch or a disconnect to end.
+    pub(super) shutdown: Option<RequestId>,
     /// A change that the primary made does not fit this database: it must not become a primary without it.
     pub(super) damaged: bool,
     /// The disk is full.
@@ -110,6 +112,7 @@ impl Heart {
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
+            shutdown: None,
             damaged: false,
             lacking: Lacking::default(),
             retention: Retention::default(),
@@ -183,6 +186,7 @@ impl Heart {
             Event::Room { store, lacks } => self.room_changed(store, lacks),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
+        self.try_to_shut_down();
         std::mem::take(&mut self.effects)
     }
 

@@ -271,3 +271,31 @@ fn start_times_follow_the_role() {
         assert_eq!(start_time_set_by(from, to), set, "{from} -> {to}");
     }
 }
+
+#[test]
+fn a_shutdown_during_catchup_takes_leave_and_does_not_become_active() {
+    let mut secondary = heart(SecondaryAlone);
+    let effects = secondary.handle(Event::PeerArrived { link: 12, hello: hello(PrimaryAlone, position(9)) });
+    drain(&mut secondary, &effects);
+    let says = |message| Event::PeerSays { link: 12, message };
+    secondary.handle(says(PeerMessage::Accept { pair: SETTINGS.pair }));
+    assert_eq!(secondary.activity(), Activity::CatchingUp);
+    let effects = secondary.handle(Event::ShuttingDown { request: 7 });
+    assert_eq!((last_word(&effects), answer(&effects)), (Some(14711), Some(Code::SUCCESS)));
+    assert_eq!(secondary.handle(says(PeerMessage::GoActive { position: position(9) })), []);
+    assert_eq!(secondary.state(), SecondaryAlone);
+}
+
+#[test]
+fn a_shutdown_during_a_switch_waits_for_its_end_and_then_takes_leave() {
+    let mut old = heart(PrimaryActive);
+    let link = old.link.expect("it is connected");
+    command(&mut old, Command::SwitchSecondary);
+    assert_eq!(answer(&old.handle(Event::ShuttingDown { request: 7 })), None);
+    let says = |message| Event::PeerSays { link, message };
+    let effects = old.handle(says(PeerMessage::TakeOver));
+    assert_eq!((old.state(), answer(&effects)), (SecondaryActive, None));
+    assert!(effects.contains(&Effect::Tell(PeerMessage::AskDisconnect)), "{effects:?}");
+    assert_eq!(answer(&old.handle(says(PeerMessage::Disconnected))), Some(Code::SUCCESS));
+    assert_eq!(old.state(), SecondaryAlone);
+}

@@ -347,10 +347,30 @@ impl Heart {
             self.effects.push(Effect::Decide(Decision::Abandon));
         }
         self.withdraw();
-        if self.state.is_active() && self.phase == Phase::Idle {
-            self.leave(Trigger::Disconnect, Some(request));
-        } else {
-            self.reply_state(request);
+        match self.phase {
+            // Ends by itself, within PEER_ANSWER_TIMEOUT_MS; leaving it half-way would leave the peer in doubt.
+            phase if phase.is_switch_with_peer() => {}
+            Phase::Leaving { .. } => {}
+            _ if !self.state.is_active() && self.link.is_some() => {
+                self.break_off(Code::SHUTTING_DOWN, "");
+                let code = Code::SHUTTING_DOWN.number();
+                self.close(Some(PeerMessage::Refused { code, detail: String::new() }));
+            }
+            _ => {}
+        }
+        self.shutdown = Some(request);
+        self.try_to_shut_down();
+    }
+
+    /// Takes leave of the peer once a switch or a disconnect that was under way has ended.
+    pub(super) fn try_to_shut_down(&mut self) {
+        let waits = self.phase.is_switch_with_peer() || matches!(self.phase, Phase::Leaving { .. });
+        if let Some(request) = self.shutdown.take_if(|_| !waits) {
+            if self.state.is_active() && self.phase == Phase::Idle {
+                self.leave(Trigger::Disconnect, Some(request));
+            } else {
+                self.reply_state(request);
+            }
         }
     }
 }

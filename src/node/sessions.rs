@@ -154,6 +154,10 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     }
     match purpose {
         Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
+        // Of two secondaries that would become the primary by asking each other, at most one may be told 'secondary'.
+        Purpose::Probe if context.status.snapshot().activity == Activity::SwitchingToPrimary => {
+            handshake::refuse(&mut stream, Code::SWITCH_ACTIVE, "The other server is becoming a primary.");
+        }
         Purpose::Probe => {
             if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
                 log::warn!("{from} asked for this node's state and left");
