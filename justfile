@@ -18,3 +18,11 @@ bench *options:
 # Mutated and invented input for every decoder and parser; more cases than in `cargo test`.
 fuzz cases="100000":
     HSB_FUZZ_CASES={{cases}} cargo test --release --test fuzz -- --nocapture
+
+# The pair under faults in virtual time; a seed is a run. Shows seeds a minute, faults and transitions reached.
+simulate seeds="5000":
+    HSB_SIM_SEEDS={{seeds}} cargo test --test simulation nothing_acknowledged -- --nocapture
+
+# The same with new seeds until a violation.
+simulate-endlessly:
+    HSB_SIM_SEEDS=0 cargo test --test simulation nothing_acknowledged -- --nocapture

@@ -381,10 +381,13 @@ impl Heart {
     }
 
     /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
-    /// keeps the log for its peer needs it from where the peer is known to be.
+    /// keeps the log for its peer needs it from where the peer is known to be. So does a SECONDARY ALONE, which may have
+    /// been the primary before it was restarted and may become it again.
     pub fn needed_from(&self, checkpoint: Position) -> Position {
-        let for_peer =
-            matches!(self.state, State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain);
+        let for_peer = matches!(
+            self.state,
+            State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain | State::SecondaryAlone
+        );
         if for_peer && self.acknowledged.sequence < checkpoint.sequence {
             self.acknowledged
         } else {

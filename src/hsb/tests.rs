@@ -300,3 +300,12 @@ fn what_was_in_doubt_is_committed_durably() {
     let effects = with_batch_in_flight(PrimaryActive).handle(Event::Acknowledged { position: position(6) });
     assert!(effects.contains(&Effect::Decide(Decision::Commit)), "{effects:?}");
 }
+
+/// Found by simulation: a primary that was restarted and made a checkpoint before its peer was back had deleted what the
+/// peer needed, and only a netcopy helped.
+#[test]
+fn a_restarted_primary_keeps_the_log_for_its_peer() {
+    assert_eq!(heart(SecondaryAlone).needed_from(position(5)), Position::ORIGIN);
+    assert_eq!(heart(SecondaryActive).needed_from(position(5)), position(5));
+    assert_eq!(heart(Standalone).needed_from(position(5)), position(5));
+}

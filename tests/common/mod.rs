@@ -108,6 +108,7 @@ pub fn messages(server: &Server) -> String {
 }
 
 /// Pseudo-random numbers (SplitMix64) that can be had again from their seed.
+#[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
@@ -117,6 +118,11 @@ impl Random {
             || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("HSB_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
         println!("{what}: HSB_SEED={seed}");
+        Random(seed)
+    }
+
+    /// From a known seed.
+    pub fn from_seed(seed: u64) -> Random {
         Random(seed)
     }
 

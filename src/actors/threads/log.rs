@@ -182,7 +182,8 @@ impl LogThread {
         Ok(())
     }
 
-    fn publish(&self) {
+    /// Tells other threads how far the log is. Once before the first step.
+    pub fn publish(&self) {
         if let Some(writer) = &self.writer {
             self.mark.publish(writer.end());
         }
