@@ -339,6 +339,9 @@ impl Heart {
     }
 
     pub(super) fn apply_failed(&mut self, detail: String) {
+        if !self.state.is_secondary() {
+            return self.note(format!("a change that concerns this node no more does not fit: {detail}"));
+        }
         let code = Code::APPLY_FAILED;
         self.note(format!("{}: {} {detail}", code.number(), code.text()));
         self.damaged = true;
@@ -403,7 +406,7 @@ impl Heart {
         if phase.is_switch_with_peer() {
             self.go(Trigger::SwitchFailed);
         } else if self.state.is_active() {
-            let auto = self.settings.auto_primary_alone;
+            let auto = self.state == State::PrimaryActive && self.settings.auto_primary_alone;
             self.go(if auto { Trigger::LinkLostAutoAlone } else { Trigger::LinkLost });
         }
     }

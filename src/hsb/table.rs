@@ -109,7 +109,6 @@ pub const TABLE: &[Transition] = {
         ),
         row(PrimaryUncertain, Diverged, SecondaryAlone, DIVERGED),
         row(SecondaryActive, LinkLost, SecondaryAlone, "the primary is gone"),
-        row(SecondaryActive, LinkLostAutoAlone, SecondaryAlone, "the primary is gone"),
         row(SecondaryActive, Switch, PrimaryActive, "switched roles with the peer"),
         row(SecondaryActive, SwitchFailed, SecondaryAlone, "the switch broke off half-way"),
         row(SecondaryActive, SetPrimaryAlone, PrimaryAlone, "set primary alone: took over"),

@@ -63,7 +63,7 @@ fn with_batch_in_flight(state: State) -> Heart {
 
 #[test]
 fn the_table_has_the_edges_of_the_specification() {
-    assert_eq!(TABLE.len(), 34);
+    assert_eq!(TABLE.len(), 33);
     for (at, row) in TABLE.iter().enumerate() {
         let twice =
             TABLE[at + 1..].iter().any(|other| (other.from, other.trigger) == (row.from, row.trigger));
@@ -169,6 +169,16 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
     heart.handle(Event::CopyArrives { hello });
     heart.handle(Event::CopyReceived { opened: Some(([1; 16], position(9))) });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
+}
+
+#[test]
+fn a_primary_that_hears_of_a_change_that_does_not_fit_stays_connected_and_whole() {
+    for state in STATES.into_iter().filter(|state| !state.is_secondary()) {
+        let mut heart = heart(state);
+        let link = heart.link();
+        heart.handle(Event::ApplyFailed { detail: "late".into() });
+        assert_eq!((heart.state(), heart.link(), heart.damaged), (state, link, false));
+    }
 }
 
 #[test]
