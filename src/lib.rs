@@ -1,4 +1,35 @@
-//! HotStandby: a two-node high-availability SQL database. The map, in reading order:
+//! HotStandby: a two-node high-availability SQL database. The program is `solid`; a node can live in another program too:
+//!
+//! ```
+//! use std::time::Duration;
+//! use hotstandby::config::Parameters;
+//! use hotstandby::node::{Node, StartOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (directory, port) = (tempfile::tempdir()?, hotstandby::demo::pair::reserve_port()?);
+//! # let (directory, port) = (directory.path(), port.number);
+//! let ini = format!("[Com]\nListen=tcp {port}\n[HotStandby]\nHSBEnabled=yes\nConnect=tcp node-b 1964\n");
+//! // Or `Parameters::load(directory)`, from the solid.ini there. The warnings are for whoever wrote it.
+//! let (parameters, _warnings) = Parameters::from_text(directory, &ini)?;
+//! // Asked for only if the directory has no database yet.
+//! let administrator = Box::new(|| Ok(("dba".to_owned(), "secret".to_owned())));
+//! let node = Node::start(StartOptions { parameters, backup_server: false, administrator })?;
+//!
+//! let mut events = node.events();
+//! let answer = node.command("hsb set primary alone");
+//! assert_eq!(answer[0].0, 0, "{}", answer[0].1);
+//! let event = events.wait(Duration::from_secs(10))?.ok_or("no event came")?;
+//! assert_eq!((event.name.as_str(), event.text.as_str()), ("SYS_EVENT_HSBSTATESWITCH", "PRIMARY ALONE"));
+//!
+//! let mut session = node.connect("dba", "secret")?;
+//! session.batch_execute("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1)")?;
+//! drop(session);
+//! node.shut_down();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The map, in reading order:
 
 // What a node is and decides.
 pub mod hsb;

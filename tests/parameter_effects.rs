@@ -6,10 +6,15 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::embedded::{Server, server, server_with};
-use common::server_error;
-use hotstandby::demo::pair;
+use common::fixture::{fixture, insert, rows};
+use common::proxy::{From, Verdict};
+use common::{assert_identical, messages, program, server_error, sql, wait_until};
+use hotstandby::codec::{self, FrameKind};
+use hotstandby::demo::pair::{self, Pair};
 
 /// The SQLSTATE of what must not work.
 fn refused<T>(result: Result<T, postgres::Error>) -> String {
@@ -111,4 +116,90 @@ fn readonly_refuses_every_write() {
     let shown = client.query_one("show transaction_read_only", &[]).unwrap();
     assert_eq!(shown.get::<_, &str>(0), "on");
     client.batch_execute("select 1").unwrap();
+}
+
+#[test]
+fn one_safe_max_delay_bounds_the_wait_for_company() {
+    let fixture = fixture("SafenessLevel=1safe\nPingTimeout=0\n1SafeMaxDelay=86400000\n");
+    let primary = &fixture.pair.first;
+    let is_level = || {
+        let status = primary.console().unwrap().command("hsb status").unwrap();
+        status.iter().any(|row| row.1.ends_with(" 0 transactions behind"))
+    };
+    wait_until("the secondary has acknowledged everything", is_level);
+    fixture.network.hold(From::Second);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (counter, mut read) = (Arc::clone(&sent), Vec::new());
+    fixture.network.spy(move |from, data| {
+        if from == From::First {
+            read.extend_from_slice(data);
+            while let Ok((kind, length)) = codec::frame_length(&read)
+                && length <= read.len()
+            {
+                counter.fetch_add(usize::from(kind == FrameKind::Batch), Ordering::SeqCst);
+                read.drain(..length);
+            }
+        }
+        Verdict::Pass
+    });
+    let reaches = |count: usize| {
+        wait_until(&format!("{count} batches are sent"), || sent.load(Ordering::SeqCst) >= count);
+        assert_eq!(sent.load(Ordering::SeqCst), count);
+    };
+    let commit = |id| insert(primary, id).join().unwrap().unwrap();
+    commit(2);
+    reaches(1);
+    commit(3);
+    commit(4);
+    reaches(1);
+    // A shorter delay counts from the next one on, and takes the others along.
+    primary.expect("parameter HotStandby.1SafeMaxDelay=1").unwrap();
+    commit(5);
+    reaches(4);
+    primary.expect("parameter HotStandby.1SafeMaxDelay=*").unwrap();
+    primary.expect("parameter HotStandby.1SafeMaxDelay=86400000").unwrap();
+    commit(6);
+    reaches(4);
+    // A 2-safe one does not wait, and does not overtake.
+    let mut session = sql(primary);
+    let two_safe = std::thread::spawn(move || {
+        session
+            .batch_execute("SET SAFENESS 2SAFE")
+            .and_then(|()| session.batch_execute("INSERT INTO t VALUES (7)"))
+    });
+    reaches(6);
+    fixture.network.resume();
+    two_safe.join().unwrap().unwrap();
+    assert_identical(&fixture.pair);
+    assert_eq!(rows(&fixture.pair.second), 7);
+}
+
+/// What both servers should have the same and do not is said when they connect. That the primary's values are in force,
+/// also after a switch, is tested in the heart; here, that a pair with different ones works.
+#[test]
+fn differences_are_told_and_a_readonly_secondary_follows() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "PingInterval=300\nPingTimeout=60000\n").unwrap();
+    let path = pair.second.directory.join("solid.ini");
+    let ini = std::fs::read_to_string(&path).unwrap();
+    let other =
+        "AutoPrimaryAlone=yes\nSafenessLevel=1safe\n[Logging]\nDurabilityLevel=3\n[General]\nReadonly=yes\n";
+    std::fs::write(&path, ini.replace("PingInterval=300\nPingTimeout=60000\n", other)).unwrap();
+    pair.start().unwrap();
+    let says = |server: &pair::Server, text: &str| {
+        wait_until(&format!("{} says '{text}'", server.name), || messages(server).contains(text));
+    };
+    for (server, here, there) in [(&pair.first, "no", "yes"), (&pair.second, "yes", "no")] {
+        says(server, &format!("HotStandby.AutoPrimaryAlone is {here} here and {there} at the other server"));
+    }
+    says(&pair.first, "Logging.DurabilityLevel is 2 here and 3 at the other server");
+    // A secondary that refuses the writes of clients applies those of its primary.
+    sql(&pair.first).batch_execute("create table t (a integer); insert into t values (1)").unwrap();
+    assert_identical(&pair);
+    pair.switch().unwrap();
+    let error = sql(&pair.second).batch_execute("insert into t values (2)").unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().detail(), Some("10041"));
+    pair.first.expect("parameter HotStandby.PingTimeout=50000").unwrap();
+    pair.second.expect("parameter HotStandby.PingTimeout=40000").unwrap();
+    assert_identical(&pair);
 }

@@ -16,6 +16,7 @@
 
 pub mod admin_handler;
 pub mod catchup;
+mod gathering;
 pub mod link;
 pub mod log_writer;
 pub mod ping_monitor;

@@ -2,10 +2,13 @@
 //! come back through it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use super::catchup::{self, Catchup, CatchupReport, CatchupThread};
+use super::gathering::Gathering;
 use super::link::{self, Link, LinkRecipients, PeerStream};
 use super::supervisor::{Acknowledged, CatchupSays, LinkEnded};
 use crate::hsb::event::{LinkId, PeerMessage};
@@ -109,6 +112,25 @@ pub struct ReplicationSender {
     pub run_catchup: Box<dyn Fn(CatchupThread)>,
     /// Old batches on their way.
     pub catchup: Option<Catchup>,
+    /// HotStandby.1SafeMaxDelay now.
+    pub one_safe_max_delay: Box<dyn Fn() -> Duration>,
+    /// 1-safe batches that wait a little.
+    pub(crate) gathering: Gathering,
+    /// When their wait ends.
+    pub(crate) timer: Option<(Instant, SpawnHandle)>,
+}
+
+impl ReplicationSender {
+    /// Sends what waits.
+    fn send_gathered(&mut self, context: &mut Context<Self>) {
+        if let Some((_, timer)) = self.timer.take() {
+            context.cancel_future(timer);
+        }
+        let batches = self.gathering.take();
+        if let Some(link) = &self.link {
+            batches.into_iter().for_each(|bytes| link.outgoing.send(bytes));
+        }
+    }
 }
 
 impl Actor for ReplicationSender {
@@ -122,6 +144,7 @@ impl Actor for ReplicationSender {
 impl Handler<AttachLink> for ReplicationSender {
     type Result = ();
     fn handle(&mut self, AttachLink { link: id, stream }: AttachLink, _: &mut Context<Self>) {
+        self.gathering = Gathering::default();
         match link::start(id, stream, self.recipients.clone()) {
             Ok(link) => self.link = Some(link),
             Err(error) => self.ended.do_send(LinkEnded { link: id, why: error.to_string() }),
@@ -131,16 +154,27 @@ impl Handler<AttachLink> for ReplicationSender {
 
 impl Handler<SendBatch> for ReplicationSender {
     type Result = ();
-    fn handle(&mut self, SendBatch(batch): SendBatch, _: &mut Context<Self>) {
-        if let Some(link) = &self.link {
-            link.outgoing.send(batch.bytes);
+    fn handle(&mut self, SendBatch(batch): SendBatch, context: &mut Context<Self>) {
+        let delay = (self.one_safe_max_delay)();
+        if self.gathering.add(&batch) || delay.is_zero() {
+            return self.send_gathered(context);
+        }
+        let due = Instant::now() + delay;
+        if self.timer.is_none_or(|(earlier, _)| due < earlier) {
+            let timer = context.run_later(delay, |me, context| me.send_gathered(context));
+            if let Some((_, later)) = self.timer.replace((due, timer)) {
+                context.cancel_future(later);
+            }
         }
     }
 }
 
 impl Handler<Tell> for ReplicationSender {
     type Result = ();
-    fn handle(&mut self, Tell(message): Tell, _: &mut Context<Self>) {
+    fn handle(&mut self, Tell(message): Tell, context: &mut Context<Self>) {
+        if message != PeerMessage::Ping {
+            self.send_gathered(context);
+        }
         if let Some(link) = &self.link {
             link.outgoing.tell(&message);
         }
@@ -149,7 +183,8 @@ impl Handler<Tell> for ReplicationSender {
 
 impl Handler<CloseLink> for ReplicationSender {
     type Result = ();
-    fn handle(&mut self, CloseLink { farewell }: CloseLink, _: &mut Context<Self>) {
+    fn handle(&mut self, CloseLink { farewell }: CloseLink, context: &mut Context<Self>) {
+        self.send_gathered(context);
         self.catchup = None;
         if let (Some(link), Some(message)) = (self.link.take(), farewell) {
             link.outgoing.tell(&message);
@@ -205,10 +240,14 @@ impl Handler<StopCatchup> for ReplicationSender {
 
 impl Handler<PeerAcknowledges> for ReplicationSender {
     type Result = ();
-    fn handle(&mut self, PeerAcknowledges { link, position }: PeerAcknowledges, _: &mut Context<Self>) {
+    fn handle(&mut self, message: PeerAcknowledges, context: &mut Context<Self>) {
+        let PeerAcknowledges { link, position } = message;
         if self.link.as_ref().is_some_and(|current| current.id == link) {
             if let Some(catchup) = &self.catchup {
                 catchup.acknowledged(position.sequence);
+            }
+            if self.gathering.acknowledged(position.sequence) {
+                self.send_gathered(context);
             }
             self.acknowledged.do_send(Acknowledged { position });
         }

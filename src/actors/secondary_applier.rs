@@ -32,6 +32,11 @@ pub struct Follow {
     pub position: Position,
 }
 
+/// From the supervisor: the primary has changed its rule; it counts for what comes, and for what is not acknowledged.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct AcknowledgeBy(pub AcknowledgePolicy);
+
 /// From the connection: one frame that says it is a batch.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
@@ -203,6 +208,14 @@ impl Handler<Follow> for SecondaryApplier {
         self.acknowledged = position;
         self.backlog_bytes = 0;
         self.job(ApplyJob::Follow);
+    }
+}
+
+impl Handler<AcknowledgeBy> for SecondaryApplier {
+    type Result = ();
+    fn handle(&mut self, AcknowledgeBy(policy): AcknowledgeBy, _: &mut Context<Self>) {
+        self.policy = policy;
+        self.acknowledge();
     }
 }
 

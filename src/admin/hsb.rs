@@ -5,7 +5,6 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::state::State;
-use crate::node::settings_of;
 
 pub(super) fn state(services: &AdminServices, _: &Call) -> Rows {
     one(services.status.state().name())
@@ -71,7 +70,7 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
 
 pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
     let now = services.status.snapshot();
-    let settings = settings_of(&services.parameters);
+    let settings = now.settings;
     let behind = now.log_end.sequence.saturating_sub(now.acknowledged.sequence);
     let mut lines = vec![
         format!("state       {} ({})", now.state, now.last_change),

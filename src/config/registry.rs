@@ -55,14 +55,8 @@ pub const ALIASES: &[(&str, &str, Id)] = &[("HotStandby", "PrimaryAlone", Id::Au
 pub const NOT_USED: &[Id] = &[Id::LogBlockSize, Id::DirectIO];
 
 /// While two servers are connected, the primary's value is in force at both.
-pub const PRIMARY_RULES: &[Id] = &[
-    Id::SafenessLevel,
-    Id::AcknowledgePolicy,
-    Id::DurabilityLevel,
-    Id::NetcopyRpcTimeout,
-    Id::PingTimeout,
-    Id::PingInterval,
-];
+pub const PRIMARY_RULES: &[Id] =
+    &[Id::SafenessLevel, Id::AcknowledgePolicy, Id::DurabilityLevel, Id::PingTimeout, Id::PingInterval];
 
 /// Meant to be the same at both servers of a pair; what differs is a warning when they connect.
 pub const SAME_AT_BOTH: &[Id] = &[
@@ -78,7 +72,10 @@ impl Definition {
     /// What holds for this parameter besides its row.
     pub fn notes(&self, id: Id) -> impl Iterator<Item = &'static str> {
         let lists = [
-            (PRIMARY_RULES, "While the servers are connected the primary's value is in force at both."),
+            (
+                PRIMARY_RULES,
+                "While the servers are connected the primary's value is in force at both, also after a switch; then each has its own again.",
+            ),
             (
                 SAME_AT_BOTH,
                 "It should be the same at both servers; they warn when they connect and it differs.",

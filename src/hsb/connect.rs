@@ -200,6 +200,7 @@ impl Heart {
             Ok(()) => {
                 self.acknowledged = peer.position;
                 self.tell(PeerMessage::Accept { pair: self.settings.pair });
+                self.tell_settings();
                 self.effects.push(Effect::StartCatchup);
                 self.catchup_begins(request);
             }
@@ -226,6 +227,8 @@ impl Heart {
     /// At the secondary: the primary's verdict.
     pub(super) fn peer_accepts(&mut self, pair: PairSettings) {
         let Phase::Meeting { request, .. } = self.phase else { return };
+        self.tell_settings();
+        self.settings.pair = pair;
         self.effects.push(Effect::Follow { pair });
         self.effects.push(Effect::StartPings(pair));
         self.catchup_begins(request);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codes::Code;
 use super::position::Position;
-use super::settings::PairSettings;
+use super::settings::{AcknowledgePolicy, PairSettings, Settings};
 use super::state::State;
 
 /// Names one connection to the peer for as long as the process lives.
@@ -94,6 +94,11 @@ pub enum PeerMessage {
     HandedOver,
     /// A node that was made primary by force tells its old primary, once, without waiting.
     Promoted,
+    /// My settings: when connecting, and at the primary whenever one is changed. The primary's rule.
+    Settings {
+        /// Those in force at the sender.
+        settings: Settings,
+    },
 }
 
 /// A sealed batch as the heart sees it.
@@ -368,6 +373,8 @@ pub enum Effect {
     KeepPending,
     /// The database was replaced: what was pending in the old one is of no interest.
     ForgetPending,
+    /// Acknowledge by this policy from here on.
+    AcknowledgeBy(AcknowledgePolicy),
     /// Signs of life, with these settings.
     StartPings(PairSettings),
     /// No more.

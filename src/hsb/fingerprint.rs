@@ -14,6 +14,7 @@ impl Hash for Heart {
             phase,
             link,
             settings,
+            configured,
             database_id,
             decided,
             log_end,
@@ -34,7 +35,7 @@ impl Hash for Heart {
             table: _,
             effects: _,
         } = self;
-        (state, phase, link, settings, database_id, decided, log_end).hash(hasher);
+        (state, phase, link, settings, configured, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
         (connect_status, switch_status, copy_status, shutting_down, damaged).hash(hasher);
     }

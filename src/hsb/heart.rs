@@ -41,7 +41,10 @@ pub struct Heart {
     pub(super) state: State,
     pub(super) phase: Phase,
     pub(super) link: Option<LinkId>,
+    /// In force.
     pub(super) settings: Settings,
+    /// This server's own; see `pair`.
+    pub(super) configured: Settings,
     pub(super) database_id: [u8; 16],
     pub(super) decided: Position,
     pub(super) log_end: Position,
@@ -85,6 +88,7 @@ impl Heart {
             phase: Phase::Idle,
             link: None,
             settings,
+            configured: settings,
             database_id,
             decided,
             log_end,
@@ -183,6 +187,7 @@ impl Heart {
             PeerMessage::TakeOver => self.peer_takes_over(),
             PeerMessage::HandedOver => self.peer_has_handed_over(),
             PeerMessage::Promoted => self.peer_promoted(),
+            PeerMessage::Settings { settings } => self.peer_settings(settings),
         }
     }
 
@@ -267,6 +272,9 @@ impl Heart {
     }
 
     pub(super) fn connect_status(&mut self, status: ConnectStatus) {
+        if status == ConnectStatus::Broken {
+            self.own_settings();
+        }
         if self.connect_status != status {
             self.connect_status = status;
             self.effects.push(Effect::ConnectStatus(status));
@@ -393,11 +401,6 @@ impl Heart {
         } else {
             checkpoint
         }
-    }
-
-    /// New settings from the operator.
-    pub fn set_settings(&mut self, settings: Settings) {
-        self.settings = settings;
     }
 
     /// Whether a batch of such transactions has to wait for the secondary as things stand.

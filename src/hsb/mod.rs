@@ -11,6 +11,7 @@ mod fingerprint;
 pub mod heart;
 #[cfg(test)]
 mod meeting_tests;
+mod pair;
 pub mod phase;
 pub mod position;
 pub mod settings;

@@ -143,7 +143,7 @@ pub enum Durability {
 }
 
 /// The primary's settings that the secondary takes over at connect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub struct PairSettings {
     /// When the secondary acknowledges.
     pub acknowledge_policy: AcknowledgePolicy,
@@ -153,8 +153,19 @@ pub struct PairSettings {
     pub ping_timeout_ms: u64,
 }
 
+/// What should be the same at both servers and that the heart does not decide by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub struct SameSettings {
+    /// HotStandby.ConnectTimeout, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// IndexFile.BlockSize.
+    pub page_bytes: u64,
+    /// General.BackupBlockSize.
+    pub backup_block_bytes: u64,
+}
+
 /// All that the heart decides by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// The server's safeness.
     pub safeness: SafenessLevel,
@@ -166,9 +177,58 @@ pub struct Settings {
     pub has_connect_string: bool,
     /// What goes to the peer at connect.
     pub pair: PairSettings,
+    /// What is only compared.
+    pub same: SameSettings,
 }
 
 impl Settings {
+    /// These, with the primary's where its values are in force at both servers.
+    pub fn with_rule_of(self, primary: &Settings) -> Settings {
+        Settings { safeness: primary.safeness, durability: primary.durability, pair: primary.pair, ..self }
+    }
+
+    /// These, with what the primary rules changed where the operator has changed it.
+    pub fn with_changes(mut self, before: &Settings, after: &Settings) -> Settings {
+        fn follow<T: PartialEq + Copy>(value: &mut T, before: T, after: T) {
+            if before != after {
+                *value = after;
+            }
+        }
+        follow(&mut self.safeness, before.safeness, after.safeness);
+        follow(&mut self.durability, before.durability, after.durability);
+        let (old, new) = (before.pair, after.pair);
+        follow(&mut self.pair.acknowledge_policy, old.acknowledge_policy, new.acknowledge_policy);
+        follow(&mut self.pair.ping_interval_ms, old.ping_interval_ms, new.ping_interval_ms);
+        follow(&mut self.pair.ping_timeout_ms, old.ping_timeout_ms, new.ping_timeout_ms);
+        self
+    }
+
+    /// What should be the same at both servers and is not: parameter, value here, value there.
+    pub fn differences(&self, theirs: &Settings) -> Vec<String> {
+        let numbers = |settings: &Settings| {
+            [
+                ("HotStandby.2SafeAckPolicy", settings.pair.acknowledge_policy.number()),
+                ("HotStandby.ConnectTimeout", settings.same.connect_timeout_ms),
+                ("Logging.DurabilityLevel", settings.durability.number()),
+                ("IndexFile.BlockSize", settings.same.page_bytes),
+                ("General.BackupBlockSize", settings.same.backup_block_bytes),
+            ]
+        };
+        let pairs = numbers(self).into_iter().zip(numbers(theirs));
+        let differ = pairs.filter(|((_, here), (_, there))| here != there);
+        let mut found: Vec<String> = differ
+            .map(|((name, here), (_, there))| {
+                format!("{name} is {here} here and {there} at the other server")
+            })
+            .collect();
+        if self.auto_primary_alone != theirs.auto_primary_alone {
+            let word = |yes| if yes { "yes" } else { "no" };
+            let (here, there) = (word(self.auto_primary_alone), word(theirs.auto_primary_alone));
+            found.push(format!("HotStandby.AutoPrimaryAlone is {here} here and {there} at the other server"));
+        }
+        found
+    }
+
     /// Whether a transaction that asks for `safeness` and `durability` is 2-safe.
     pub fn is_two_safe(&self, safeness: Safeness, durability: Durability) -> bool {
         match (safeness, self.safeness) {

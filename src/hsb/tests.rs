@@ -4,7 +4,9 @@ use super::codes::Code;
 use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
 use super::heart::{Heart, InFlight};
 use super::position::{Chain, Position};
-use super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
+use super::settings::{
+    AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
+};
 use super::state::State::{self, *};
 use super::table::TABLE;
 
@@ -19,6 +21,7 @@ pub(super) const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 pub(super) const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];

@@ -2,6 +2,7 @@
 //! them, and by the simulation, which puts neither.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::Sender;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub log: Option<LogConfiguration>,
     /// Runs a catchup beside the actors.
     pub run_catchup: Box<dyn Fn(CatchupThread)>,
+    /// HotStandby.1SafeMaxDelay, whenever it matters.
+    pub one_safe_max_delay: Box<dyn Fn() -> Duration>,
     /// What the supervisor does to the world.
     pub outside: Box<dyn Outside>,
 }
@@ -133,6 +136,9 @@ impl Mailboxes {
             link: None,
             run_catchup: parts.run_catchup,
             catchup: None,
+            one_safe_max_delay: parts.one_safe_max_delay,
+            gathering: Default::default(),
+            timer: None,
         });
         self.for_applier.run(SecondaryApplier::new(
             parts.apply_jobs,
@@ -168,6 +174,7 @@ fn peers(
         drain: applier.clone().recipient(),
         keep_pending: applier.clone().recipient(),
         drop_pending: applier.clone().recipient(),
+        acknowledge_by: applier.clone().recipient(),
         start_pings: monitor.clone().recipient(),
         stop_pings: monitor.clone().recipient(),
     }

@@ -108,6 +108,26 @@ impl Node {
         &self.context
     }
 
+    /// Gives an admin command as the program itself, with all rights: rows of RC and TEXT.
+    pub fn command(&self, text: &str) -> Answer {
+        self.context.admin.execute("the embedding program", true, text)
+    }
+
+    /// An SQL session of this program: through the node's own port, with the user's rights, like any other client's.
+    pub fn connect(&self, user: &str, password: &str) -> Result<postgres::Client, postgres::Error> {
+        let mut address = self.address().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        let mut configuration = postgres::Config::new();
+        configuration.hostaddr(address.ip()).port(address.port()).user(user).password(password);
+        configuration.dbname("hotstandby").connect_timeout(Duration::from_secs(10)).connect(postgres::NoTls)
+    }
+
     /// Events from now on, for programs that embed the node.
     pub fn events(&self) -> Subscription {
         self.context.events.subscribe()

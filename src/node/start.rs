@@ -29,7 +29,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
-use crate::hsb::settings::{PairSettings, Settings};
+use crate::hsb::settings::{PairSettings, SameSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
 use crate::net::peer::copy::CopyProgress;
@@ -138,6 +138,11 @@ pub fn settings_of(parameters: &Parameters) -> Settings {
             ping_interval_ms: milliseconds(parameters.ping_interval()),
             ping_timeout_ms: milliseconds(parameters.ping_timeout()),
         },
+        same: SameSettings {
+            connect_timeout_ms: milliseconds(parameters.connect_timeout().unwrap_or_default()),
+            page_bytes: parameters.page_size_bytes() as u64,
+            backup_block_bytes: parameters.backup_block_size_bytes() as u64,
+        },
     }
 }
 
@@ -191,7 +196,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state));
+        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
         Building {
             parameters,
             log,
@@ -337,6 +342,7 @@ impl Building {
             actors.supervisor.clone().recipient(),
         ));
         let admin = self.start_admin_handler(&actors.supervisor, &changes);
+        let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
             pending,
@@ -345,6 +351,7 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             log,
             run_catchup: Box::new(catchup::run_on_thread),
+            one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
             outside: Box::new(NodeOutside {
                 storage: Arc::clone(&storage),
                 status: Arc::clone(&self.status),

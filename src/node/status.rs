@@ -7,6 +7,7 @@ use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
+use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
 
 /// A picture of the heart.
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub state: State,
     /// The connection.
     pub connect: ConnectStatus,
+    /// What it decides by: while connected, the primary's where that rules.
+    pub settings: Settings,
     /// Decided up to here.
     pub decided: Position,
     /// The end of the log.
@@ -46,10 +49,11 @@ pub struct NodeStatus(RwLock<Snapshot>);
 
 impl NodeStatus {
     /// The picture of a node that starts.
-    pub fn new(state: State) -> NodeStatus {
+    pub fn new(state: State, settings: Settings) -> NodeStatus {
         NodeStatus(RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
+            settings,
             decided: Position::ORIGIN,
             log_end: Position::ORIGIN,
             acknowledged: Position::ORIGIN,
@@ -97,6 +101,7 @@ impl NodeStatus {
         snapshot.decided = heart.decided();
         snapshot.log_end = heart.log_end();
         snapshot.acknowledged = heart.acknowledged();
+        snapshot.settings = heart.settings();
         snapshot.switch = heart.switch_status();
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();

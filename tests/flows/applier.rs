@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
 use hotstandby::actors::log_writer::{Flushed, LogProgress};
 use hotstandby::actors::secondary_applier::{
-    BatchArrived, Drain, DropPending, Follow, FromApplyThread, SecondaryApplier,
+    AcknowledgeBy, BatchArrived, Drain, DropPending, Follow, FromApplyThread, SecondaryApplier,
 };
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport};
 use hotstandby::hsb::position::Position;
@@ -98,6 +98,20 @@ async fn durable_is_acknowledged_when_applied_and_on_disk_in_either_order() {
         }
         assert_eq!(stage.record.take().await.last().unwrap(), "sender <- acknowledge 1");
     }
+}
+
+#[actix::test]
+async fn a_changed_policy_counts_for_what_comes_and_for_what_waits() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Visible).await;
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    stage.record.take().await;
+    stage.applier.send(AcknowledgeBy(AcknowledgePolicy::Received)).await.unwrap();
+    assert_eq!(stage.record.take().await, ["sender <- acknowledge 1"]);
+    stage.applier.send(AcknowledgeBy(AcknowledgePolicy::Durable)).await.unwrap();
+    stage.arrives(&batch(one.after, b"two")).await;
+    assert_eq!(stage.record.take().await, ["log writer <- append 2, sync, to be acknowledged"]);
 }
 
 #[actix::test]

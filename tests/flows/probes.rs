@@ -8,7 +8,7 @@ use hotstandby::actors::ping_monitor::{StartPings, StopPings};
 use hotstandby::actors::replication_sender::{
     AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
 };
-use hotstandby::actors::secondary_applier::{Drain, DropPending, Follow, KeepPending};
+use hotstandby::actors::secondary_applier::{AcknowledgeBy, Drain, DropPending, Follow, KeepPending};
 use hotstandby::actors::supervisor::{ApplierSays, LinkEnded};
 use hotstandby::hsb::event::PeerMessage;
 
@@ -86,6 +86,7 @@ words! {
     "sender": StopCatchup => |_| "stop catchup".into();
     "applier": Follow => |Follow { position, .. }| format!("follow from {}", position.sequence);
     "applier": KeepPending => |KeepPending(batch)| format!("keep pending {:?}", batch.as_ref().map(|batch| batch.after.sequence));
+    "applier": AcknowledgeBy => |told| format!("acknowledge by {}", told.0);
     "applier": DropPending => |_| "drop pending".into();
     "ping monitor": StartPings => |_| "start".into();
     "ping monitor": StopPings => |_| "stop".into();

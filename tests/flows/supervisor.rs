@@ -16,7 +16,7 @@ use hotstandby::hsb::event::{
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, Settings,
+    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
 use hotstandby::hsb::state::State;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -35,6 +35,7 @@ const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 
 /// The supervisor's world, written down.
@@ -84,6 +85,7 @@ fn peers(probe: &Addr<Probe>) -> Peers {
         drain: probe.clone().recipient(),
         keep_pending: probe.clone().recipient(),
         drop_pending: probe.clone().recipient(),
+        acknowledge_by: probe.clone().recipient(),
         start_pings: probe.clone().recipient(),
         stop_pings: probe.clone().recipient(),
     }

@@ -7,7 +7,9 @@ use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, LinkId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::{Chain, Position};
-use hotstandby::hsb::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, Settings};
+use hotstandby::hsb::settings::{
+    AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
+};
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::Transition;
 
@@ -23,6 +25,7 @@ pub const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 
 /// The position after one more batch.

@@ -17,7 +17,7 @@ use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{
     AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
 };
-use super::secondary_applier::{Drain, DropPending, Follow, KeepPending};
+use super::secondary_applier::{AcknowledgeBy, Drain, DropPending, Follow, KeepPending};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{
     Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, Purpose, RequestId,
@@ -60,6 +60,8 @@ pub struct Peers {
     pub keep_pending: Recipient<KeepPending>,
     /// The applier.
     pub drop_pending: Recipient<DropPending>,
+    /// The applier.
+    pub acknowledge_by: Recipient<AcknowledgeBy>,
     /// The ping monitor.
     pub start_pings: Recipient<StartPings>,
     /// The ping monitor.
@@ -203,6 +205,7 @@ impl Supervisor {
                     self.peers.start_pings.do_send(StartPings { link, pair });
                 }
             }
+            Effect::AcknowledgeBy(policy) => self.peers.acknowledge_by.do_send(AcknowledgeBy(policy)),
             Effect::StopPings => self.peers.stop_pings.do_send(StopPings),
             Effect::StartTimer { timer, after_ms } => {
                 context.run_later(Duration::from_millis(after_ms), move |me, context| {
@@ -419,7 +422,8 @@ impl Handler<Checkpointed> for Supervisor {
 
 impl Handler<NewSettings> for Supervisor {
     type Result = ();
-    fn handle(&mut self, NewSettings(settings): NewSettings, _: &mut Context<Self>) {
-        self.heart.set_settings(settings);
+    fn handle(&mut self, NewSettings(settings): NewSettings, context: &mut Context<Self>) {
+        let effects = self.heart.set_settings(settings);
+        self.carry_out_all(effects, context);
     }
 }
