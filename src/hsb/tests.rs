@@ -322,3 +322,19 @@ fn a_restarted_primary_keeps_the_log_for_its_peer() {
     assert_eq!(heart(SecondaryActive).needed_from(position(5)), position(5));
     assert_eq!(heart(Standalone).needed_from(position(5)), position(5));
 }
+
+/// Found by simulation: with relaxed durability the first answer alone did not wait for the disk.
+#[test]
+fn the_first_answer_alone_waits_for_the_disk_whatever_the_durability() {
+    let mut heart = with_batch_in_flight(PrimaryActive);
+    heart.settings.durability = DurabilityLevel::Relaxed;
+    heart.settings.auto_primary_alone = true;
+    if let Some(batch) = &mut heart.in_flight {
+        batch.durable = false;
+    }
+    let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
+    assert_eq!(heart.state, PrimaryAlone);
+    let decides = |effects: &[Effect]| effects.contains(&Effect::Decide(Decision::CommitAlone));
+    assert!(effects.contains(&Effect::Flush) && !decides(&effects), "{effects:?}");
+    assert!(decides(&heart.handle(Event::Logged { position: position(6), durable: true })));
+}

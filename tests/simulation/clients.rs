@@ -163,11 +163,20 @@ impl World {
         let known = &self.oracle.transactions[&transaction];
         let Some(state) = self.decided_in[node] else { return Ok(()) };
         let protected = known.two_safe && state == State::PrimaryActive;
-        let strict = self.nodes[node].settings.is_strict(known.durability, protected);
+        // A 1-safe transaction that shares its batch with a 2-safe one is as safe as that.
+        let guarded = state == State::PrimaryActive && (protected || self.network.batches_at[1 - node] >= at);
+        let strict = self.nodes[node].settings.is_strict(known.durability, guarded);
         let durable = self.nodes[node].durable().log;
         if strict && durable < at {
             return Err(format!(
                 "{transaction} at {at:?} was decided in {state}, but on disk is {durable:?}"
+            ));
+        }
+        if state == State::PrimaryActive {
+            self.oracle.answered_active[node] = at;
+        } else if durable < self.oracle.answered_active[node] {
+            return Err(format!(
+                "{transaction} at {at:?} was decided in {state}, what came before is not on disk"
             ));
         }
         if protected {

@@ -71,15 +71,10 @@ impl Coverage {
         self.acknowledged += other.acknowledged;
     }
 
-    /// What was not reached and could have been. Not simulated: netcopy, damaged databases, full logs, and operators who
-    /// make two primaries that write.
+    /// What was not reached and could have been. Not simulated: damaged databases and full logs.
     pub fn missing(&self) -> Vec<String> {
         let edges = TABLE.iter().enumerate().filter(|(index, row)| {
-            !self.edges.contains(index)
-                && !matches!(
-                    row.trigger,
-                    Trigger::CopyArrived | Trigger::ApplyFailed | Trigger::LogFull | Trigger::Diverged
-                )
+            !self.edges.contains(index) && !matches!(row.trigger, Trigger::ApplyFailed | Trigger::LogFull)
         });
         let edges = edges.map(|(_, row)| format!("{} --{:?}--> {}", row.from, row.trigger, row.to));
         let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(fault));

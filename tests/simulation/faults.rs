@@ -12,6 +12,7 @@ const HEALING_MS: u64 = 120_000;
 
 impl World {
     pub fn begin(&mut self) {
+        self.oracle.excused = self.plan.rough;
         for node in 0..2 {
             self.after(0, Event::Restart(node));
             self.between(5, 60, Event::Read(node));
@@ -97,7 +98,7 @@ impl World {
         let failed = |error| format!("node {node}: checkpoint: {error}");
         let directory = self.nodes[node].directory();
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-        if running.undecided.is_some() || running.apply_holds_lock {
+        if running.undecided.is_some() || running.apply_holds_lock || running.reader.is_none() {
             return Ok(());
         }
         let connection = running.database.open_for_apply().map_err(failed)?;
@@ -116,7 +117,7 @@ impl World {
         self.read(node)?;
         let needed = self.oracle.acknowledged_up_to();
         let elsewhere = self.nodes[1 - node].written() >= needed;
-        let power = power && (elsewhere || self.nodes[node].durable().log >= needed);
+        let power = power && (self.plan.rough || elsewhere || self.nodes[node].durable().log >= needed);
         let mut loss = Loss::Nothing;
         if power {
             self.network.silence(node);
@@ -134,6 +135,7 @@ impl World {
             Loss::LogFlipped => self.coverage.fault(Fault::LogFlipped),
         }
         self.forget_process(node);
+        self.oracle.answered_active[node] = (0, 0);
         self.lose_clients(node);
         self.between(20, 1500, Event::Restart(node));
         Ok(())
@@ -143,11 +145,25 @@ impl World {
         if self.nodes[node].running.is_some() {
             return Ok(());
         }
-        self.nodes[node].start().map_err(|error| format!("node {node} does not start: {error}"))?;
+        let offline = self.operator.replace == Some(node);
+        self.operator.replace = self.operator.replace.filter(|_| !offline);
+        match self.nodes[node].start(offline) {
+            Ok(()) => {}
+            Err(error) if self.plan.rough => {
+                // Its log or database is damaged: a copy is needed.
+                self.note(format_args!("node {node} does not start: {error}"));
+                self.operator.replace = Some(node);
+                self.between(100, 500, Event::Restart(node));
+                return Ok(());
+            }
+            Err(error) => return Err(format!("node {node} does not start: {error}")),
+        }
         let written = self.nodes[node].written();
         self.note(format_args!("node {node} starts at {written:?}"));
-        if let Some(running) = &mut self.nodes[node].running {
-            self.oracle.reread(node, &running.reader)?;
+        let running = self.nodes[node].running.as_ref();
+        match running.and_then(|running| running.reader.as_ref()) {
+            Some(reader) => self.oracle.reread(node, reader)?,
+            None => self.oracle.seen[node].clear(),
         }
         let directory = self.nodes[node].directory();
         if let Some(running) = &mut self.nodes[node].running {

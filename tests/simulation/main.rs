@@ -4,7 +4,8 @@
 //!
 //! What is the product's own: everything from the writer to both databases (writer, capture, supervisor, heart, log,
 //! sender, link, applier, apply, catchup, ping monitor, recovery). What the simulation has in its place: sockets, threads,
-//! clocks, the disk's behaviour in a power cut, the first half of the handshake, SQL sessions and netcopy.
+//! clocks, the disk's behaviour in a power cut, the first half of the handshake, SQL sessions, and the way of
+//! a netcopy over the network.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,6 +13,7 @@ mod clients;
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod coverage;
 mod dials;
 mod disk;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::Recipient;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use hotstandby::actors::catchup::CatchupThread;
 use hotstandby::actors::log_writer::FromLogThread;
 use hotstandby::actors::secondary_applier::FromApplyThread;
@@ -22,6 +22,7 @@ use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
+use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
 use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter};
 use hotstandby::storage::recovery;
@@ -41,7 +42,7 @@ pub enum Wish {
     Entered(State, State, &'static str),
     Decide(Decision),
     Dial(RequestId, Purpose, Hello),
-    SendCopy,
+    SendCopy(Hello),
     CloseSessions,
 }
 
@@ -101,8 +102,8 @@ impl Outside for SimulatedOutside {
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         self.wish(Wish::Dial(request, purpose, hello));
     }
-    fn send_copy(&mut self, _: Hello) {
-        self.wish(Wish::SendCopy);
+    fn send_copy(&mut self, hello: Hello) {
+        self.wish(Wish::SendCopy(hello));
     }
     fn close_sessions(&mut self, _: Code) {
         self.wish(Wish::CloseSessions);
@@ -110,7 +111,7 @@ impl Outside for SimulatedOutside {
 }
 
 fn log_thread(
-    log: LogWriter,
+    log: Option<LogWriter>,
     mark: &Arc<LogMark>,
     synced: &Arc<Mutex<Position>>,
     addresses: &Addresses,
@@ -123,13 +124,24 @@ fn log_thread(
         reports.do_send(FromLogThread(report));
     };
     let log_thread = LogThread {
-        writer: Some(log),
+        writer: log,
         mark: Arc::clone(mark),
         relaxed_max_delay: Duration::ZERO,
         report: Box::new(report),
     };
     log_thread.publish();
     log_thread
+}
+
+fn apply_thread(
+    applier: Option<Applier>,
+    database: &Arc<Database>,
+    mark: Arc<LogMark>,
+    addresses: &Addresses,
+) -> ApplyThread {
+    let reports = addresses.applier.clone();
+    let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
+    ApplyThread::new(applier, Arc::clone(database), mark, report)
 }
 
 fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<FromWriter>>>) {
@@ -155,12 +167,14 @@ pub struct Running {
     pub log_jobs: Receiver<LogJob>,
     pub apply_thread: ApplyThread,
     pub apply_jobs: Receiver<ApplyJob>,
+    pub to_apply: Sender<ApplyJob>,
     pub catchups: Rc<RefCell<Vec<CatchupThread>>>,
     pub undecided: Option<Undecided>,
     /// Executed changes wait for the log: SQLite's write lock is taken.
     pub apply_holds_lock: bool,
-    pub reader: Connection,
-    log_synced: Arc<Mutex<Position>>,
+    /// None before the first netcopy.
+    pub reader: Option<Connection>,
+    pub log_synced: Arc<Mutex<Position>>,
     pub wal_synced: (u64, usize),
     pub paused: bool,
 }
@@ -196,12 +210,15 @@ impl Node {
         }
     }
 
-    /// What the product does at its start, from recovery on.
-    pub fn start(&mut self) -> Result<(), ServerError> {
+    /// What the product does at its start, from recovery on; `offline`: as `-x backupserver`.
+    pub fn start(&mut self, offline: bool) -> Result<(), ServerError> {
         let directory = self.directory();
         let database = Arc::new(Database::at(disk::database(&directory), 1 << 20));
-        let recovered = recovery::open(&database, self.log_configuration([0; 16]))?;
-        let (heart, pending) = assembly::heart(State::SecondaryAlone, self.settings, Some(&recovered));
+        let open = || recovery::open(&database, self.log_configuration([0; 16]));
+        let recovered = (!offline).then(open).transpose()?;
+        let state = if offline { State::Offline } else { State::SecondaryAlone };
+        let (heart, pending) = assembly::heart(state, self.settings, recovered.as_ref());
+        let log_configuration = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_sender, log_jobs) = unbounded();
         let (apply_sender, apply_jobs) = unbounded();
         let mark: Arc<LogMark> = Arc::default();
@@ -220,9 +237,10 @@ impl Node {
             pending,
             mark: Arc::clone(&mark),
             log_jobs: log_sender,
-            apply_jobs: apply_sender,
-            log: Some(recovered.log_configuration.clone()),
+            apply_jobs: apply_sender.clone(),
+            log: log_configuration,
             run_catchup: Box::new(move |catchup| to_run.borrow_mut().push(catchup)),
+            one_safe_max_delay: Box::new(|| Duration::from_millis(20)),
             outside: Box::new(SimulatedOutside {
                 desk: Rc::clone(&desk),
                 writer: Arc::clone(&writer),
@@ -232,25 +250,28 @@ impl Node {
         drop(entered);
         assert!(supervisor.set(addresses.supervisor.clone().recipient()).is_ok());
 
-        let log_synced = Arc::new(Mutex::new(recovered.log.end()));
-        let log_thread = log_thread(recovered.log, &mark, &log_synced, &addresses);
-        let reports = addresses.applier.clone();
-        let apply_report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
-        let apply_thread =
-            ApplyThread::new(Some(recovered.applier), Arc::clone(&database), mark, apply_report);
-        writer.attach(database.open_writer()?)?;
+        let (log, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
+        let end = log.as_ref().map_or(Position::ORIGIN, LogWriter::end);
+        let log_synced = Arc::new(Mutex::new(end));
+        let log_thread = log_thread(log, &mark, &log_synced, &addresses);
+        let apply_thread = apply_thread(applier, &database, mark, &addresses);
+        if !offline {
+            writer.attach(database.open_writer()?)?;
+        }
+        let reader = (!offline).then(|| database.open_reader()).transpose()?;
         self.running = Some(Running {
             local,
             life,
             addresses,
             desk,
-            reader: database.open_reader()?,
+            reader,
             database,
             writer,
             log_thread,
             log_jobs,
             apply_thread,
             apply_jobs,
+            to_apply: apply_sender,
             catchups,
             undecided: None,
             apply_holds_lock: false,

@@ -39,6 +39,8 @@ pub struct Oracle {
     pub decided: (u64, u64),
     /// The most that was ever visible at each node.
     pub shown: [usize; 2],
+    /// The last (epoch, sequence) that each node answered in PRIMARY ACTIVE.
+    pub answered_active: [(u64, u64); 2],
     /// The furthest (epoch, sequence) that was ever on each node's disk.
     pub on_disk: [(u64, u64); 2],
     /// A decided history was given up by an operator: what only it held is excused.

@@ -1,7 +1,8 @@
 //! What a seed decides before anything happens: settings, length, how rough the faults are.
 
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, Safeness, SafenessLevel, Settings,
+    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, Safeness, SafenessLevel, SameSettings,
+    Settings,
 };
 
 use crate::common::Random;
@@ -17,6 +18,9 @@ pub struct Plan {
     /// Milliseconds between faults, on average half of it.
     pub fault_interval_ms: u64,
     pub clients: usize,
+    /// Operators promote what they find, clients ask for 1-safe, power fails where it hurts: transactions that only the
+    /// losing side had may be lost, and nothing else may go wrong.
+    pub rough: bool,
 }
 
 impl Plan {
@@ -31,6 +35,7 @@ impl Plan {
             chaos_ms: 2000 + random.below(4000),
             fault_interval_ms: 200 + random.below(1500),
             clients: 1 + random.below(4) as usize,
+            rough: random.below(3) == 0,
         }
     }
 
@@ -45,6 +50,7 @@ impl Plan {
                 ping_interval_ms: 200,
                 ping_timeout_ms: 600,
             },
+            same: SameSettings { connect_timeout_ms: 0, page_bytes: 1024, backup_block_bytes: 65536 },
         }
     }
 
@@ -55,6 +61,7 @@ impl Plan {
             1 => Durability::Strict,
             _ => Durability::Default,
         };
-        (Safeness::Default, durability)
+        let one_safe = self.rough && random.below(3) == 0;
+        (if one_safe { Safeness::OneSafe } else { Safeness::Default }, durability)
     }
 }

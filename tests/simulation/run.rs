@@ -82,9 +82,9 @@ fn compare(world: &mut World) -> Result<(), String> {
     for node in 0..2 {
         world.read(node)?;
         world.oracle.check_nothing_lost(node)?;
-        if let Some(running) = &world.nodes[node].running {
-            checksums.push(logical_checksum(&running.reader).map_err(|error| error.to_string())?);
-        }
+        let running = world.nodes[node].running.as_ref();
+        let reader = running.and_then(|running| running.reader.as_ref()).ok_or("a node is not open")?;
+        checksums.push(logical_checksum(reader).map_err(|error| error.to_string())?);
     }
     if checksums[0] == checksums[1] { Ok(()) } else { Err("the databases differ".into()) }
 }

@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hotstandby::actors::catchup::CatchupStep;
-use hotstandby::actors::supervisor::CopySent;
 use hotstandby::actors::threads::apply::ApplyStep;
 use hotstandby::actors::threads::log::LogStep;
 use hotstandby::hsb::codes::Code;
@@ -20,6 +19,7 @@ use tokio::time::Sleep;
 use crate::clients::Client;
 use crate::clock::Clock;
 use crate::common::Random;
+use crate::copies::Copy;
 use crate::coverage::Coverage;
 use crate::dials::Dials;
 use crate::network::Network;
@@ -47,6 +47,7 @@ pub enum Event {
     Resume(usize, u32),
     Restart(usize),
     Read(usize),
+    Copy,
     Heal,
     Deadline,
 }
@@ -69,6 +70,7 @@ pub struct World {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     scheduled: u64,
     pub dials: Dials,
+    pub copies: Vec<Copy>,
     decisions: [Option<Decision>; 2],
     /// The state in which the last decision was made.
     pub decided_in: [Option<State>; 2],
@@ -101,6 +103,7 @@ impl World {
             events: BinaryHeap::new(),
             scheduled: 0,
             dials: Dials::default(),
+            copies: Vec::new(),
             decisions: [None, None],
             decided_in: [None, None],
             busy: [[false; 4]; 2],
@@ -230,13 +233,7 @@ impl World {
             Wish::Dial(request, purpose, hello) => {
                 self.dial(node, request, purpose, hello);
             }
-            Wish::SendCopy => {
-                // Not simulated: the copy breaks off at once.
-                if let Some(running) = &self.nodes[node].running {
-                    let result = Err((Code::COMMUNICATION_ERROR, String::new()));
-                    running.addresses.supervisor.do_send(CopySent { result });
-                }
-            }
+            Wish::SendCopy(hello) => self.begin_copy(node, hello),
             Wish::CloseSessions => {}
         }
         Ok(())
@@ -300,6 +297,7 @@ impl World {
                 self.between(5, 60, Event::Read(node));
                 Ok(())
             }
+            Event::Copy => self.copy(),
             Event::Heal => {
                 self.heal();
                 Ok(())
@@ -412,9 +410,12 @@ impl World {
 
     /// Lets a reader look at a node.
     pub fn read(&mut self, node: usize) -> Result<(), String> {
-        let Some(running) = &self.nodes[node].running else { return Ok(()) };
+        let Some(reader) = self.nodes[node].running.as_ref().and_then(|running| running.reader.as_ref())
+        else {
+            return Ok(());
+        };
         let before = self.oracle.seen[node].len();
-        self.oracle.read(node, &running.reader)?;
+        self.oracle.read(node, reader)?;
         self.oracle.on_disk[node] = self.oracle.on_disk[node].max(self.nodes[node].durable().log);
         let now = self.oracle.seen[node].len();
         if now != before {
