@@ -13,7 +13,7 @@
 //! let (parameters, _warnings) = Parameters::from_text(directory, &ini)?;
 //! // Asked for only if the directory has no database yet.
 //! let administrator = Box::new(|| Ok(("dba".to_owned(), "secret".to_owned())));
-//! let node = Node::start(StartOptions { parameters, backup_server: false, administrator })?;
+//! let node = Node::start(StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None })?;
 //!
 //! let mut events = node.events();
 //! let answer = node.command("hsb set primary alone");
@@ -54,3 +54,4 @@ pub mod demo;
 pub mod error;
 pub mod logging;
 pub mod program;
+pub mod progress;

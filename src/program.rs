@@ -39,7 +39,8 @@ fn serve(options: Options) -> Result<(), ServerError> {
     }
     let backup_server = options.mode.is_some();
     let administrator = Box::new(move || command_line::administrator(&options));
-    let node = Node::start(StartOptions { parameters, backup_server, administrator })?;
+    let node =
+        Node::start(StartOptions { parameters, backup_server, administrator, netcopy_requested: None })?;
     if let Some(address) = node.address() {
         log::info!("listening on {address}; process {}", std::process::id());
     }

@@ -16,7 +16,8 @@ use hotstandby::node::{Node, StartOptions};
 fn start(directory: &Path) -> Node {
     let (parameters, _) = Parameters::load(directory).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    Node::start(StartOptions { parameters, backup_server: false, administrator }).unwrap()
+    Node::start(StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None })
+        .unwrap()
 }
 
 fn command(node: &Node, text: &str) -> Vec<(u32, String)> {

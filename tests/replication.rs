@@ -5,11 +5,15 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 
 use common::{assert_identical, connected_pair, wait_until};
-use hotstandby::demo::pair::{Pair, Server};
+use hotstandby::demo::pair::{Pair, Server, sql_configuration};
 
 struct Running {
     pair: Pair,
@@ -264,6 +268,30 @@ fn roles_taken_back_and_forth_by_hand_keep_the_position() {
     assert_eq!(ids(&pair.first).len(), 10);
 }
 
+/// A login that has been let in by the server and goes on when it is told to.
+fn half_logged_in(port: u16) -> (JoinHandle<postgres::Client>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own_port = listener.local_addr().unwrap().port();
+    let session = std::thread::spawn(move || sql_configuration(own_port).connect(postgres::NoTls).unwrap());
+    let (client, server) = (listener.accept().unwrap().0, TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let pass_on = |from: &TcpStream, to: &TcpStream| {
+        let mut bytes = [0; 8192];
+        let length = (&*from).read(&mut bytes).unwrap_or_default();
+        length > 0 && (&*to).write_all(&bytes[..length]).is_ok()
+    };
+    // The first message, and what the server asks then.
+    assert!(pass_on(&client, &server) && pass_on(&server, &client));
+    let (proceed, may_proceed) = channel();
+    let (back, there) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    std::thread::spawn(move || while pass_on(&back, &there) {});
+    std::thread::spawn(move || {
+        if may_proceed.recv().is_ok() {
+            while pass_on(&client, &server) {}
+        }
+    });
+    (session, proceed)
+}
+
 /// The database file is replaced under a running server: a session that kept its connection would read the file that
 /// is gone, for ever.
 #[test]
@@ -277,16 +305,17 @@ fn sessions_that_come_during_a_netcopy_do_not_go_on_reading_the_old_database() {
     first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
     second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
     let copy = || first.console().unwrap().command("hsb status copy").unwrap().remove(0).1;
+    let (session, proceed) = half_logged_in(second.port);
     first.expect("hsb netcopy").unwrap();
     wait_until("the copy is under way", || !copy().starts_with("ACTIVE 0 "));
-    let mut session = None;
-    wait_until("a session is there", || {
-        session = second.sql().ok();
-        session.as_mut().is_some_and(|session| session.query("SELECT count(*) FROM t", &[]).is_ok())
-    });
+    let refused = second.sql().err().unwrap();
+    assert_eq!(refused.as_db_error().unwrap().code().code(), "57P03", "no new ones are let in");
+    proceed.send(()).unwrap();
+    let mut session = session.join().unwrap();
+    assert!(session.query("SELECT count(*) FROM t", &[]).is_ok());
     assert!(copy().starts_with("ACTIVE"), "the session came too late to show anything");
     first.wait_for("hsb status copy", "SUCCESS").unwrap();
-    assert!(session.unwrap().query("SELECT count(*) FROM t", &[]).is_err());
+    assert!(session.query("SELECT count(*) FROM t", &[]).is_err());
     assert_eq!(ids(second), BTreeSet::from([1]));
 }
 

@@ -4,22 +4,32 @@
 //! anything: it reports, and the heart closes the last gap. It works in steps that never wait, so that a simulation can
 //! take them one by one.
 
+mod pace;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use self::pace::Pace;
 use super::link::Outgoing;
+use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::progress::{Progress, Unit};
 use crate::storage::log::{LogConfiguration, LogMark, LogReadError, LogReader};
 
 /// Bytes sent and not yet acknowledged, at most (one batch may exceed it).
 const WINDOW_BYTES: usize = 8 << 20;
+/// Sent in one piece.
+const BLOCK_BYTES: usize = 256 << 10;
 /// So many transactions before the end of the log, the end is near.
 const NEAR_END_TRANSACTIONS: u64 = 512;
 /// How often the thread looks whether it should end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+const CANNOT_KEEP_UP: &str =
+    "cannot keep up with the writers at HotStandby.CatchupSpeedRate and takes 99 % of the time now";
 
 /// What the thread reports.
 #[derive(Clone, Debug)]
@@ -53,6 +63,12 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut Gauge)) {
         change(&mut self.lock());
         self.changed.notify_all();
+    }
+
+    /// Waits so long, unless the catchup is stopped.
+    fn pause(&self, pause: Duration) {
+        // Whichever it was, the next step finds out.
+        let _ = self.changed.wait_timeout_while(self.lock(), pause, |gauge| !gauge.stopped);
     }
 
     /// Waits until `ready`; false when the catchup was stopped.
@@ -145,18 +161,39 @@ pub(super) fn prepare(
     (catchup, thread)
 }
 
-/// Runs a catchup on a thread of its own.
-pub fn run_on_thread(thread: CatchupThread) {
-    if let Err(error) = std::thread::Builder::new().name("catchup".into()).spawn(move || thread.run()) {
+/// Runs a catchup on a thread of its own, within HotStandby.CatchupSpeedRate.
+pub fn run_on_thread(thread: CatchupThread, parameters: Arc<Parameters>, progress: Arc<Progress>) {
+    let body = move || thread.run(&parameters, &progress);
+    if let Err(error) = std::thread::Builder::new().name("catchup".into()).spawn(body) {
         log::error!("cannot start the catchup thread: {error}");
     }
 }
 
 impl CatchupThread {
-    fn run(mut self) {
+    fn run(mut self, parameters: &Parameters, progress: &Progress) {
+        let mut pace = Pace::new(Instant::now());
+        progress.begin("catchup", Unit::Transactions, 0);
         loop {
-            match self.step() {
-                CatchupStep::Worked => {}
+            let step = self.step();
+            if matches!(self.stage, Stage::Sending(_)) {
+                let (from, written) = (self.from.sequence, self.mark.written());
+                let done = self.shared.lock().acknowledged.max(from);
+                progress.reach(done - from, written.saturating_sub(from));
+                if !self.near_end && pace.observe(Instant::now(), written.saturating_sub(done)) {
+                    progress.remark(CANNOT_KEEP_UP);
+                    log::warn!("catchup {CANNOT_KEEP_UP}");
+                }
+            }
+            match step {
+                CatchupStep::Worked => {
+                    let rate = parameters.catchup_speed_rate_percent();
+                    // The last stretch has writers waiting for it.
+                    if !self.near_end
+                        && let Some(pause) = pace.pause(Instant::now(), rate)
+                    {
+                        self.shared.pause(pause);
+                    }
+                }
                 CatchupStep::WaitsForPeer => {
                     self.shared.wait(|gauge| self.may_send(gauge));
                 }
@@ -166,7 +203,7 @@ impl CatchupThread {
         }
     }
 
-    /// Does what can be done without waiting, at most one batch.
+    /// Does what can be done without waiting, at most one block.
     pub fn step(&mut self) -> CatchupStep {
         let (stopped, may_send) = {
             let gauge = self.shared.lock();
@@ -221,11 +258,16 @@ impl CatchupThread {
             self.near_end = true;
             (self.report)(CatchupReport::NearEnd);
         }
-        let step = match reader.next(written) {
-            Ok(Some(batch)) => {
-                self.in_flight_bytes += batch.bytes.len();
-                self.in_flight.push_back((batch.after.sequence, batch.bytes.len()));
-                self.outgoing.send(batch.bytes);
+        let step = match reader.next_block(written, BLOCK_BYTES) {
+            Ok(Some(block)) => {
+                self.in_flight_bytes += block.len();
+                self.in_flight.push_back((reader.position().sequence, block.len()));
+                // Under the lock: once a catchup is stopped, nothing comes from it any more.
+                let gauge = self.shared.lock();
+                if gauge.stopped {
+                    return CatchupStep::Ended;
+                }
+                self.outgoing.send(block);
                 CatchupStep::Worked
             }
             Ok(None) => CatchupStep::WaitsForLog(reader.position().sequence),

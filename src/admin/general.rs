@@ -52,6 +52,7 @@ const FIGURES: &[Figure] = &[
     ("dbsize", "bytes of the database file", |services| {
         std::fs::metadata(services.database.path()).map_or(0, |file| file.len()).to_string()
     }),
+    ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
 ];
 

@@ -61,9 +61,9 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
             Ok(vec![(code.number(), format!("FAILED: {} {detail}", code.text()))])
         }
         CopyStatus::Active => {
-            let (done, total) = services.copy_progress.bytes();
-            let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
-            Ok(vec![(Code::ACTIVE.number(), format!("ACTIVE {percent} % ({done} of {total} bytes)"))])
+            let progress = services.copy_progress.gauge();
+            let progress = progress.map_or_else(String::new, |gauge| format!(" {gauge}"));
+            Ok(vec![(Code::ACTIVE.number(), format!("ACTIVE{progress}"))])
         }
     }
 }
@@ -79,6 +79,11 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
     ];
     if now.log_end != now.decided {
         lines.push(format!("log end     {} (a batch is pending)", now.log_end));
+    }
+    if now.activity == Activity::CatchingUp
+        && let Some(progress) = services.catchup_progress.gauge()
+    {
+        lines.push(format!("catchup     {progress}"));
     }
     if now.state == State::PrimaryActive {
         lines.push(format!("secondary   {behind} transactions behind"));

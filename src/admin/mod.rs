@@ -5,6 +5,7 @@
 //! port know), state changes (the heart decides those), actors. Invariant: what an [`Action::Answer`] does takes no
 //! time, because it runs on the thread of the actors; everything else is [`Action::Work`].
 
+mod copies;
 mod general;
 mod help;
 mod hsb;
@@ -24,8 +25,8 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::net::peer::copy::CopyProgress;
-use crate::node::{EventHub, NodeStatus, ParameterChanges};
+use crate::node::{Checkpointer, DirectoryCopies, EventHub, NodeStatus, ParameterChanges};
+use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
@@ -44,7 +45,13 @@ pub struct AdminServices {
     /// What became of transactions with tokens.
     pub outcomes: Arc<Outcomes>,
     /// How far a copy is.
-    pub copy_progress: Arc<CopyProgress>,
+    pub copy_progress: Arc<Progress>,
+    /// How far a catchup is.
+    pub catchup_progress: Arc<Progress>,
+    /// For `makecp`.
+    pub checkpointer: Arc<Checkpointer>,
+    /// For `hsb copy` and `backup`.
+    pub directory_copies: DirectoryCopies,
     /// For its size.
     pub database: Arc<Database>,
     /// What happened.

@@ -1,6 +1,6 @@
 //! The command table: every admin command, its rights, its help and what carries it out.
 
-use super::{AdminServices, Call, Rows, general, help, hsb, parameters};
+use super::{AdminServices, Call, Rows, copies, general, help, hsb, parameters};
 use crate::hsb::event::Command;
 
 /// Who may give a command.
@@ -192,6 +192,13 @@ pub const COMMANDS: &[Row] = &[
         "At a PRIMARY ALONE server, which goes on working meanwhile. 'hsb status copy' shows how it goes.",
     ),
     row(
+        "hsb copy [directory]",
+        Console,
+        Work(copies::copy),
+        "copy this primary's database to a directory, for a server that is started there",
+        "At a PRIMARY ALONE server, which goes on working meanwhile; without a directory, to HotStandby.CopyDirectory. 'hsb\nstatus copy' shows how it goes.",
+    ),
+    row(
         "hsb outcome <token> …",
         Console,
         Work(hsb::outcome),
@@ -232,6 +239,20 @@ pub const COMMANDS: &[Row] = &[
         Work(parameters::save),
         "write changed parameters to solid.ini or to another file",
         "",
+    ),
+    row(
+        "makecp",
+        Administrator,
+        Work(copies::make_checkpoint),
+        "make a checkpoint; answers when it is made",
+        "Until then everything committed is on disk without the log; log files that nobody needs are deleted, changed\nparameters are written to solid.ini.",
+    ),
+    row(
+        "backup [directory]",
+        Administrator,
+        Work(copies::back_up),
+        "copy the database to a directory, in any state",
+        "Without a directory, to General.BackupDirectory. The directory has to exist. 'hsb status copy' shows how it goes, and so does\nthe message log.",
     ),
     row("info <option> …", Console, Work(general::info), "single figures, a row each", ""),
     row(

@@ -11,9 +11,11 @@ impl Heart {
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
         use Command::{SetPrimaryAlone, SetStandalone, SwitchPrimary};
         let refusal = match (self.state, command) {
-            (State::Plain, _) => Some(Code::NOT_HOTSTANDBY),
             (State::Offline, _) => Some(Code::BACKUPSERVER_MODE),
             _ if self.shutting_down => Some(Code::SHUTTING_DOWN),
+            // A backup reads a snapshot: it concerns no state, and no state concerns it.
+            (_, Command::Backup) => None,
+            (State::Plain, _) => Some(Code::NOT_HOTSTANDBY),
             // It lacks what the primary has committed; a netcopy makes it whole.
             (_, SetPrimaryAlone | SetStandalone | SwitchPrimary) if self.damaged => Some(Code::APPLY_FAILED),
             // R8: it changes nothing, so it is not refused whatever is under way.
@@ -39,7 +41,8 @@ impl Heart {
             Command::SetStandalone => self.command_set_standalone(request),
             Command::SwitchPrimary => self.command_switch_primary(request),
             Command::SwitchSecondary => self.command_switch_secondary(request),
-            Command::Netcopy => self.command_netcopy(request),
+            Command::Netcopy | Command::Copy => self.command_copy(request, command),
+            Command::Backup => self.command_backup(request),
         }
     }
 
@@ -142,20 +145,37 @@ impl Heart {
         }
     }
 
-    fn command_netcopy(&mut self, request: RequestId) {
+    fn command_copy(&mut self, request: RequestId, command: Command) {
+        let to_peer = command == Command::Netcopy;
         match self.state {
-            State::PrimaryAlone if !self.settings.has_connect_string => {
+            State::PrimaryAlone if to_peer && !self.settings.has_connect_string => {
                 self.refuse(request, Code::NO_CONNECT_STRING)
+            }
+            State::PrimaryAlone if self.copy_status == CopyStatus::Active => {
+                self.refuse(request, Code::COPY_ALREADY_ACTIVE)
             }
             State::PrimaryAlone => {
                 self.phase = Phase::CopyingOut;
-                self.copy_status = CopyStatus::Active;
-                self.effects.push(Effect::SendCopy);
-                self.reply(request, Code::SUCCESS, "Copy started.");
+                let effect = if to_peer { Effect::SendCopy } else { Effect::WriteCopy { backup: false } };
+                self.start_copy(request, effect, "Copy started.");
             }
             state if state.is_primary() => self.refuse(request, Code::COPY_ONLY_ALONE),
             _ => self.refuse(request, Code::NOT_PRIMARY),
         }
+    }
+
+    fn command_backup(&mut self, request: RequestId) {
+        if self.copy_status == CopyStatus::Active {
+            self.refuse(request, Code::COPY_ALREADY_ACTIVE);
+        } else {
+            self.start_copy(request, Effect::WriteCopy { backup: true }, "Backup started.");
+        }
+    }
+
+    fn start_copy(&mut self, request: RequestId, effect: Effect, text: &str) {
+        self.copy_status = CopyStatus::Active;
+        self.effects.push(effect);
+        self.reply(request, Code::SUCCESS, text);
     }
 
     /// Follows the table at once and says so.

@@ -31,6 +31,10 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb copy`
+    Copy,
+    /// `backup`
+    Backup,
 }
 
 /// What a node says of itself when it meets the other.
@@ -246,8 +250,8 @@ pub enum Event {
         /// Table, key and what differs.
         detail: String,
     },
-    /// A netcopy that this node sends has ended.
-    CopySent {
+    /// The netcopy, copy or backup that this node makes has ended.
+    CopyEnded {
         /// How.
         result: Result<(), (Code, String)>,
     },
@@ -256,10 +260,10 @@ pub enum Event {
         /// What it says of itself.
         hello: Hello,
     },
-    /// A copy to this node has ended; `Some`: it is open and stands here.
+    /// A copy to this node has ended.
     CopyReceived {
-        /// Database id and position of the new database, or none if it failed and the old one is as before.
-        opened: Option<([u8; 16], Position)>,
+        /// Database id and position of the new database, or why the old one is as before.
+        opened: Result<([u8; 16], Position), (Code, String)>,
     },
     /// A time-out that the heart asked for.
     TimedOut {
@@ -388,6 +392,11 @@ pub enum Effect {
     },
     /// Copy the database to the peer.
     SendCopy,
+    /// Copy the database to the directory that came with the command.
+    WriteCopy {
+        /// It is a backup.
+        backup: bool,
+    },
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
     /// It may not.

@@ -159,7 +159,7 @@ impl Heart {
             }
             Event::Applied { position } => self.applied(position),
             Event::ApplyFailed { detail } => self.apply_failed(detail),
-            Event::CopySent { result } => self.copy_sent(result),
+            Event::CopyEnded { result } => self.copy_ended(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
             Event::TimedOut { timer } => {
@@ -389,8 +389,8 @@ impl Heart {
     }
 
     /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
-    /// keeps the log for its peer needs it from where the peer is known to be. So does a SECONDARY ALONE, which may have
-    /// been the primary before it was restarted and may become it again.
+    /// keeps the log for its peer needs it from where the peer is known to be, and so does a node that may have been one
+    /// before it was started, or may become one again.
     pub fn needed_from(&self, checkpoint: Position) -> Position {
         let for_peer = matches!(
             self.state,

@@ -245,30 +245,33 @@ impl Heart {
 
     // ---- copies ----
 
-    pub(super) fn copy_sent(&mut self, result: Result<(), (Code, String)>) {
+    /// The copy that this node makes, of whatever kind.
+    pub(super) fn copy_ended(&mut self, result: Result<(), (Code, String)>) {
         if self.phase == Phase::CopyingOut {
             self.phase = Phase::Idle;
-            match result {
-                Ok(()) => {
-                    self.copy_status = CopyStatus::Success;
-                    self.note("30571: netcopy has ended");
-                }
-                Err((code, detail)) => {
-                    self.note(format!(
-                        "30572: netcopy has failed: {}: {} {detail}",
-                        code.number(),
-                        code.text()
-                    ));
-                    self.copy_status = CopyStatus::Failed(code, detail);
-                }
+        }
+        match &result {
+            Ok(()) => self.note("30571: the copy has ended"),
+            Err((code, detail)) => {
+                self.note(format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()));
             }
         }
+        self.end_copy(result);
+    }
+
+    fn end_copy(&mut self, result: Result<(), (Code, String)>) {
+        self.copy_status = match result {
+            Ok(()) => CopyStatus::Success,
+            Err((code, detail)) => CopyStatus::Failed(code, detail),
+        };
     }
 
     pub(super) fn copy_arrives(&mut self, hello: Hello) {
         let same_database = hello.database_id == self.database_id;
         let refusal = match self.state {
             _ if self.phase != Phase::Idle => self.activity().refusal(),
+            _ if self.shutting_down => Some(Code::SHUTTING_DOWN),
+            _ if self.copy_status == CopyStatus::Active => Some(Code::COPY_ALREADY_ACTIVE),
             _ if hello.state != State::PrimaryAlone => Some(Code::COPY_ONLY_ALONE),
             State::Offline => None,
             // A copy in the wrong direction would destroy what only this node has.
@@ -290,30 +293,37 @@ impl Heart {
             }
             None => {
                 self.phase = Phase::CopyingIn;
+                self.copy_status = CopyStatus::Active;
                 self.note("30570: a netcopy arrives from the primary");
                 self.effects.push(Effect::AdmitCopy);
             }
         }
     }
 
-    pub(super) fn copy_received(&mut self, opened: Option<([u8; 16], Position)>) {
+    pub(super) fn copy_received(&mut self, opened: Result<([u8; 16], Position), (Code, String)>) {
         if self.phase != Phase::CopyingIn {
             return;
         }
         self.phase = Phase::Idle;
-        if let Some((database_id, position)) = opened {
-            self.database_id = database_id;
-            self.decided = position;
-            self.log_end = position;
-            self.pending = false;
-            self.damaged = false;
-            // What the other server was known to have belongs to the old database.
-            self.acknowledged = Position::ORIGIN;
-            self.effects.push(Effect::ForgetPending);
-            self.go(Trigger::CopyArrived);
-        } else {
-            self.note("30573: the netcopy has failed; this node is as it was before");
+        match &opened {
+            Ok((database_id, position)) => {
+                self.database_id = *database_id;
+                self.decided = *position;
+                self.log_end = *position;
+                self.pending = false;
+                self.damaged = false;
+                // What the other server was known to have belongs to the old database.
+                self.acknowledged = Position::ORIGIN;
+                self.effects.push(Effect::ForgetPending);
+                self.go(Trigger::CopyArrived);
+            }
+            Err((code, detail)) => self.note(format!(
+                "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
+                code.number(),
+                code.text()
+            )),
         }
+        self.end_copy(opened.map(|_| ()));
     }
 
     // ---- time and end ----

@@ -3,6 +3,7 @@
 use super::codes::Code;
 use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
 use super::heart::{Heart, InFlight};
+use super::phase::CopyStatus;
 use super::position::{Chain, Position};
 use super::settings::{
     AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
@@ -126,6 +127,96 @@ fn r9_nothing_changes_the_state_while_a_copy_runs() {
     }
 }
 
+fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
+    let hello =
+        Hello { database_id: [1; 16], state, position: position(5), log_end: position(5), pair: PAIR };
+    heart.handle(Event::PeerArrived { link: 3, hello })
+}
+
+#[test]
+fn a_netcopy_in_the_wrong_direction_is_refused() {
+    let source =
+        |state, position| Hello { database_id: [1; 16], state, position, log_end: position, pair: PAIR };
+    let newer_epoch = Position { epoch: 2, ..position(3) };
+    let rows = [
+        (Offline, source(PrimaryAlone, position(9)), None),
+        (SecondaryAlone, source(PrimaryAlone, position(9)), None),
+        (SecondaryAlone, source(PrimaryAlone, newer_epoch), None),
+        (SecondaryAlone, source(PrimaryAlone, position(4)), Some(Code::NOT_SYNCHRONIZED)),
+        (SecondaryAlone, source(PrimaryActive, position(9)), Some(Code::COPY_ONLY_ALONE)),
+        (SecondaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryAlone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (PrimaryUncertain, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+        (Standalone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
+    ];
+    for (state, hello, wanted) in rows {
+        let effects = heart(state).handle(Event::CopyArrives { hello });
+        let refused = effects.iter().find_map(|effect| match effect {
+            Effect::RefuseCopy { code, .. } => Some(*code),
+            _ => None,
+        });
+        assert_eq!(refused, wanted, "{state} {hello:?}");
+        assert_eq!(effects.contains(&Effect::AdmitCopy), wanted.is_none());
+    }
+    let stranger = Hello { database_id: [2; 16], ..source(PrimaryAlone, position(9)) };
+    let effects = heart(Offline).handle(Event::CopyArrives { hello: stranger });
+    assert!(effects.contains(&Effect::AdmitCopy), "-x backupserver says that it may be replaced");
+    let effects = heart(SecondaryAlone).handle(Event::CopyArrives { hello: stranger });
+    assert!(
+        matches!(effects[..], [Effect::RefuseCopy { code: Code::DIFFERENT_DATABASE, .. }]),
+        "{effects:?}"
+    );
+    let ahead = Position { epoch: 3, ..position(1) };
+    let mut target = Heart::new(SecondaryAlone, SETTINGS, [1; 16], ahead, ahead);
+    let effects = target.handle(Event::CopyArrives { hello: source(PrimaryAlone, newer_epoch) });
+    assert!(matches!(effects[..], [Effect::RefuseCopy { code: Code::NOT_SYNCHRONIZED, .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_backup_is_made_in_any_state_that_has_a_database() {
+    for state in STATES {
+        let mut heart = heart(state);
+        let effects = command(&mut heart, Command::Backup);
+        let wanted = if state == Offline { Code::BACKUPSERVER_MODE } else { Code::SUCCESS };
+        assert_eq!(answer(&effects), Some(wanted), "{state}");
+        if state != Offline {
+            assert!(effects.contains(&Effect::WriteCopy { backup: true }));
+            assert_eq!(answer(&command(&mut heart, Command::Backup)), Some(Code::COPY_ALREADY_ACTIVE));
+        }
+    }
+}
+
+#[test]
+fn a_backup_holds_up_copies_and_nothing_else() {
+    let mut heart = heart(PrimaryAlone);
+    command(&mut heart, Command::Backup);
+    for what in [Command::Netcopy, Command::Copy] {
+        assert_eq!(answer(&command(&mut heart, what)), Some(Code::COPY_ALREADY_ACTIVE));
+    }
+    assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), Some(Code::SUCCESS));
+    heart.handle(Event::CopyEnded { result: Err((Code::DISK_FULL, String::new())) });
+    assert_eq!(*heart.copy_status(), CopyStatus::Failed(Code::DISK_FULL, String::new()));
+    command(&mut heart, Command::SetPrimaryAlone);
+    assert_eq!(answer(&command(&mut heart, Command::Copy)), Some(Code::SUCCESS));
+    assert_eq!(answer(&command(&mut heart, Command::Connect)), Some(Code::COPY_ACTIVE));
+}
+
+/// A node that was started as a secondary may be the one that the other server has to catch up from.
+#[test]
+fn the_log_is_kept_for_the_other_server_unless_it_is_connected_or_given_up() {
+    for (state, wanted) in [
+        (PrimaryAlone, 0),
+        (PrimaryUncertain, 0),
+        (SecondaryAlone, 0),
+        (SecondaryActive, 5),
+        (Standalone, 5),
+        (Plain, 5),
+    ] {
+        assert_eq!(heart(state).needed_from(position(5)).sequence, wanted, "{state}");
+    }
+}
+
 #[test]
 fn r3_set_secondary_alone_keeps_what_is_pending() {
     let mut heart = with_batch_in_flight(PrimaryUncertain);
@@ -170,7 +261,7 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
         pair: PAIR,
     };
     heart.handle(Event::CopyArrives { hello });
-    heart.handle(Event::CopyReceived { opened: Some(([1; 16], position(9))) });
+    heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(9))) });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
 }
 
@@ -244,39 +335,6 @@ fn one_safe_backlog_slows_the_writer_down_instead_of_growing_without_bound() {
     }
     assert_eq!(heart.handle(Event::BatchReady(batch(7))), [Effect::Hold]);
     assert_eq!(heart.handle(Event::Acknowledged { position: position(6) }), [Effect::Release]);
-}
-
-#[test]
-fn a_copy_in_the_wrong_direction_is_refused() {
-    let source = Hello {
-        database_id: [1; 16],
-        state: PrimaryAlone,
-        position: position(4),
-        log_end: position(4),
-        pair: PAIR,
-    };
-    let refused = |heart: &mut Heart, hello| {
-        matches!(heart.handle(Event::CopyArrives { hello })[..], [Effect::RefuseCopy { .. }])
-    };
-    assert!(refused(&mut heart(SecondaryAlone), source), "the target is ahead");
-    assert!(
-        refused(&mut heart(PrimaryAlone), Hello { position: position(9), ..source }),
-        "the target is a primary"
-    );
-    assert!(
-        refused(&mut heart(SecondaryActive), Hello { position: position(9), ..source }),
-        "the target is active"
-    );
-    let stranger = Hello { database_id: [2; 16], position: position(9), ..source };
-    assert!(refused(&mut heart(SecondaryAlone), stranger), "the target holds an unrelated database");
-    assert!(!refused(&mut heart(Offline), stranger), "-x backupserver says that it may be replaced");
-    assert!(!refused(&mut heart(SecondaryAlone), Hello { position: position(9), ..source }));
-}
-
-fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
-    let hello =
-        Hello { database_id: [1; 16], state, position: position(5), log_end: position(5), pair: PAIR };
-    heart.handle(Event::PeerArrived { link: 3, hello })
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Netcopy as the node does it: sending, receiving, and swapping the database under a running server.
 //!
 //! The swap: an image that is complete, checked and on disk is renamed to `<database>.arrived`. From there on it is
-//! the database, whatever happens: the swap is finished at once or at the next start. Before, it is nothing.
+//! the database, whatever happens: the swap is finished at once or at the next start. Before, it is nothing. What a
+//! broken copy leaves is `<database>.netcopy`: never opened, only looked through for blocks by the next one.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 
+use super::checkpointer::Checkpointer;
 use super::outside;
 use super::storage::Storage;
 use crate::actors::replication_sender::UseLog;
@@ -19,48 +22,73 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
 use crate::net::peer::copy::{self, CopyOptions};
 use crate::net::peer::handshake::{Failure, failure};
+use crate::storage::apply::Applier;
 use crate::storage::database::{self, Database};
 use crate::storage::files;
+use crate::storage::image::Image;
 use crate::storage::log::{LogConfiguration, LogWriter};
-use crate::storage::{apply::Applier, checkpoint};
 
-pub(super) fn send(parameters: &Parameters, storage: &Storage, hello: Hello) -> Result<(), Failure> {
+pub(super) fn send(
+    parameters: &Parameters,
+    storage: &Storage,
+    checkpointer: &Checkpointer,
+    hello: Hello,
+) -> Result<(), Failure> {
     let (mut stream, _) = outside::dial(parameters, Purpose::Netcopy, hello)?;
     log::info!("30570: netcopy begins");
-    let reader = storage.database.open_reader().map_err(failure)?;
-    checkpoint::move_pages(&reader).map_err(failure)?;
-    drop(reader);
+    checkpointer.make().map_err(failure)?;
+    let block_bytes = parameters.backup_block_size_bytes().min(copy::MAX_BLOCK_BYTES);
+    let image = Image::take(&storage.database, block_bytes).map_err(failure)?;
     let options = CopyOptions {
-        block_bytes: parameters.backup_block_size_bytes(),
         compress: parameters.netcopy_compress(),
         maximum_rate: parameters.netcopy_max_rate_bytes_per_second(),
         timeout: parameters.netcopy_timeout(),
+        abort: &storage.abort_copies,
     };
-    copy::send(&mut stream, &storage.database, options, &storage.copy_progress)
+    let sent = copy::send(&mut stream, &image, options, &storage.copy_progress);
+    storage.copy_progress.end();
+    sent.map(|bytes| log::info!("netcopy: {bytes} bytes were sent for an image of {} bytes", image.bytes()))
 }
 
-/// Receives a copy whose handshake is done, swaps it in and opens it. `None`: the old database is as it was.
+/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was.
 pub(super) fn receive(
     parameters: &Parameters,
     storage: &Storage,
     stream: &mut TcpStream,
-) -> Option<([u8; 16], Position)> {
-    let incoming = storage.database.beside("netcopy");
-    let received = copy::receive(stream, &incoming, parameters.netcopy_timeout(), &storage.copy_progress);
-    let outcome = received.and_then(|identity| {
-        swap(storage, &incoming).map_err(failure)?;
-        Ok(identity)
+) -> Result<([u8; 16], Position), Failure> {
+    let incoming = incoming(&storage.database);
+    let (base, progress) = (storage.database.path(), &storage.copy_progress);
+    let received = copy::receive(stream, &incoming, base, parameters.netcopy_timeout(), progress);
+    progress.end();
+    let outcome = received.and_then(|received| {
+        let reused = received.reused_bytes;
+        log::info!("netcopy: the image is complete; {reused} bytes of it were here already");
+        let swapped = copy::while_working(stream, || {
+            received.sync()?;
+            swap(storage, &incoming).map_err(failure)
+        });
+        swapped.unwrap_or_else(|| Err((Code::FAILED_UNEXPECTEDLY, String::new())))?;
+        Ok((received.database_id, received.position))
     });
-    match outcome {
-        Ok(identity) => Some(identity),
-        Err((code, detail)) => {
-            log::error!("{}: the netcopy has failed: {} {detail}", code.number(), code.text());
-            copy::answer(stream, &Err((code, detail)));
-            if let Err(error) = files::remove_if_there(&incoming) {
-                log::warn!("{}: {error}", incoming.display());
-            }
-            None
+    if let Err((code, detail)) = &outcome {
+        log::error!("{}: the netcopy has failed: {} {detail}", code.number(), code.text());
+        // Else it is kept for a repeat.
+        if matches!(*code, Code::DATABASE_CORRUPT | Code::DISK_FULL) {
+            forget_incoming(&storage.database);
         }
+    }
+    outcome
+}
+
+fn incoming(database: &Database) -> PathBuf {
+    database.beside("netcopy")
+}
+
+/// What a broken copy left is of no use any more.
+pub(super) fn forget_incoming(database: &Database) {
+    let incoming = incoming(database);
+    if let Err(error) = files::remove_if_there(&incoming) {
+        log::warn!("{}: {error}", incoming.display());
     }
 }
 

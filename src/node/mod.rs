@@ -4,7 +4,9 @@
 //! (messages), `storage` and `net`.
 
 pub mod assembly;
+mod checkpointer;
 mod copy;
+mod directory_copy;
 mod events;
 mod outside;
 mod parameters;
@@ -21,10 +23,12 @@ use std::time::Duration;
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+pub use self::checkpointer::Checkpointer;
+pub use self::directory_copy::DirectoryCopies;
 pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
 pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;
-pub use self::start::{StartOptions, settings_of};
+pub use self::start::{NetcopyRequested, StartOptions, settings_of};
 pub use self::status::{NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
 use crate::actors::supervisor::{Answer, Operator};
@@ -40,6 +44,8 @@ use crate::storage::writer::Writer;
 
 /// How long the end of the server waits for the peer, for sessions, for threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
+/// How long it waits for a copy to notice that it is given up.
+const COPY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a session gets of its node.
 pub struct NodeContext {
@@ -86,6 +92,7 @@ pub struct Node {
     request_shutdown: Sender<()>,
     log_jobs: Sender<LogJob>,
     apply_jobs: Sender<ApplyJob>,
+    checkpointer: Arc<Checkpointer>,
     threads: Vec<JoinHandle<()>>,
     system: actix_rt::System,
     /// Held for as long as the node uses the directory.
@@ -144,8 +151,9 @@ impl Node {
         let _ = self.shutdown.recv();
     }
 
-    /// Takes leave of the peer, ends the sessions, puts everything on disk.
+    /// Takes leave of the peer, ends the sessions, puts everything on disk. A copy or backup that is being made is given up.
     pub fn shut_down(self) {
+        self.checkpointer.give_up_copies(COPY_PATIENCE);
         let (reply, answer) = bounded(1);
         self.operator.do_send(Operator { command: None, reply });
         if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {
@@ -153,6 +161,9 @@ impl Node {
         }
         self.context.sessions.close_all(Code::SHUTDOWN, Duration::from_secs(3));
         self.listener.stop();
+        if let Err(error) = self.checkpointer.make() {
+            log::debug!("no checkpoint at the end: {error}");
+        }
         self.context.writer.detach();
         // The threads end when they have done what came before; an error means that they have ended already.
         let _ = self.log_jobs.send(LogJob::Stop);

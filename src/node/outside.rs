@@ -1,16 +1,18 @@
 //! What the supervisor does to the world: writers, sessions, dialling, copies.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::Recipient;
 
-use super::copy;
-use super::events::{CONNECT_STATUS, EventHub, STATE_SWITCH};
+use super::checkpointer::Checkpointer;
+use super::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
+use super::{copy, directory_copy};
 use crate::actors::link::PeerStream;
-use crate::actors::supervisor::{CopySent, DialEnded, Outside};
+use crate::actors::supervisor::{CopyEnded, DialEnded, Outside};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
@@ -27,7 +29,8 @@ pub(super) struct NodeOutside {
     pub(super) sessions: Arc<SessionRegistry>,
     pub(super) parameters: Arc<Parameters>,
     pub(super) dialled: Recipient<DialEnded>,
-    pub(super) copied: Recipient<CopySent>,
+    pub(super) copied: Recipient<CopyEnded>,
+    pub(super) checkpointer: Arc<Checkpointer>,
 }
 
 impl Outside for NodeOutside {
@@ -49,6 +52,11 @@ impl Outside for NodeOutside {
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");
         self.events.post(STATE_SWITCH, to.name());
+        if to.is_active() || to.is_primary() {
+            // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
+            let storage = Arc::clone(&self.storage);
+            in_background("forget-netcopy", move || copy::forget_incoming(&storage.database));
+        }
     }
 
     fn connect_status(&mut self, status: ConnectStatus) {
@@ -71,11 +79,36 @@ impl Outside for NodeOutside {
 
     fn send_copy(&mut self, hello: Hello) {
         let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
-        let storage = Arc::clone(&self.storage);
+        let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         in_background("netcopy", move || {
-            let result = copy::send(&parameters, &storage, hello);
-            copied.do_send(CopySent { result });
+            let result = copy::send(&parameters, &storage, &checkpointer, hello);
+            copied.do_send(CopyEnded { netcopy: true, result });
         });
+    }
+
+    fn write_copy(&mut self, directory: PathBuf, backup: bool) {
+        let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
+        let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
+        let what = if backup { "backup" } else { "hsb copy" };
+        in_background("copy", move || {
+            let written = checkpointer
+                .make()
+                .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
+            let result = written.map_err(handshake::failure).map(|position| {
+                if backup {
+                    checkpointer.backed_up(position);
+                }
+            });
+            copied.do_send(CopyEnded { netcopy: false, result });
+        });
+    }
+
+    fn netcopy_ended(&mut self, result: &Result<(), Failure>) {
+        let text = match result {
+            Ok(()) => "SUCCESS".to_string(),
+            Err((code, detail)) => format!("FAILED {}: {} {detail}", code.number(), code.text()),
+        };
+        self.events.post(NETCOPY_END, text.trim_end());
     }
 
     fn close_sessions(&mut self, code: Code) {

@@ -7,14 +7,15 @@ use std::time::Duration;
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
-use super::events::{EVENTS, Event};
+use super::events::{EVENTS, Event, NETCOPY_REQUEST};
 use super::storage::Storage;
-use super::{NodeContext, copy, outside};
+use super::{NetcopyRequested, NodeContext, copy, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::admin::refusal;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
+use crate::hsb::phase::Activity;
 use crate::hsb::state::State;
 use crate::net::console::{self, ConsoleHandlers, Watch};
 use crate::net::listener::Handlers;
@@ -32,6 +33,7 @@ pub(super) struct PeerPort {
     pub(super) arrived: Recipient<PeerArrived>,
     pub(super) copy_arrives: Recipient<CopyArrives>,
     pub(super) copy_received: Recipient<CopyReceived>,
+    pub(super) netcopy_requested: Arc<Option<NetcopyRequested>>,
 }
 
 pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers {
@@ -46,8 +48,12 @@ pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers 
 }
 
 fn serve_sql(stream: TcpStream, context: &Arc<NodeContext>) {
-    if context.status.state() == State::Offline {
-        let error = ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS);
+    let now = context.status.snapshot();
+    let is_being_replaced = now.activity == Activity::Copying && !now.state.is_primary();
+    if now.state == State::Offline || is_being_replaced {
+        let offline = now.state == State::Offline;
+        let code = if offline { Code::BACKUPSERVER_NO_CONNECTIONS } else { Code::SERVER_CLOSED };
+        let error = ServerError::new(code);
         pg::refuse(&stream, Vec::new(), context, &error);
     } else {
         pg::serve(stream, Vec::new(), Arc::clone(context));
@@ -162,25 +168,31 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
 }
 
 fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+    context.events.post(NETCOPY_REQUEST, "");
+    if let Some(Err(reason)) = peers.netcopy_requested.as_ref().as_ref().map(|ask| ask()) {
+        log::warn!("a netcopy was refused by the program that embeds this server: {reason}");
+        return handshake::refuse(
+            stream,
+            Code::OPERATION_FAILED,
+            &format!("The other server refuses: {reason}"),
+        );
+    }
     let (reply, answer) = bounded(1);
     peers.copy_arrives.do_send(CopyArrives { hello, reply });
     match answer.recv() {
         Ok(Ok(mine)) => {
-            let opened = match handshake::welcome(stream, mine) {
-                Ok(()) => copy::receive(&context.parameters, &peers.storage, stream),
-                Err((_, detail)) => {
-                    log::warn!("the netcopy ended before it began: {detail}");
-                    None
-                }
-            };
-            if opened.is_some() {
-                // Whoever has come during the copy still reads the old database.
+            let opened = handshake::welcome(stream, mine)
+                .and_then(|()| copy::receive(&context.parameters, &peers.storage, stream));
+            if opened.is_ok() {
+                // Whoever came in just before new sessions were refused still reads the old database.
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
             }
-            peers.copy_received.do_send(CopyReceived { opened });
-            if opened.is_some() {
-                crate::net::peer::copy::answer(stream, &Ok(()));
-            }
+            let outcome = opened.as_ref().map(drop).map_err(Clone::clone);
+            // First this node: whoever acts on the answer finds it ready.
+            let (known, when_known) = bounded(1);
+            peers.copy_received.do_send(CopyReceived { opened, known });
+            let _ = when_known.recv();
+            crate::net::peer::copy::answer(stream, &outcome);
         }
         Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),

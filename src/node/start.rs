@@ -1,7 +1,8 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,12 +12,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
+use super::checkpointer::Checkpointer;
+use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
 use super::outside::NodeOutside;
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
-use super::storage::{self, Storage};
-use super::{AdminPort, Node, NodeContext, NodeStatus, copy};
+use super::storage::Storage;
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
 use crate::actors::admin_handler::AdminHandler;
 use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
@@ -32,7 +35,7 @@ use crate::hsb::heart::Heart;
 use crate::hsb::settings::{PairSettings, SameSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
-use crate::net::peer::copy::CopyProgress;
+use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::sql::users;
@@ -46,6 +49,9 @@ use crate::storage::writer::{Writer, WriterRequest};
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
+/// What an embedding program says to a netcopy that is about to replace the node's database.
+pub type NetcopyRequested = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What a node needs to start.
 pub struct StartOptions {
     /// solid.ini as it was read.
@@ -54,11 +60,13 @@ pub struct StartOptions {
     pub backup_server: bool,
     /// For a new database.
     pub administrator: AskAdministrator,
+    /// Asked when a primary wants to copy its database here; an error is the reason to refuse it. None: never refused.
+    pub netcopy_requested: Option<NetcopyRequested>,
 }
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
-    let lock = lock_directory(&parameters)?;
+    let lock = lock_database(&parameters.database_file())?;
     let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
     let log = log_configuration(&parameters);
     let port = parameters::take_port(&parameters.listen())?;
@@ -72,12 +80,12 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
-    Building::new(parameters, database, log, state).build(recovered, port, lock)
+    Building::new(parameters, database, log, state).build(recovered, port, lock, options.netcopy_requested)
 }
 
 /// A second server on the same files would ruin them.
-fn lock_directory(parameters: &Parameters) -> Result<File, ServerError> {
-    let mut path = parameters.database_file().into_os_string();
+pub(super) fn lock_database(database_file: &Path) -> Result<File, ServerError> {
+    let mut path = database_file.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
     let refuse =
@@ -162,7 +170,8 @@ struct Building {
     /// The writer is made before the supervisor that it talks to.
     supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
     sessions: Arc<SessionRegistry>,
-    copy_progress: Arc<CopyProgress>,
+    copy_progress: Arc<Progress>,
+    catchup_progress: Arc<Progress>,
     shutdown: (Sender<()>, Receiver<()>),
 }
 
@@ -170,6 +179,7 @@ struct Building {
 struct Wiring {
     system: System,
     storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
     targets: Targets,
 }
 
@@ -212,11 +222,18 @@ impl Building {
             supervisor,
             sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
             copy_progress: Arc::default(),
+            catchup_progress: Arc::default(),
             shutdown: bounded(1),
         }
     }
 
-    fn build(self, recovered: Option<Recovered>, port: Socket, lock: File) -> Result<Node, ServerError> {
+    fn build(
+        self,
+        recovered: Option<Recovered>,
+        port: Socket,
+        lock: File,
+        netcopy_requested: Option<NetcopyRequested>,
+    ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let settings = settings_of(&self.parameters);
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
@@ -230,7 +247,7 @@ impl Building {
         if is_open {
             wiring.storage.attach_writer()?;
         }
-        storage::start_checkpointer(&wiring.storage, wiring.targets.actors.supervisor.clone().recipient())?;
+        checkpointer::start(&wiring.checkpointer)?;
         let context = Arc::new(NodeContext {
             database: Arc::clone(&this.database),
             writer: Arc::clone(&this.writer),
@@ -246,6 +263,7 @@ impl Building {
             arrived: wiring.targets.actors.supervisor.clone().recipient(),
             copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
             copy_received: wiring.targets.actors.supervisor.clone().recipient(),
+            netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
@@ -261,6 +279,7 @@ impl Building {
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
             apply_jobs: this.apply_channel.0.clone(),
+            checkpointer: wiring.checkpointer,
             threads,
             system: wiring.system,
             _lock: lock,
@@ -298,6 +317,8 @@ impl Building {
     fn start_admin_handler(
         &self,
         supervisor: &Addr<Supervisor>,
+        storage: &Arc<Storage>,
+        checkpointer: &Arc<Checkpointer>,
         changes: &Arc<ParameterChanges>,
     ) -> Addr<AdminHandler> {
         let services = AdminServices {
@@ -306,6 +327,13 @@ impl Building {
             sessions: Arc::clone(&self.sessions),
             outcomes: Arc::clone(&self.outcomes),
             copy_progress: Arc::clone(&self.copy_progress),
+            catchup_progress: Arc::clone(&self.catchup_progress),
+            checkpointer: Arc::clone(checkpointer),
+            directory_copies: DirectoryCopies {
+                parameters: Arc::clone(&self.parameters),
+                storage: Arc::clone(storage),
+                supervisor: supervisor.clone().recipient(),
+            },
             database: Arc::clone(&self.database),
             events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
@@ -316,12 +344,7 @@ impl Building {
     }
 
     /// Runs on the arbiter.
-    fn wire(
-        &self,
-        heart: Heart,
-        pending: Option<Batch>,
-        log: Option<LogConfiguration>,
-    ) -> (Arc<Storage>, Targets) {
+    fn wire(&self, heart: Heart, pending: Option<Batch>, log: Option<LogConfiguration>) -> Wiring {
         let mailboxes = Mailboxes::new();
         let actors = mailboxes.addresses.clone();
         let storage = Arc::new(Storage {
@@ -332,6 +355,7 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             use_log: actors.sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
+            abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
             outcomes: Arc::clone(&self.outcomes),
         });
@@ -341,7 +365,17 @@ impl Building {
             Arc::clone(&self.writer),
             actors.supervisor.clone().recipient(),
         ));
-        let admin = self.start_admin_handler(&actors.supervisor, &changes);
+        let checkpointer = Arc::new(Checkpointer::new(
+            Arc::clone(&storage),
+            Arc::clone(&self.parameters),
+            heart.decided(),
+            actors.supervisor.clone().recipient(),
+        ));
+        let admin = self.start_admin_handler(&actors.supervisor, &storage, &checkpointer, &changes);
+        let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
+        let run_catchup = Box::new(move |thread| {
+            catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
+        });
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -350,9 +384,10 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup: Box::new(catchup::run_on_thread),
+            run_catchup,
             one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
             outside: Box::new(NodeOutside {
+                checkpointer: Arc::clone(&checkpointer),
                 storage: Arc::clone(&storage),
                 status: Arc::clone(&self.status),
                 events: Arc::clone(&self.events),
@@ -365,7 +400,8 @@ impl Building {
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {
             log::error!("a node was wired twice");
         }
-        (storage, Targets { actors, admin, changes })
+        let targets = Targets { actors, admin, changes };
+        Wiring { system: System::current(), storage, checkpointer, targets }
     }
 }
 
@@ -381,10 +417,8 @@ fn start_actors(
     let thread = spawn("control", move || {
         let runner = System::new();
         runner.block_on(async {
-            let (storage, targets) = building.wire(heart, pending, log);
-            let system = System::current();
             // The node waits for this; it cannot have gone away.
-            let _ = ready.send(Wiring { system, storage, targets });
+            let _ = ready.send(building.wire(heart, pending, log));
         });
         drop(building);
         if let Err(error) = runner.run() {

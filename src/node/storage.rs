@@ -1,28 +1,21 @@
-//! What the parts of a node that touch storage share, and the checkpointer.
+//! What the parts of a node that touch storage share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
-use super::{NodeStatus, start};
+use super::NodeStatus;
 use crate::actors::replication_sender::UseLog;
-use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::error::ServerError;
-use crate::hsb::position::Position;
-use crate::hsb::state::State;
-use crate::net::peer::copy::CopyProgress;
+use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::{access, functions};
-use crate::storage::checkpoint;
 use crate::storage::database::{self, Database};
 use crate::storage::log::LogConfiguration;
 use crate::storage::writer::Writer;
-
-/// How often the checkpointer looks.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the parts of a node that touch storage share.
 pub(super) struct Storage {
@@ -32,7 +25,9 @@ pub(super) struct Storage {
     pub(super) log_jobs: Sender<LogJob>,
     pub(super) apply_jobs: Sender<ApplyJob>,
     pub(super) use_log: Recipient<UseLog>,
-    pub(super) copy_progress: Arc<CopyProgress>,
+    pub(super) copy_progress: Arc<Progress>,
+    /// Set when the server goes down: a copy that is being made is given up.
+    pub(super) abort_copies: AtomicBool,
     pub(super) status: Arc<NodeStatus>,
     pub(super) outcomes: Arc<Outcomes>,
 }
@@ -49,35 +44,4 @@ impl Storage {
     pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
         database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
     }
-}
-
-/// Looks now and then whether a checkpoint is due, and tells the supervisor when one was made.
-pub(super) fn start_checkpointer(
-    storage: &Arc<Storage>,
-    checkpointed: Recipient<Checkpointed>,
-) -> Result<(), ServerError> {
-    let storage = Arc::clone(storage);
-    // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
-    start::spawn("checkpoint", move || {
-        while checkpointed.connected() {
-            std::thread::sleep(CHECKPOINT_INTERVAL);
-            let is_open = storage.status.state() != State::Offline;
-            if is_open && checkpoint::is_due(&storage.database) {
-                match checkpoint_now(&storage) {
-                    Ok(position) => checkpointed.do_send(Checkpointed(position)),
-                    Err(error) => log::warn!("checkpoint: {error}"),
-                }
-            }
-        }
-    })
-    .map(|_| ())
-}
-
-fn checkpoint_now(storage: &Storage) -> Result<Position, ServerError> {
-    let position = checkpoint::passive(&storage.database.open_for_apply()?)?;
-    storage.writer.checkpoint()?;
-    if storage.apply_jobs.send(ApplyJob::Checkpoint).is_err() {
-        log::debug!("the apply thread has ended");
-    }
-    Ok(position)
 }

@@ -1,36 +1,71 @@
-//! Checkpoints: moving SQLite's write-ahead log into the database file, so that both stay short.
+//! Checkpoints: points in the history that the database itself holds durably, and the moving of SQLite's write-ahead log
+//! into the database file, so that it stays short.
 //!
-//! Most of the work runs beside readers and writers; only a small rest is done while the writer stands still. After
-//! that the database file itself holds everything up to a position, and our log is needed only from there.
+//! Most of the moving runs beside readers and writers; only a small rest is done while the writer stands still. A long
+//! reader keeps pages from being moved, never a checkpoint from being durable: what stays in SQLite's log is synced.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::database::{Database, read_identity};
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 
-use super::database::{Database, read_identity};
-
-/// SQLite's log grows to about this size between checkpoints.
+/// SQLite's log grows to about this size before its pages are moved.
 const WAL_BYTES: u64 = 32 << 20;
 
-/// Whether there is enough to do.
-pub fn is_due(database: &Database) -> bool {
+/// Whether there is enough to move.
+pub fn has_much_to_move(database: &Database) -> bool {
     let mut wal = database.path().as_os_str().to_owned();
     wal.push("-wal");
     std::fs::metadata(Path::new(&wal)).is_ok_and(|wal| wal.len() > WAL_BYTES)
 }
 
-/// Moves what can be moved without holding anybody up. Returns the position that is durable now.
-pub fn passive(connection: &Connection) -> Result<Position, ServerError> {
-    let (_, position) = read_identity(connection)?;
-    move_pages(connection)?;
+/// What decides when the next automatic checkpoint is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// General.CheckpointInterval: transactions in between.
+    pub interval_records: u64,
+    /// General.MinCheckpointTime.
+    pub minimum_time: Duration,
+}
+
+impl Schedule {
+    /// Whether one is due so many transactions and so long after the last.
+    pub fn is_due(&self, records: u64, elapsed: Duration) -> bool {
+        records >= self.interval_records && elapsed >= self.minimum_time
+    }
+}
+
+/// Makes the database durable and moves what can be moved without holding anybody up. Returns the position up to which
+/// the database needs no log.
+pub fn make(database: &Database) -> Result<Position, ServerError> {
+    let connection = database.open_for_apply()?;
+    let (_, position) = read_identity(&connection)?;
+    // SQLite syncs only what it can move; see the module.
+    database.sync();
+    move_pages(&connection)?;
     Ok(position)
 }
 
-/// Moves pages; on the connection that writes, nothing can come in between and the log starts over.
+/// Moves pages; on the connection that writes, nothing can come in between and SQLite's log starts over.
 pub fn move_pages(connection: &Connection) -> Result<(), ServerError> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_due_when_both_limits_are_passed() {
+        let schedule = Schedule { interval_records: 100, minimum_time: Duration::from_secs(10) };
+        let (short, long) = (Duration::from_secs(9), Duration::from_secs(10));
+        assert!(schedule.is_due(100, long));
+        assert!(!schedule.is_due(99, long));
+        assert!(!schedule.is_due(1_000_000, short));
+    }
 }

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod checksum;
 pub mod database;
 pub mod files;
+pub mod image;
 pub mod log;
 pub mod outcomes;
 pub mod recovery;

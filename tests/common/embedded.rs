@@ -21,13 +21,20 @@ pub fn server() -> Server {
 }
 
 pub fn server_with(ini: &str) -> Server {
+    server_with_options(ini, |_| {})
+}
+
+pub fn server_with_options(ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
     let directory = tempfile::tempdir().unwrap();
     let reserved = pair::reserve_port().unwrap();
     let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
     let administrator = Box::new(|| Ok(("dba".to_string(), "dba".to_string())));
-    let node = Node::start(StartOptions { parameters, backup_server: false, administrator }).unwrap();
+    let mut options =
+        StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None };
+    change(&mut options);
+    let node = Node::start(options).unwrap();
     Server {
         context: node.context().clone(),
         port,

@@ -54,6 +54,22 @@ fn batch(before: Position, changes: &[u8]) -> Batch {
     Batch::seal(BatchHeader { before, epoch: 1, count: 1, needs_acknowledgement: true }, changes).unwrap()
 }
 
+/// At the end of a catchup the last batch may come from the log and, right behind it, as the first one live.
+#[actix::test]
+async fn a_batch_that_comes_twice_is_taken_once() {
+    let stage = Stage::new(None);
+    stage.follow(AcknowledgePolicy::Received).await;
+    let first = batch(Position::ORIGIN, b"1");
+    let second = batch(first.after, b"2");
+    for batch in [&first, &first, &second] {
+        stage.arrives(batch).await;
+    }
+    let lines = stage.record.take().await;
+    let appended: Vec<_> = lines.iter().filter(|line| line.contains("append")).collect();
+    assert_eq!(appended.len(), 2, "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("unusable")), "{lines:?}");
+}
+
 #[actix::test]
 async fn received_is_acknowledged_before_the_batch_is_applied() {
     let stage = Stage::new(None);

@@ -82,8 +82,8 @@ impl Network {
                 self.dials.remove(place);
                 let (id, position) = (hello.database_id, self.nodes[from].database);
                 self.nodes[to].replace_database(position);
-                self.hear(to, Event::CopyReceived { opened: Some((id, position)) });
-                self.hear(from, Event::CopySent { result: Ok(()) });
+                self.hear(to, Event::CopyReceived { opened: Ok((id, position)) });
+                self.hear(from, Event::CopyEnded { result: Ok(()) });
             }
             (Stage::Answered(Ok((link, hello))), _) => {
                 self.dials.remove(place);
@@ -105,9 +105,9 @@ impl Network {
         let detail = String::new();
         if purpose == Purpose::Netcopy {
             if matches!(stage, Stage::Answered(Ok(_))) {
-                self.hear(1 - from, Event::CopyReceived { opened: None });
+                self.hear(1 - from, Event::CopyReceived { opened: Err((code, detail.clone())) });
             }
-            self.hear(from, Event::CopySent { result: Err((code, detail)) });
+            self.hear(from, Event::CopyEnded { result: Err((code, detail)) });
         } else {
             if purpose == Purpose::Probe {
                 self.record.probe_failed(&self.nodes, from);

@@ -334,7 +334,10 @@ impl Network {
         while let Some(place) = self.dials.iter().position(|dial| dial.from == at) {
             let dial = self.dials.remove(place);
             if dial.purpose == Purpose::Netcopy && matches!(dial.stage, Stage::Answered(Ok(_))) {
-                self.hear(1 - at, Event::CopyReceived { opened: None });
+                self.hear(
+                    1 - at,
+                    Event::CopyReceived { opened: Err((Code::COMMUNICATION_ERROR, String::new())) },
+                );
             }
         }
         for link in &mut self.links {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use hotstandby::actors::replication_sender::UseLog;
-use hotstandby::actors::supervisor::{CopyArrives, CopyReceived, CopySent};
+use hotstandby::actors::supervisor::{CopyArrives, CopyEnded, CopyReceived};
 use hotstandby::actors::threads::{apply::ApplyJob, log::LogJob};
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
@@ -45,32 +45,44 @@ impl World {
     /// Looks for consent, and copies where there is.
     pub fn copy(&mut self) -> Result<(), String> {
         for copy in std::mem::take(&mut self.copies) {
-            let both_live = copy.incarnations == [self.incarnation(0), self.incarnation(1)];
+            let lives = |node: usize| copy.incarnations[node] == self.incarnation(node);
+            let (source, target) = (copy.source, 1 - copy.source);
             match copy.consent.try_recv() {
-                Ok(Ok(_)) if both_live => {
-                    self.swap(copy.source).map_err(|error| format!("netcopy: {error}"))?;
-                    self.end_copy(copy.source, Ok(()));
+                Ok(Ok(_)) if lives(source) && lives(target) => {
+                    self.swap(source).map_err(|error| format!("netcopy: {error}"))?;
+                    self.end_copy(source, Ok(()));
                 }
-                Ok(Err(failure)) => {
+                Ok(Err(failure)) if lives(source) => {
                     if failure.0 == Code::NOT_SYNCHRONIZED {
-                        self.operator.replace = Some(1 - copy.source);
+                        self.operator.replace = Some(target);
                     }
-                    self.end_copy(copy.source, Err(failure));
+                    self.end_copy(source, Err(failure));
                 }
-                Err(_) if both_live => {
+                Err(_) if lives(target) => {
                     self.copies.push(copy);
                     self.after(20, Event::Copy);
                 }
-                _ => self.end_copy(copy.source, Err((Code::COMMUNICATION_ERROR, String::new()))),
+                _ if lives(target) => self.break_copy(target),
+                _ if lives(source) => self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new()))),
+                _ => {}
             }
         }
         Ok(())
     }
 
+    /// The source is gone.
+    fn break_copy(&mut self, target: usize) {
+        if let Some(running) = &self.nodes[target].running {
+            let (known, _) = unbounded();
+            let opened = Err((Code::COMMUNICATION_ERROR, String::new()));
+            running.addresses.supervisor.do_send(CopyReceived { opened, known });
+        }
+    }
+
     fn end_copy(&mut self, source: usize, result: Result<(), (Code, String)>) {
         self.note(format_args!("copy from node {source}: {result:?}"));
         if let Some(running) = &self.nodes[source].running {
-            running.addresses.supervisor.do_send(CopySent { result });
+            running.addresses.supervisor.do_send(CopyEnded { netcopy: true, result });
         }
     }
 
@@ -108,12 +120,15 @@ impl World {
         let (log, _) = LogWriter::open(configuration.clone(), position)?;
         drop(running.to_apply.send(ApplyJob::Replace(Box::new(|| Some(applier)), done.clone())));
         running.apply_thread.step(&running.apply_jobs);
-        running.log_thread.step(LogJob::Replace(Box::new(|| Some(log)), done), &running.log_jobs)?;
+        running.log_thread.step(LogJob::Replace(Box::new(|| Some(log)), done.clone()), &running.log_jobs)?;
         *running.log_synced.lock().unwrap() = position;
         running.addresses.sender.do_send(UseLog(configuration));
         running.writer.attach(running.database.open_writer()?)?;
         let reader = running.database.open_reader()?;
-        running.addresses.supervisor.do_send(CopyReceived { opened: Some((database_id, position)) });
+        running
+            .addresses
+            .supervisor
+            .do_send(CopyReceived { opened: Ok((database_id, position)), known: done });
         self.oracle.seen[target].clear();
         running.reader = Some(reader);
         running.wal_synced = (0, 0);

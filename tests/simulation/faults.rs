@@ -101,10 +101,9 @@ impl World {
         if running.undecided.is_some() || running.apply_holds_lock || running.reader.is_none() {
             return Ok(());
         }
-        let connection = running.database.open_for_apply().map_err(failed)?;
-        let position = checkpoint::passive(&connection).map_err(failed)?;
-        running.writer.checkpoint().map_err(failed)?;
-        running.addresses.supervisor.do_send(Checkpointed(position));
+        let position = checkpoint::make(&running.database).map_err(failed)?;
+        running.writer.move_pages_soon();
+        running.addresses.supervisor.do_send(Checkpointed { position, delete_log: true });
         running.wal_synced = disk::wal_state(&directory);
         Ok(())
     }

@@ -105,6 +105,8 @@ impl Outside for SimulatedOutside {
     fn send_copy(&mut self, hello: Hello) {
         self.wish(Wish::SendCopy(hello));
     }
+    fn write_copy(&mut self, _: PathBuf, _: bool) {}
+    fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {
         self.wish(Wish::CloseSessions);
     }

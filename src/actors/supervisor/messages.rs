@@ -1,5 +1,7 @@
 //! What the supervisor is told, by whom, and what it answers.
 
+use std::path::PathBuf;
+
 use actix::prelude::*;
 use crossbeam_channel::Sender;
 
@@ -140,22 +142,44 @@ pub struct CopyArrives {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct CopyReceived {
-    /// The new database's id and position; none if the old one is as it was.
-    pub opened: Option<([u8; 16], Position)>,
+    /// The new database's id and position, or why the old one is as it was.
+    pub opened: Result<([u8; 16], Position), (Code, String)>,
+    /// Told when everybody at this node knows of it, so that the other server does not hear of it before.
+    pub known: Sender<()>,
 }
 
-/// From the thread that sends a copy.
+/// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the
+/// channel.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct CopySent {
+pub struct CopyToDirectory {
+    /// Which of the two.
+    pub command: Command,
+    /// Where to.
+    pub directory: PathBuf,
+    /// Where the answer goes.
+    pub reply: Sender<Answer>,
+}
+
+/// From the thread that makes a netcopy, copy or backup.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct CopyEnded {
+    /// It was a netcopy.
+    pub netcopy: bool,
     /// How it ended.
     pub result: Result<(), (Code, String)>,
 }
 
-/// From the checkpointer: the database file itself is durable up to here.
+/// From the checkpointer: the database itself is durable up to here.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct Checkpointed(pub Position);
+pub struct Checkpointed {
+    /// The position.
+    pub position: Position,
+    /// Whether log that nobody needs any more is to be deleted (General.CheckpointDeleteLog, General.BackupDeleteLog).
+    pub delete_log: bool,
+}
 
 /// From the admin handler when a parameter has changed.
 #[derive(Message, Clone, Copy, Debug)]

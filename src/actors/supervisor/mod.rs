@@ -5,6 +5,7 @@
 mod messages;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -84,8 +85,12 @@ pub trait Outside {
     fn publish(&mut self, heart: &Heart);
     /// Reach the peer on a thread of its own and report [`DialEnded`].
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello);
-    /// Copy the database to the peer on a thread of its own and report [`CopySent`].
+    /// Copy the database to the peer on a thread of its own and report [`CopyEnded`].
     fn send_copy(&mut self, hello: Hello);
+    /// Copy the database to this directory on a thread of its own and report [`CopyEnded`].
+    fn write_copy(&mut self, directory: PathBuf, backup: bool);
+    /// A netcopy from or to this node is over.
+    fn netcopy_ended(&mut self, result: &Result<(), (Code, String)>);
     /// Close the sessions: the database is about to be replaced.
     fn close_sessions(&mut self, code: Code);
 }
@@ -102,6 +107,7 @@ pub struct Supervisor {
     replies: HashMap<RequestId, Sender<Answer>>,
     arrivals: HashMap<LinkId, Box<dyn PeerStream>>,
     copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
+    copy_directory: PathBuf,
     last_number: u64,
 }
 
@@ -117,6 +123,7 @@ impl Supervisor {
             replies: HashMap::new(),
             arrivals: HashMap::new(),
             copy_reply: None,
+            copy_directory: PathBuf::new(),
             last_number: 0,
         }
     }
@@ -213,6 +220,7 @@ impl Supervisor {
                 });
             }
             Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
+            Effect::WriteCopy { backup } => self.outside.write_copy(self.copy_directory.clone(), backup),
             Effect::AdmitCopy => {
                 self.outside.close_sessions(Code::SERVER_CLOSED);
                 self.answer_copy(Ok(self.heart.hello()));
@@ -401,22 +409,40 @@ impl Handler<CopyArrives> for Supervisor {
 
 impl Handler<CopyReceived> for Supervisor {
     type Result = ();
-    fn handle(&mut self, CopyReceived { opened }: CopyReceived, context: &mut Context<Self>) {
+    fn handle(&mut self, CopyReceived { opened, known }: CopyReceived, context: &mut Context<Self>) {
+        let result = opened.as_ref().map(drop).map_err(Clone::clone);
         self.hear(Event::CopyReceived { opened }, context);
+        // The thread that waits for it does so until this node ends.
+        let _ = known.send(());
+        self.outside.netcopy_ended(&result);
     }
 }
 
-impl Handler<CopySent> for Supervisor {
+impl Handler<CopyToDirectory> for Supervisor {
     type Result = ();
-    fn handle(&mut self, CopySent { result }: CopySent, context: &mut Context<Self>) {
-        self.hear(Event::CopySent { result }, context);
+    fn handle(&mut self, message: CopyToDirectory, context: &mut Context<Self>) {
+        let CopyToDirectory { command, directory, reply } = message;
+        self.copy_directory = directory;
+        self.handle(Operator { command: Some(command), reply }, context);
+    }
+}
+
+impl Handler<CopyEnded> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, CopyEnded { netcopy, result }: CopyEnded, context: &mut Context<Self>) {
+        self.hear(Event::CopyEnded { result: result.clone() }, context);
+        if netcopy {
+            self.outside.netcopy_ended(&result);
+        }
     }
 }
 
 impl Handler<Checkpointed> for Supervisor {
     type Result = ();
-    fn handle(&mut self, Checkpointed(position): Checkpointed, _: &mut Context<Self>) {
-        self.peers.retain.do_send(RetainFrom(self.heart.needed_from(position)));
+    fn handle(&mut self, Checkpointed { position, delete_log }: Checkpointed, _: &mut Context<Self>) {
+        if delete_log {
+            self.peers.retain.do_send(RetainFrom(self.heart.needed_from(position)));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub enum ApplyJob {
     /// Put what was committed on disk.
     Sync,
     /// Move SQLite's own log into the database file.
-    Checkpoint,
+    MovePages,
     /// Close the database, do this, and open what is there then.
     Replace(Box<dyn FnOnce() -> Option<Applier> + Send>, Sender<()>),
     /// End.
@@ -155,10 +155,10 @@ impl ApplyThread {
                 }
             }
             ApplyJob::Sync => self.database.sync(),
-            ApplyJob::Checkpoint => {
+            ApplyJob::MovePages => {
                 let moved = self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
                 if let Some(Err(error)) = moved {
-                    ::log::warn!("checkpoint: {error}");
+                    ::log::warn!("pages of SQLite's log could not be moved: {error}");
                 }
             }
             ApplyJob::Replace(open, done) => {

@@ -1,5 +1,7 @@
 //! Reads batches in order from a position on, in place, while the writer may be appending.
 
+use bytes::Bytes;
+
 use super::segment::{Found, Segment, SegmentNames, read_head_of};
 use super::{LogConfiguration, LogReadError, unusable};
 use crate::error::ServerError;
@@ -89,6 +91,25 @@ impl LogReader {
             }
         }
         Ok(None)
+    }
+
+    /// The next batches that end at or before `up_to_sequence`, as they lie one after another in the log, until there are
+    /// `enough_bytes`; at least one, if there is one.
+    pub fn next_block(
+        &mut self,
+        up_to_sequence: u64,
+        enough_bytes: usize,
+    ) -> Result<Option<Bytes>, LogReadError> {
+        let Some(first) = self.next(up_to_sequence)? else { return Ok(None) };
+        let begin = self.offset - first.bytes.len();
+        while self.offset - begin < enough_bytes {
+            match self.segment.look(self.offset, &self.position) {
+                Found::Batch(batch) if batch.after.sequence <= up_to_sequence => self.advance(&batch),
+                // What is wrong, if anything, is found when the next block is asked for.
+                _ => break,
+            }
+        }
+        Ok(Some(self.segment.bytes.slice(begin..self.offset)))
     }
 
     fn advance(&mut self, batch: &Batch) {

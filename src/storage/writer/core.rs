@@ -212,7 +212,7 @@ impl Core {
     }
 
     /// Between batches only: within one, SQLite has nothing that it could move.
-    pub(super) fn checkpoint(&self) -> Result<(), ServerError> {
+    pub(super) fn move_pages(&self) -> Result<(), ServerError> {
         if self.lost_batch() { checkpoint::move_pages(&self.connection) } else { Ok(()) }
     }
 

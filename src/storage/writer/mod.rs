@@ -17,6 +17,7 @@ mod queue;
 mod steps;
 mod transaction;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,12 +106,21 @@ pub struct Writer {
     database: Arc<Database>,
     submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
     decisions: (Sender<Decision>, Receiver<Decision>),
+    /// See [`Writer::move_pages_soon`].
+    move_pages: AtomicBool,
 }
 
 impl Writer {
     /// A writer without a database yet; `submit` must not block.
     pub fn new(database: Arc<Database>, submit: Box<dyn Fn(WriterRequest) + Send + Sync>) -> Writer {
-        Writer { queue: Queue::new(), core: Mutex::new(None), database, submit, decisions: bounded(1) }
+        Writer {
+            queue: Queue::new(),
+            core: Mutex::new(None),
+            database,
+            submit,
+            decisions: bounded(1),
+            move_pages: AtomicBool::new(false),
+        }
     }
 
     /// Takes the connection for writing; `prepare` registers functions and access rules on it.
@@ -234,6 +244,7 @@ impl Writer {
             None => Err(ServerError::new(Code::SERVER_CLOSED)),
             Some(core) => self.lead_with(core, members, run),
         };
+        self.move_pages_if_wanted(guard.as_ref());
         drop(guard);
         self.queue.pass_on();
         outcome.and_then(|()| own.take_outcome())
@@ -363,11 +374,22 @@ impl Writer {
         }
     }
 
-    /// Moves SQLite's log into the database file while the writer stands still, so that it starts over.
-    pub fn checkpoint(&self) -> Result<(), ServerError> {
-        match self.lock_core().as_mut() {
-            Some(core) => core.checkpoint(),
-            None => Ok(()),
+    /// Has SQLite's log moved into the database file while the writer stands still, so that it starts over: at once if
+    /// the writer is free, or else by whoever leads now, after answering. Never waits: a batch may stay undecided for
+    /// long.
+    pub fn move_pages_soon(&self) {
+        self.move_pages.store(true, Ordering::Release);
+        if let Ok(core) = self.core.try_lock() {
+            self.move_pages_if_wanted(core.as_ref());
+        }
+    }
+
+    fn move_pages_if_wanted(&self, core: Option<&Core>) {
+        if let Some(core) = core
+            && self.move_pages.swap(false, Ordering::AcqRel)
+            && let Err(error) = core.move_pages()
+        {
+            log::warn!("pages of SQLite's log could not be moved: {error}");
         }
     }
 

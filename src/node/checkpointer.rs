@@ -1,0 +1,143 @@
+//! Checkpoints of a running node: when they are made, and what is done with them.
+//!
+//! Not here: what a checkpoint is (`storage::checkpoint`), how much of the log the other server needs (the heart).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix::Recipient;
+
+use super::start;
+use super::storage::Storage;
+use crate::actors::supervisor::Checkpointed;
+use crate::actors::threads::apply::ApplyJob;
+use crate::config::Parameters;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::position::Position;
+use crate::hsb::state::State;
+use crate::storage::checkpoint::{self, Schedule};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub struct Checkpointer {
+    storage: Arc<Storage>,
+    parameters: Arc<Parameters>,
+    checkpointed: Recipient<Checkpointed>,
+    /// Held while a checkpoint is made.
+    last: Mutex<Last>,
+    count: AtomicU64,
+}
+
+struct Last {
+    position: Position,
+    at: Instant,
+}
+
+impl Checkpointer {
+    pub(super) fn new(
+        storage: Arc<Storage>,
+        parameters: Arc<Parameters>,
+        position: Position,
+        checkpointed: Recipient<Checkpointed>,
+    ) -> Checkpointer {
+        let last = Mutex::new(Last { position, at: Instant::now() });
+        Checkpointer { storage, parameters, checkpointed, last, count: AtomicU64::new(0) }
+    }
+
+    /// How many were made since the node started.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Makes one now. Blocks for as long as the disk takes; not for the thread of the actors.
+    pub fn make(&self) -> Result<Position, ServerError> {
+        if self.storage.status.state() == State::Offline {
+            return Err(ServerError::new(Code::BACKUPSERVER_MODE));
+        }
+        let mut last = self.lock();
+        let position = checkpoint::make(&self.storage.database)?;
+        *last = Last { position, at: Instant::now() };
+        drop(last);
+        self.move_pages();
+        if let Err(error) = self.parameters.write_back() {
+            log::warn!("changed parameters could not be written: {error}");
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        log::info!("checkpoint at {position}");
+        let delete_log = self.parameters.checkpoint_delete_log();
+        self.checkpointed.do_send(Checkpointed { position, delete_log });
+        Ok(position)
+    }
+
+    /// The server goes down: copies that are being made are given up. Waits until they are, at most so long.
+    pub(super) fn give_up_copies(&self, patience: Duration) {
+        self.storage.abort_copies.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + patience;
+        while self.storage.copy_progress.gauge().is_some() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A backup of this position is safe: with CheckpointDeleteLog=no, it is what decides how much log is kept.
+    pub(super) fn backed_up(&self, backup: Position) {
+        if !self.parameters.checkpoint_delete_log() && self.parameters.backup_delete_log() {
+            let last = self.lock().position;
+            let position = if last.sequence < backup.sequence { last } else { backup };
+            self.checkpointed.do_send(Checkpointed { position, delete_log: true });
+        }
+    }
+
+    /// The part of the work that needs the connections that write; nobody waits for it.
+    fn move_pages(&self) {
+        self.storage.writer.move_pages_soon();
+        if self.storage.apply_jobs.send(ApplyJob::MovePages).is_err() {
+            log::debug!("the apply thread has ended");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) -> Result<(), ServerError> {
+        let snapshot = self.storage.status.snapshot();
+        if snapshot.state == State::Offline {
+            return Ok(());
+        }
+        let schedule = Schedule {
+            interval_records: self.parameters.checkpoint_interval_records(),
+            minimum_time: self.parameters.min_checkpoint_time(),
+        };
+        let (position, at) = {
+            let last = self.lock();
+            (last.position, last.at)
+        };
+        let records = snapshot.decided.sequence.saturating_sub(position.sequence);
+        if schedule.is_due(records, at.elapsed()) {
+            self.make()?;
+        } else if checkpoint::has_much_to_move(&self.storage.database) {
+            checkpoint::move_pages(&self.storage.database.open_for_apply()?)?;
+            self.move_pages();
+        }
+        Ok(())
+    }
+}
+
+/// Looks now and then whether a checkpoint is due.
+pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError> {
+    let checkpointer = Arc::clone(checkpointer);
+    // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
+    start::spawn("checkpoint", move || {
+        while checkpointer.checkpointed.connected() {
+            std::thread::sleep(INTERVAL);
+            if let Err(error) = checkpointer.look() {
+                log::warn!("checkpoint: {error}");
+            }
+        }
+    })
+    .map(|_| ())
+}
