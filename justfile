@@ -26,3 +26,7 @@ simulate seeds="5000":
 # The same with new seeds until a violation.
 simulate-endlessly:
     HSB_SIM_SEEDS=0 cargo test --test simulation nothing_acknowledged -- --nocapture
+
+# How long writes pause: failover by the watchdog after a crash and after silence, switchover under load.
+bench-failover *options:
+    cargo bench --bench failover -- {{options}}

@@ -55,3 +55,6 @@ pub mod error;
 pub mod logging;
 pub mod program;
 pub mod progress;
+
+// Programs beside the nodes.
+pub mod watchdog;

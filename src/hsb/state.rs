@@ -24,6 +24,21 @@ pub enum State {
 }
 
 impl State {
+    /// The state that `hsb state` prints like this.
+    pub fn named(name: &str) -> Option<State> {
+        use State::*;
+        let states = [
+            Offline,
+            Standalone,
+            PrimaryAlone,
+            PrimaryActive,
+            PrimaryUncertain,
+            SecondaryActive,
+            SecondaryAlone,
+        ];
+        states.into_iter().find(|state| state.name() == name)
+    }
+
     /// As `hsb state` prints it; empty for a plain server.
     pub fn name(self) -> &'static str {
         match self {

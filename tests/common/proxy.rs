@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use hotstandby::codec::{self, FRAME_HEADER_BYTES, FrameKind};
-use hotstandby::demo::pair::Pair;
+use hotstandby::demo::pair::{Pair, Server};
 use hotstandby::hsb::event::PeerMessage;
 
 /// Which way data flows.
@@ -66,6 +66,16 @@ impl Network {
             std::thread::spawn(move || accept(&listener, target, from, &shared));
         }
         network
+    }
+
+    /// Puts itself in front of a server, for clients that use the port that is returned.
+    pub fn in_front_of(server: &Server) -> (Network, u16) {
+        let network = Network(Arc::default());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (shared, target) = (Arc::clone(&network.0), server.port);
+        std::thread::spawn(move || accept(&listener, target, From::First, &shared));
+        (network, port)
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {

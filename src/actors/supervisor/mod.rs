@@ -146,6 +146,10 @@ impl Supervisor {
     }
 
     fn carry_out(&mut self, effect: Effect, context: &mut Context<Self>) {
+        // Whoever is told of a change and looks at once has to see it.
+        if matches!(effect, Effect::Reply { .. } | Effect::Entered { .. } | Effect::ConnectStatus(_)) {
+            self.outside.publish(&self.heart);
+        }
         match effect {
             Effect::Reply { request, code, text } => self.answer(request, code, text),
             Effect::Entered { from, to, reason } => self.outside.entered(from, to, reason),

@@ -1,0 +1,5 @@
+//! The console client. Everything it does is in the library.
+
+fn main() -> std::process::ExitCode {
+    hotstandby::client::solcon::run()
+}

@@ -1,0 +1,220 @@
+//! `solcon --status`: both servers of a pair on one screen, with one sentence on top that says how things stand.
+//!
+//! Not here: the lines below it, they are each server's `hsb status`. Invariant: a server that does not answer delays
+//! the screen by no more than [`ANSWER_TIMEOUT`] and never the other server's part.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, SystemTime};
+
+use super::console::ConsoleClient;
+use super::credentials::Credentials;
+use super::solcon::Outcome;
+use crate::config::ConnectString;
+use crate::error::{ServerError, invalid};
+use crate::hsb::state::State;
+use crate::logging::timestamp;
+
+const REFRESH: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Back to the upper left corner, and nothing below.
+const CLEAR: &str = "\x1b[H\x1b[J";
+
+/// Draws until Ctrl-C, or once.
+pub(super) fn run(
+    servers: &[ConnectString],
+    credentials: &Credentials,
+    once: bool,
+) -> Result<Outcome, ServerError> {
+    let mut nodes: Vec<Node> = servers.iter().map(Node::new).collect();
+    let (redraw, colour) = terminal();
+    loop {
+        std::thread::scope(|scope| {
+            for node in &mut nodes {
+                scope.spawn(|| node.look(credentials));
+            }
+        });
+        let verdict = Verdict::of(&nodes);
+        let screen = screen(&nodes, &verdict, SystemTime::now(), colour);
+        let clear = if redraw && !once { CLEAR } else { "" };
+        let mut output = std::io::stdout();
+        write!(output, "{clear}{screen}")
+            .and_then(|()| output.flush())
+            .map_err(|error| invalid(format!("Nobody reads: {error}.")))?;
+        if once {
+            return Ok(if verdict.good { Outcome::Good } else { Outcome::Refused });
+        }
+        std::thread::sleep(REFRESH);
+    }
+}
+
+/// Whether the output can be redrawn, and coloured.
+fn terminal() -> (bool, bool) {
+    let terminal = std::io::stdout().is_terminal();
+    (terminal, terminal && std::env::var_os("NO_COLOR").is_none())
+}
+
+/// One server and what it said last.
+struct Node {
+    server: ConnectString,
+    client: Option<ConsoleClient>,
+    answer: Result<Status, ServerError>,
+    silent_since: Option<SystemTime>,
+}
+
+struct Status {
+    state: String,
+    lines: Vec<String>,
+}
+
+impl Node {
+    fn new(server: &ConnectString) -> Node {
+        let answer = Ok(Status { state: String::new(), lines: Vec::new() });
+        Node { server: server.clone(), client: None, answer, silent_since: None }
+    }
+
+    fn look(&mut self, credentials: &Credentials) {
+        self.answer = self.ask(credentials);
+        match self.answer {
+            Ok(_) => self.silent_since = None,
+            Err(_) => {
+                self.client = None;
+                self.silent_since.get_or_insert_with(SystemTime::now);
+            }
+        }
+    }
+
+    fn ask(&mut self, credentials: &Credentials) -> Result<Status, ServerError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => ConsoleClient::open(&self.server, credentials, ANSWER_TIMEOUT)?,
+        };
+        let client = self.client.insert(client);
+        let (_, state) = client.ask("hsb state")?;
+        let lines = client.command("hsb status")?.into_iter().map(|(_, text)| text).collect();
+        Ok(Status { state, lines })
+    }
+
+    fn state(&self) -> Option<State> {
+        self.answer.as_ref().ok().and_then(|status| State::named(&status.state))
+    }
+}
+
+/// The sentence on top.
+#[derive(PartialEq, Debug)]
+struct Verdict {
+    good: bool,
+    text: String,
+}
+
+impl Verdict {
+    fn of(nodes: &[Node]) -> Verdict {
+        let seen: Vec<(String, Option<State>)> =
+            nodes.iter().map(|node| (node.server.to_string(), node.state())).collect();
+        Verdict::from_states(&seen)
+    }
+
+    fn from_states(seen: &[(String, Option<State>)]) -> Verdict {
+        let named = |wanted: &dyn Fn(State) -> bool| -> Vec<&str> {
+            seen.iter()
+                .filter(|(_, state)| state.is_some_and(wanted))
+                .map(|(name, _)| name.as_str())
+                .collect()
+        };
+        let bad = |text: String| Verdict { good: false, text };
+        let writers = named(&|state| state.is_primary() && state != State::PrimaryUncertain);
+        let uncertain = named(&|state| state == State::PrimaryUncertain);
+        let active = named(&State::is_active);
+        match (writers.as_slice(), uncertain.as_slice()) {
+            ([_, _, ..], _) => bad("TWO PRIMARIES accept writes. Stop the clients of one, then 'hsb set secondary alone' there, and connect.".into()),
+            (_, _) if active.len() == seen.len() => {
+                let writer = writers.first().copied().unwrap_or("the other server");
+                Verdict { good: true, text: format!("The pair is complete. {writer} takes the writes.") }
+            }
+            ([writer], _) if active.contains(writer) => {
+                bad(format!("{writer} takes the writes and is connected; the other server does not answer here."))
+            }
+            ([writer], _) if seen.len() > 1 => bad(format!("{writer} takes the writes ALONE; nothing protects them. Bring the other server back, then 'hsb connect'.")),
+            ([writer], _) => bad(format!("{writer} takes the writes ALONE.")),
+            ([], [waiting, ..]) => bad(format!("WRITES WAIT at {waiting}. 'hsb connect' if the other server is there, else 'hsb set primary alone'.")),
+            ([], []) if named(&State::is_secondary).len() > 1 => bad("NO PRIMARY: both are secondaries. Compare 'hsb logpos', 'hsb switch primary' at the greater one, then 'hsb connect'.".into()),
+            ([], []) if named(&|_| true).is_empty() => bad("NO SERVER ANSWERS.".into()),
+            ([], []) => bad("NO PRIMARY answers. If the other server is down for good: 'hsb switch primary' at the secondary.".into()),
+        }
+    }
+}
+
+fn screen(nodes: &[Node], verdict: &Verdict, now: SystemTime, colour: bool) -> String {
+    let (paint, plain) = match (colour, verdict.good) {
+        (false, _) => ("", ""),
+        (true, true) => ("\x1b[1;32m", "\x1b[0m"),
+        (true, false) => ("\x1b[1;31m", "\x1b[0m"),
+    };
+    let mut text = format!("{}  {paint}{}{plain}\n", timestamp(now), verdict.text);
+    for node in nodes {
+        let name = &node.server;
+        match &node.answer {
+            Ok(status) => {
+                text.push_str(&format!("\n{name}  {}\n", status.state));
+                for line in &status.lines {
+                    text.push_str(&format!("  {line}\n"));
+                }
+            }
+            Err(error) => {
+                let since = node.silent_since.map(timestamp).unwrap_or_default();
+                text.push_str(&format!("\n{name}  NO ANSWER since {since}\n  {error}\n"));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(states: &[Option<State>]) -> (bool, String) {
+        let seen: Vec<_> =
+            ["a", "b"].iter().map(|name| name.to_string()).zip(states.iter().copied()).collect();
+        let Verdict { good, text } = Verdict::from_states(&seen);
+        (good, text)
+    }
+
+    #[test]
+    fn the_first_line_says_how_things_stand() {
+        use State::*;
+        let (good, text) = verdict(&[Some(SecondaryActive), Some(PrimaryActive)]);
+        assert!(good && text.contains("b takes the writes"), "{text}");
+        assert!(verdict(&[Some(SecondaryActive)]).0);
+        for (states, words) in [
+            ([Some(PrimaryAlone), Some(SecondaryAlone)], "a takes the writes ALONE"),
+            ([None, Some(PrimaryAlone)], "b takes the writes ALONE"),
+            ([Some(PrimaryActive), None], "does not answer here"),
+            ([Some(Standalone), Some(PrimaryAlone)], "TWO PRIMARIES"),
+            ([Some(PrimaryUncertain), None], "WRITES WAIT at a"),
+            ([Some(SecondaryAlone), Some(SecondaryAlone)], "both are secondaries"),
+            ([Some(SecondaryAlone), None], "NO PRIMARY answers"),
+            ([None, None], "NO SERVER ANSWERS"),
+        ] {
+            let (good, text) = verdict(&states);
+            assert!(!good && text.contains(words), "{states:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_down_is_shown_as_such() {
+        let mut node = Node::new(&ConnectString::parse("tcp 1").unwrap());
+        node.answer = Err(ServerError::new(crate::hsb::codes::Code::SERVER_NOT_FOUND));
+        node.silent_since = Some(SystemTime::UNIX_EPOCH);
+        let verdict = Verdict { good: false, text: "BAD".into() };
+        let text = screen(&[node], &verdict, SystemTime::UNIX_EPOCH, false);
+        assert_eq!(
+            text.lines().take(3).collect::<Vec<_>>(),
+            [
+                "1970-01-01 00:00:00.000Z  BAD",
+                "",
+                "tcp 127.0.0.1 1  NO ANSWER since 1970-01-01 00:00:00.000Z"
+            ]
+        );
+        assert!(text.contains("21306"));
+    }
+}
