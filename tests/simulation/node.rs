@@ -191,10 +191,10 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(index: usize, root: &Path, template: &Path, settings: Settings) -> Node {
+    pub fn new(index: usize, root: &Path, template: &[u8], settings: Settings) -> Node {
         let node = Node { index, root: root.into(), incarnation: 0, settings, running: None };
         std::fs::create_dir_all(node.directory()).unwrap();
-        std::fs::copy(template, disk::database(&node.directory())).unwrap();
+        std::fs::write(disk::database(&node.directory()), template).unwrap();
         node
     }
 

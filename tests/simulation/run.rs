@@ -1,6 +1,6 @@
 //! Runs seeds: one after the other, or on as many threads as there are processors, each a world of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
@@ -30,9 +30,9 @@ fn scratch() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-/// The database that both nodes begin with.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+/// The database file that both nodes begin with.
+fn template() -> &'static [u8] {
+    static TEMPLATE: OnceLock<Vec<u8>> = OnceLock::new();
     let make = || {
         let directory = scratch();
         let path = directory.path().join("template.db");
@@ -44,9 +44,9 @@ fn template() -> &'static Path {
             CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER) WITHOUT ROWID;";
         let database = Database::at(path.clone(), 1 << 20);
         database.create(1024, |connection| Ok(connection.execute_batch(tables)?)).unwrap();
-        (directory, path)
+        std::fs::read(path).unwrap()
     };
-    &TEMPLATE.get_or_init(make).1
+    TEMPLATE.get_or_init(make)
 }
 
 /// Runs one seed.
