@@ -50,6 +50,7 @@ pub mod client;
 pub mod codec;
 pub mod command_line;
 pub mod config;
+pub mod counters;
 pub mod demo;
 pub mod error;
 pub mod logging;

@@ -123,3 +123,50 @@ fn the_console_role_gives_hsb_and_reading_commands_only() {
     let address = ([127, 0, 0, 1], server.port).into();
     assert!(ConsoleClient::connect(address, "clerk", "secret", PATIENCE).is_err());
 }
+
+#[test]
+fn a_server_that_goes_down_lets_open_transactions_end_and_takes_no_new_clients() {
+    let server = server();
+    let mut client = server.connect();
+    client.batch_execute("CREATE TABLE t (id INTEGER PRIMARY KEY); BEGIN; INSERT INTO t VALUES (1)").unwrap();
+    let file = server.directory.path().join("solid.db");
+    let kept = tempfile::tempdir().unwrap();
+    let status = server.context.status.clone();
+    let address = server.port;
+    let end = std::thread::spawn(move || {
+        let directory = server.shut_down();
+        let copy = kept.path().join("solid.db");
+        std::fs::copy(directory.path().join("solid.db"), &copy).unwrap();
+        assert!(!directory.path().join("solid.db-wal").exists(), "no checkpoint was made");
+        (kept, copy)
+    });
+    common::wait_until("it goes down", || status.is_shutting_down());
+    let refused = postgres::Config::new()
+        .host("127.0.0.1")
+        .port(address)
+        .user("dba")
+        .password("dba")
+        .connect(postgres::NoTls)
+        .err()
+        .unwrap();
+    assert_eq!(refused.as_db_error().unwrap().code().code(), "57P03");
+    client.batch_execute("INSERT INTO t VALUES (2); COMMIT").unwrap();
+    let (_kept, copy) = end.join().unwrap();
+    assert!(!file.exists());
+    let reader = rusqlite::Connection::open(copy).unwrap();
+    assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+}
+
+#[test]
+fn sessions_are_listed_and_thrown_out() {
+    let server = server();
+    let mut client = server.connect();
+    let id = server.ask("userlist").1.split(' ').next().unwrap().to_owned();
+    assert_eq!(server.ask(&format!("throwout {id}")).0, 0);
+    let error = client.batch_execute("SELECT 1").unwrap_err();
+    assert!(error.as_db_error().is_none_or(|error| error.code().code() == "57P01"), "{error}");
+    common::wait_until("it has left", || server.context.sessions.count() == 0);
+    let (code, text) = server.ask("throwout 999999");
+    assert!(code == 14526 && text.contains("userlist"), "{text}");
+    assert_eq!(server.ask("throwout all").0, 0);
+}

@@ -11,6 +11,7 @@ use super::catchup::{self, Catchup, CatchupReport, CatchupThread};
 use super::gathering::Gathering;
 use super::link::{self, Link, LinkRecipients, PeerStream};
 use super::supervisor::{Acknowledged, CatchupSays, LinkEnded};
+use crate::counters::Counters;
 use crate::hsb::event::{LinkId, PeerMessage};
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
@@ -112,6 +113,8 @@ pub struct ReplicationSender {
     pub run_catchup: Box<dyn Fn(CatchupThread)>,
     /// Old batches on their way.
     pub catchup: Option<Catchup>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
     /// HotStandby.1SafeMaxDelay now.
     pub one_safe_max_delay: Box<dyn Fn() -> Duration>,
     /// 1-safe batches that wait a little.
@@ -128,7 +131,11 @@ impl ReplicationSender {
         }
         let batches = self.gathering.take();
         if let Some(link) = &self.link {
-            batches.into_iter().for_each(|bytes| link.outgoing.send(bytes));
+            for bytes in batches {
+                self.counters.batches_sent.add(1);
+                self.counters.bytes_sent.add(bytes.len() as u64);
+                link.outgoing.send(bytes);
+            }
         }
     }
 }
@@ -246,6 +253,7 @@ impl Handler<PeerAcknowledges> for ReplicationSender {
             if let Some(catchup) = &self.catchup {
                 catchup.acknowledged(position.sequence);
             }
+            self.counters.acknowledgements.add(1);
             if self.gathering.acknowledged(position.sequence) {
                 self.send_gathered(context);
             }

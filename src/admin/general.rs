@@ -1,5 +1,8 @@
 //! Commands about the server itself: what it is, who is connected, its end.
 
+use std::path::Path;
+use std::time::SystemTime;
+
 use super::{AdminServices, Call, Rows, one};
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::{Code, TABLE};
@@ -42,33 +45,82 @@ type Figure = (&'static str, &'static str, fn(&AdminServices) -> String);
 
 /// What `info` can tell: option, meaning, and where it comes from.
 const FIGURES: &[Figure] = &[
+    ("primarystarttime", "since when it is a primary (UTC); empty at a secondary", |services| {
+        let now = services.status.snapshot();
+        start_time(now.primary_since.filter(|_| now.state.is_primary()))
+    }),
+    ("secondarystarttime", "since when it is a secondary (UTC); empty at a primary", |services| {
+        let now = services.status.snapshot();
+        start_time(now.secondary_since.filter(|_| now.state.is_secondary()))
+    }),
     ("uptime", "seconds since the start", |services| services.started.elapsed().as_secs().to_string()),
-    ("version", "of the server", |_| env!("CARGO_PKG_VERSION").into()),
+    ("version", "of the server program", |_| env!("CARGO_PKG_VERSION").into()),
     ("name", "of the product", |_| "HotStandby".into()),
     ("numusers", "SQL sessions", |services| services.sessions.count().to_string()),
     ("numtrans", "transactions since the database was created", |services| {
         services.status.snapshot().decided.sequence.to_string()
     }),
-    ("dbsize", "bytes of the database file", |services| {
-        std::fs::metadata(services.database.path()).map_or(0, |file| file.len()).to_string()
+    ("dbsize", "bytes of the database files", |services| {
+        database_bytes(services.database.path()).to_string()
     }),
+    ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
+    ("position", "the decided position: epoch.sequence/hash", |services| {
+        services.status.snapshot().decided.to_string()
+    }),
+    ("logend", "the end of the log; differs while a batch is undecided", |services| {
+        services.status.snapshot().log_end.to_string()
+    }),
 ];
 
+/// To the second; empty at the other role.
+fn start_time(since: Option<SystemTime>) -> String {
+    let text = since.map(crate::logging::timestamp);
+    text.and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
+}
+
+/// The file and SQLite's own log beside it.
+fn database_bytes(path: &Path) -> u64 {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    [path, Path::new(&wal)].iter().map(|file| std::fs::metadata(file).map_or(0, |file| file.len())).sum()
+}
+
 pub(super) fn info(services: &AdminServices, call: &Call) -> Rows {
-    let mut rows = Vec::new();
-    for option in call.arguments() {
-        let Some((_, _, figure)) = FIGURES.iter().find(|row| row.0.eq_ignore_ascii_case(option)) else {
+    let figure = |option: &str| match FIGURES.iter().find(|row| row.0.eq_ignore_ascii_case(option)) {
+        Some((_, _, figure)) => Ok((0, figure(services))),
+        None => {
             let known: Vec<&str> = FIGURES.iter().map(|row| row.0).collect();
-            return Err(invalid(format!(
-                "There is no info option '{option}'; there are {}.",
-                known.join(", ")
-            )));
-        };
-        rows.push((0, figure(services)));
-    }
-    Ok(rows)
+            Err(invalid(format!("There is no info option '{option}'; there are {}.", known.join(", "))))
+        }
+    };
+    call.arguments().into_iter().map(figure).collect()
+}
+
+pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
+    let now = services.status.snapshot();
+    let state = if now.state == State::Plain { "without HotStandby" } else { now.state.name() };
+    let lines = [
+        format!(
+            "HotStandby {} ({state}), up {} s",
+            env!("CARGO_PKG_VERSION"),
+            services.started.elapsed().as_secs()
+        ),
+        format!("{} SQL sessions of {}", services.sessions.count(), services.parameters.max_connections()),
+        format!(
+            "{} transactions, {} undecided",
+            now.decided.sequence,
+            now.log_end.sequence - now.decided.sequence.min(now.log_end.sequence)
+        ),
+        format!(
+            "database {} bytes, log {} bytes, {} checkpoints",
+            database_bytes(services.database.path()),
+            services.counters.log_size.get(),
+            services.checkpointer.count()
+        ),
+    ];
+    Ok(lines.into_iter().map(|line| (0, line)).collect())
 }
 
 pub(super) fn user_list(services: &AdminServices, _: &Call) -> Rows {
@@ -106,4 +158,18 @@ pub(super) fn shut_down(services: &AdminServices, call: &Call) -> Rows {
     // The channel holds one request; a second one changes nothing.
     let _ = services.shutdown.try_send(());
     one("The server is shutting down.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_every_info_option() {
+        let row = super::super::table::COMMANDS.iter().find(|row| row.syntax.starts_with("info ")).unwrap();
+        for (name, meaning, _) in FIGURES {
+            let line = format!("* {name}: {meaning}");
+            assert!(row.help.contains(&line), "'{line}' is missing in the help of 'info'");
+        }
+    }
 }

@@ -4,7 +4,6 @@ use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
-use crate::hsb::state::State;
 
 pub(super) fn state(services: &AdminServices, _: &Call) -> Rows {
     one(services.status.state().name())
@@ -66,42 +65,4 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
             Ok(vec![(Code::ACTIVE.number(), format!("ACTIVE{progress}"))])
         }
     }
-}
-
-pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
-    let now = services.status.snapshot();
-    let settings = now.settings;
-    let behind = now.log_end.sequence.saturating_sub(now.acknowledged.sequence);
-    let mut lines = vec![
-        format!("state       {} ({})", now.state, now.last_change),
-        format!("connection  {}", now.connect.name()),
-        format!("position    {}", now.decided),
-    ];
-    if now.log_end != now.decided {
-        lines.push(format!("log end     {} (a batch is pending)", now.log_end));
-    }
-    if now.activity == Activity::CatchingUp
-        && let Some(progress) = services.catchup_progress.gauge()
-    {
-        lines.push(format!("catchup     {progress}"));
-    }
-    if now.state == State::PrimaryActive {
-        lines.push(format!("secondary   {behind} transactions behind"));
-    } else if now.state.is_primary() {
-        lines.push("secondary   not connected".into());
-    }
-    lines.push(format!(
-        "safeness    {}, 2SafeAckPolicy {}, DurabilityLevel {}, AutoPrimaryAlone {}",
-        settings.safeness,
-        settings.pair.acknowledge_policy,
-        settings.durability,
-        if settings.auto_primary_alone { "yes" } else { "no" },
-    ));
-    if let Some(peer) = services.parameters.connect() {
-        lines.push(format!("peer        {peer}"));
-    }
-    if now.state == State::PrimaryUncertain {
-        lines.push("next        'hsb set primary alone' to go on without the secondary, or 'hsb connect' when it is back".into());
-    }
-    Ok(lines.into_iter().map(|line| (0, line)).collect())
 }

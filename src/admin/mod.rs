@@ -11,28 +11,41 @@ mod help;
 mod hsb;
 mod parameters;
 mod parse;
+mod perfmon;
+pub mod report;
+mod status;
 pub mod table;
+mod verify;
 
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 pub use self::help::document;
+pub(crate) use self::status::tell_peer;
 pub use self::table::{Action, Rights};
 use crate::actors::supervisor::Answer;
 use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::state::State;
+use crate::net::peer::handshake::Failure;
 use crate::node::{Checkpointer, DirectoryCopies, EventHub, NodeStatus, ParameterChanges};
 use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
+use crate::storage::writer::Writer;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
+
+/// Reaches the other server within a time and does the handshake.
+pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(TcpStream, Hello), Failure> + Send + Sync>;
 
 /// What commands may look at and act on.
 pub struct AdminServices {
@@ -54,6 +67,12 @@ pub struct AdminServices {
     pub directory_copies: DirectoryCopies,
     /// For its size.
     pub database: Arc<Database>,
+    /// Comes to a stop for `hsb verify`.
+    pub writer: Arc<Writer>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
+    /// The way to the other server; blocks.
+    pub dial: Dial,
     /// What happened.
     pub events: Arc<EventHub>,
     /// Puts changed parameters in force.

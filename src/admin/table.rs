@@ -1,6 +1,6 @@
 //! The command table: every admin command, its rights, its help and what carries it out.
 
-use super::{AdminServices, Call, Rows, copies, general, help, hsb, parameters};
+use super::{AdminServices, Call, Rows, copies, general, help, hsb, parameters, perfmon, status, verify};
 use crate::hsb::event::Command;
 
 /// Who may give a command.
@@ -92,7 +92,27 @@ pub const COMMANDS: &[Row] = &[
         "OFFLINE, STANDALONE, PRIMARY ALONE, PRIMARY ACTIVE, PRIMARY UNCERTAIN, SECONDARY ALONE or SECONDARY ACTIVE.",
     ),
     row("hsb role", Console, Answer(hsb::role), "PRIMARY, SECONDARY or STANDALONE", "'hsb state' says more."),
-    row("hsb status", Console, Work(hsb::status), "the pair at a glance", ""),
+    row(
+        "hsb status",
+        Console,
+        Work(status::screen),
+        "both servers on one screen, and what to do next",
+        "States, positions, lag, safeness and durability in force, the last changes and their reasons, what is under way.\nThe other server is asked, and shown as not reached if it does not answer within a second.",
+    ),
+    row(
+        "hsb status json",
+        Console,
+        Work(status::json),
+        "the same for programs",
+        "One row of JSON, explained in docs/status.md.",
+    ),
+    row(
+        "hsb verify",
+        Console,
+        Work(verify::verify),
+        "compare the two databases, table by table",
+        "At the primary, with load or without: SAME, or the first table that differs and how many there are (RC 14525). Both\ncompute at one position; writers wait for a few milliseconds until that is fixed.",
+    ),
     row(
         "hsb status connect",
         Console,
@@ -254,7 +274,27 @@ pub const COMMANDS: &[Row] = &[
         "copy the database to a directory, in any state",
         "Without a directory, to General.BackupDirectory. The directory has to exist. 'hsb status copy' shows how it goes, and so does\nthe message log.",
     ),
-    row("info <option> …", Console, Work(general::info), "single figures, a row each", ""),
+    row(
+        "info <option> …",
+        Console,
+        Work(general::info),
+        "single figures, a row each",
+        "The options are:\n\n* primarystarttime: since when it is a primary (UTC); empty at a secondary\n* secondarystarttime: since when it is a secondary (UTC); empty at a primary\n* uptime: seconds since the start\n* version: of the server program\n* name: of the product\n* numusers: SQL sessions\n* numtrans: transactions since the database was created\n* dbsize: bytes of the database files\n* logsize: bytes of the log files\n* cpcount: checkpoints since the start\n* hsbstate: as 'hsb state'\n* position: the decided position: epoch.sequence/hash\n* logend: the end of the log; differs while a batch is undecided",
+    ),
+    row(
+        "perfmon",
+        Console,
+        Answer(perfmon::perfmon),
+        "counters since the start",
+        "Each row: name, value, meaning. 'HSB state': 0 none, 1 STANDALONE, 2 OFFLINE, 3 switching to primary, 4 switching to\nsecondary, 5 PRIMARY ALONE, 6 to 9 the same copying, connecting, catching up, disconnecting, 10 PRIMARY ACTIVE,\n11 PRIMARY UNCERTAIN, 12 SECONDARY ALONE, 13 to 16 the same copying, connecting, catching up, disconnecting,\n17 SECONDARY ACTIVE.",
+    ),
+    row(
+        "status",
+        Console,
+        Work(general::status),
+        "this server in a few lines",
+        "'hsb status' shows the pair.",
+    ),
     row(
         "userlist",
         Console,
@@ -315,7 +355,7 @@ mod tests {
                 row.syntax
             );
             assert!(!row.meaning.is_empty() && !row.meaning.ends_with('.'), "{}", row.syntax);
-            assert!(row.help.is_empty() || row.help.ends_with('.'), "{}", row.syntax);
+            assert!(!row.help.ends_with([' ', '\n']), "{}", row.syntax);
             assert!(row.syntax.len() + row.meaning.len() < 110, "{}: too long for a line", row.syntax);
         }
         let mut names: Vec<_> = COMMANDS.iter().map(|row| row.syntax).collect();

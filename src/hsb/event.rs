@@ -154,6 +154,10 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To learn all that `hsb status` shows of it, once.
+    Report,
+    /// To compare the two databases (`hsb verify`).
+    Verify,
 }
 
 /// What happens.

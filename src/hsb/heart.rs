@@ -337,6 +337,16 @@ impl Heart {
         self.acknowledged
     }
 
+    /// Bytes sent to the secondary and not acknowledged yet.
+    pub fn unacknowledged_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// A change of the primary's does not fit this database: only a netcopy makes it whole.
+    pub fn needs_netcopy(&self) -> bool {
+        self.damaged
+    }
+
     /// For `hsb status connect`.
     pub fn connect_status_now(&self) -> ConnectStatus {
         self.connect_status

@@ -385,8 +385,9 @@ fn a_restarted_primary_keeps_the_log_for_its_peer() {
 #[test]
 fn the_first_answer_alone_waits_for_the_disk_whatever_the_durability() {
     let mut heart = with_batch_in_flight(PrimaryActive);
-    heart.settings.durability = DurabilityLevel::Relaxed;
-    heart.settings.auto_primary_alone = true;
+    let relaxed = DurabilityLevel::Relaxed;
+    heart.set_settings(Settings { auto_primary_alone: true, durability: relaxed, ..SETTINGS });
+    assert_eq!(heart.settings().durability, relaxed);
     if let Some(batch) = &mut heart.in_flight {
         batch.durable = false;
     }

@@ -15,6 +15,7 @@ use crate::actors::replication_sender::ReplicationSender;
 use crate::actors::secondary_applier::SecondaryApplier;
 use crate::actors::supervisor::{Outside, Peers, Supervisor};
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::counters::Counters;
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
@@ -31,6 +32,8 @@ pub struct Parts {
     pub pending: Option<Batch>,
     /// How far the log is.
     pub mark: Arc<LogMark>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
     /// To the log thread.
     pub log_jobs: Sender<LogJob>,
     /// To the apply thread.
@@ -136,6 +139,7 @@ impl Mailboxes {
             link: None,
             run_catchup: parts.run_catchup,
             catchup: None,
+            counters: parts.counters,
             one_safe_max_delay: parts.one_safe_max_delay,
             gathering: Default::default(),
             timer: None,

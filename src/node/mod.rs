@@ -18,7 +18,7 @@ mod storage;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -29,7 +29,7 @@ pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
 pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;
 pub use self::start::{NetcopyRequested, StartOptions, settings_of};
-pub use self::status::{NodeStatus, Snapshot};
+pub use self::status::{Change, NodeStatus, Snapshot};
 use crate::actors::admin_handler::AdminCommand;
 use crate::actors::supervisor::{Answer, Operator};
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
@@ -42,6 +42,8 @@ use crate::sql::registry::SessionRegistry;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
 
+/// How long transactions of several statements may go on when the server is to end.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of the server waits for the peer, for sessions, for threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
 /// How long it waits for a copy to notice that it is given up.
@@ -151,8 +153,16 @@ impl Node {
         let _ = self.shutdown.recv();
     }
 
-    /// Takes leave of the peer, ends the sessions, puts everything on disk. A copy or backup that is being made is given up.
+    /// Takes leave of the peer, ends the sessions, puts everything on disk.
+    ///
+    /// New connections are refused at once; transactions that are open may end, for a while; a copy or
+    /// backup that is being made is given up.
     pub fn shut_down(self) {
+        self.context.status.begin_shutdown();
+        let deadline = Instant::now() + TRANSACTION_PATIENCE;
+        while self.context.writer.has_open_transaction() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.checkpointer.give_up_copies(COPY_PATIENCE);
         let (reply, answer) = bounded(1);
         self.operator.do_send(Operator { command: None, reply });

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
 
@@ -125,10 +126,22 @@ pub(super) fn dial(
     purpose: Purpose,
     hello: Hello,
 ) -> Result<(std::net::TcpStream, Hello), Failure> {
+    dial_within(parameters, purpose, hello, None)
+}
+
+/// The same with a time limit of the caller's instead of the configured one.
+pub(super) fn dial_within(
+    parameters: &Parameters,
+    purpose: Purpose,
+    hello: Hello,
+    limit: Option<Duration>,
+) -> Result<(std::net::TcpStream, Hello), Failure> {
     let peer = parameters.connect().ok_or((Code::NO_CONNECT_STRING, String::new()))?;
     let secret = secret(parameters)?;
-    let timeout = peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
-    let step_timeout = peer.read_timeout.filter(|timeout| !timeout.is_zero()).or(timeout);
+    let configured =
+        peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
+    let timeout = limit.or(configured);
+    let step_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(timeout);
     let options = LinkOptions {
         secret: secret.as_bytes(),
         user_timeout: parameters.ping_timeout(),

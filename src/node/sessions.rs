@@ -11,7 +11,7 @@ use super::events::{EVENTS, Event, NETCOPY_REQUEST};
 use super::storage::Storage;
 use super::{NetcopyRequested, NodeContext, copy, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
-use crate::admin::refusal;
+use crate::admin::{self, AdminServices, refusal};
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
@@ -20,6 +20,7 @@ use crate::hsb::state::State;
 use crate::net::console::{self, ConsoleHandlers, Watch};
 use crate::net::listener::Handlers;
 use crate::net::peer::handshake::{self, LinkOptions};
+use crate::net::peer::verify;
 use crate::net::pg;
 use crate::sql::users::{self, Role};
 
@@ -29,6 +30,7 @@ pub(super) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
 /// Where the peer's connections go.
 #[derive(Clone)]
 pub(super) struct PeerPort {
+    pub(super) services: Arc<AdminServices>,
     pub(super) storage: Arc<Storage>,
     pub(super) arrived: Recipient<PeerArrived>,
     pub(super) copy_arrives: Recipient<CopyArrives>,
@@ -55,6 +57,8 @@ fn serve_sql(stream: TcpStream, context: &Arc<NodeContext>) {
         let code = if offline { Code::BACKUPSERVER_NO_CONNECTIONS } else { Code::SERVER_CLOSED };
         let error = ServerError::new(code);
         pg::refuse(&stream, Vec::new(), context, &error);
+    } else if context.status.is_shutting_down() {
+        pg::refuse(&stream, Vec::new(), context, &ServerError::new(Code::SHUTTING_DOWN));
     } else {
         pg::serve(stream, Vec::new(), Arc::clone(context));
     }
@@ -151,19 +155,37 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     match purpose {
         Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
         Purpose::Probe => {
-            let snapshot = context.status.snapshot();
-            let mine = Hello {
-                database_id: peers.storage.database_id().unwrap_or_default(),
-                state: snapshot.state,
-                position: snapshot.decided,
-                log_end: snapshot.log_end,
-                pair: hello.pair,
-            };
-            if handshake::welcome(&mut stream, mine).is_err() {
+            if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
                 log::warn!("{from} asked for this node's state and left");
             }
         }
+        Purpose::Report => {
+            let mine = peers.storage.hello(&context.parameters);
+            let told = handshake::welcome(&mut stream, mine)
+                .and_then(|()| admin::tell_peer(&peers.services, &mut stream));
+            if let Err((_, detail)) = told {
+                log::debug!("{from} asked for this node's status and left: {detail}");
+            }
+        }
+        Purpose::Verify => compare(&mut stream, hello, context, peers),
         Purpose::Netcopy => receive_copy(&mut stream, hello, context, peers),
+    }
+}
+
+/// The secondary's part of `hsb verify`.
+fn compare(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+    let mine = peers.storage.hello(&context.parameters);
+    if !mine.state.is_secondary() {
+        return handshake::refuse(stream, Code::REMOTE_NOT_SECONDARY, &format!("It is {}.", mine.state));
+    }
+    if mine.database_id != hello.database_id {
+        return handshake::refuse(stream, Code::DIFFERENT_DATABASE, "");
+    }
+    let follows = || context.status.state() == State::SecondaryActive;
+    let outcome =
+        handshake::welcome(stream, mine).and_then(|()| verify::answer(stream, &context.database, follows));
+    if let Err((_, detail)) = outcome {
+        log::warn!("the comparison with the primary ended early: {detail}");
     }
 }
 

@@ -15,7 +15,7 @@ use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::checkpointer::Checkpointer;
 use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
-use super::outside::NodeOutside;
+use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::Storage;
@@ -29,6 +29,7 @@ use crate::actors::threads::apply::{ApplyJob, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
 use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
@@ -80,7 +81,22 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
+    if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
+        leave_pair(&parameters)?;
+    }
     Building::new(parameters, database, log, state).build(recovered, port, lock, options.netcopy_requested)
+}
+
+/// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
+/// section that is missing may as well be the wrong file.
+fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
+    if !parameters.has_hotstandby_section() {
+        return Err(ServerError::new(Code::NO_HOTSTANDBY_SECTION));
+    }
+    log::warn!(
+        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and coming back to the pair needs a netcopy"
+    );
+    Ok(())
 }
 
 /// A second server on the same files would ruin them.
@@ -172,6 +188,7 @@ struct Building {
     sessions: Arc<SessionRegistry>,
     copy_progress: Arc<Progress>,
     catchup_progress: Arc<Progress>,
+    counters: Arc<Counters>,
     shutdown: (Sender<()>, Receiver<()>),
 }
 
@@ -179,6 +196,7 @@ struct Building {
 struct Wiring {
     system: System,
     storage: Arc<Storage>,
+    services: Arc<AdminServices>,
     checkpointer: Arc<Checkpointer>,
     targets: Targets,
 }
@@ -203,7 +221,8 @@ impl Building {
                 supervisor.do_send(FromWriter(request));
             }
         };
-        let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(submit)));
+        let counters: Arc<Counters> = Arc::default();
+        let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
         let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
@@ -222,6 +241,7 @@ impl Building {
             supervisor,
             sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
             copy_progress: Arc::default(),
+            counters,
             catchup_progress: Arc::default(),
             shutdown: bounded(1),
         }
@@ -259,6 +279,7 @@ impl Building {
             events: Arc::clone(&this.events),
         });
         let peers = PeerPort {
+            services: Arc::clone(&wiring.services),
             storage: Arc::clone(&wiring.storage),
             arrived: wiring.targets.actors.supervisor.clone().recipient(),
             copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
@@ -296,6 +317,7 @@ impl Building {
             writer,
             mark: Arc::clone(&self.mark),
             relaxed_max_delay: self.parameters.relaxed_max_delay(),
+            counters: Arc::clone(&self.counters),
             report: Box::new(move |report| reports.do_send(FromLogThread(report))),
         };
         let jobs = self.log_channel.1.clone();
@@ -309,19 +331,29 @@ impl Building {
     ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromApplyThread> = actors.applier.clone().recipient();
         let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
-        let body = ApplyThread::new(applier, Arc::clone(&self.database), Arc::clone(&self.mark), report);
+        let body = ApplyThread::new(
+            applier,
+            Arc::clone(&self.database),
+            Arc::clone(&self.mark),
+            Arc::clone(&self.counters),
+            report,
+        );
         let jobs = self.apply_channel.1.clone();
         spawn("apply", move || body.run(&jobs))
     }
 
-    fn start_admin_handler(
+    fn admin_services(
         &self,
         supervisor: &Addr<Supervisor>,
         storage: &Arc<Storage>,
         checkpointer: &Arc<Checkpointer>,
         changes: &Arc<ParameterChanges>,
-    ) -> Addr<AdminHandler> {
-        let services = AdminServices {
+    ) -> AdminServices {
+        let (parameters, dialling) = (Arc::clone(&self.parameters), Arc::clone(storage));
+        let dial = move |purpose, limit| {
+            outside::dial_within(&parameters, purpose, dialling.hello(&parameters), limit)
+        };
+        AdminServices {
             status: Arc::clone(&self.status),
             parameters: Arc::clone(&self.parameters),
             sessions: Arc::clone(&self.sessions),
@@ -335,12 +367,14 @@ impl Building {
                 supervisor: supervisor.clone().recipient(),
             },
             database: Arc::clone(&self.database),
+            writer: Arc::clone(&self.writer),
+            counters: Arc::clone(&self.counters),
+            dial: Box::new(dial),
             events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
             started: Instant::now(),
-        };
-        AdminHandler { services: Arc::new(services), operator: supervisor.clone().recipient() }.start()
+        }
     }
 
     /// Runs on the arbiter.
@@ -371,7 +405,9 @@ impl Building {
             heart.decided(),
             actors.supervisor.clone().recipient(),
         ));
-        let admin = self.start_admin_handler(&actors.supervisor, &storage, &checkpointer, &changes);
+        let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
+        let operator = actors.supervisor.clone().recipient();
+        let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
         let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
         let run_catchup = Box::new(move |thread| {
             catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
@@ -381,6 +417,7 @@ impl Building {
             heart,
             pending,
             mark: Arc::clone(&self.mark),
+            counters: Arc::clone(&self.counters),
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
@@ -401,7 +438,7 @@ impl Building {
             log::error!("a node was wired twice");
         }
         let targets = Targets { actors, admin, changes };
-        Wiring { system: System::current(), storage, checkpointer, targets }
+        Wiring { system: System::current(), storage, services, checkpointer, targets }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What everybody may know of the node at any time without asking an actor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -35,22 +36,45 @@ pub struct Snapshot {
     pub primary_since: Option<SystemTime>,
     /// The same for a secondary.
     pub secondary_since: Option<SystemTime>,
-    /// The last change of the state, and why.
-    pub last_change: &'static str,
+    /// The last change of the state.
+    pub last_change: Change,
+    /// Since when `connect` is what it is.
+    pub connect_since: SystemTime,
+    /// Bytes sent to the secondary and not acknowledged.
+    pub unacknowledged_bytes: usize,
+    /// A change of the primary's does not fit this database.
+    pub needs_netcopy: bool,
     /// How often the state has changed since the start.
     pub state_changes: u64,
     /// The role before the present one; the present one if there was no other since the start.
     pub previous_role: &'static str,
 }
 
+/// A change of the state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// Before.
+    pub from: State,
+    /// After.
+    pub to: State,
+    /// Why.
+    pub reason: &'static str,
+    /// When.
+    pub at: SystemTime,
+}
+
 /// Shared by all; written by the supervisor alone.
 #[derive(Debug)]
-pub struct NodeStatus(RwLock<Snapshot>);
+pub struct NodeStatus {
+    snapshot: RwLock<Snapshot>,
+    shutting_down: AtomicBool,
+}
 
 impl NodeStatus {
     /// The picture of a node that starts.
     pub fn new(state: State, settings: Settings) -> NodeStatus {
-        NodeStatus(RwLock::new(Snapshot {
+        let now = SystemTime::now();
+        let snapshot = RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
             settings,
@@ -61,16 +85,29 @@ impl NodeStatus {
             copy: CopyStatus::Never,
             activity: Activity::Idle,
             primary_since: None,
-            secondary_since: state.is_secondary().then(SystemTime::now),
-            last_change: "started",
+            secondary_since: state.is_secondary().then_some(now),
+            last_change: Change { from: state, to: state, reason: "started", at: now },
+            connect_since: now,
+            unacknowledged_bytes: 0,
+            needs_netcopy: false,
             state_changes: 0,
             previous_role: state.role(),
-        }))
+        });
+        NodeStatus { snapshot, shutting_down: AtomicBool::new(false) }
     }
 
     /// The picture now.
     pub fn snapshot(&self) -> Snapshot {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The server is going down: new clients are refused.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin_shutdown(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
     }
 
     /// As HOTSTANDBY_STATE() answers.
@@ -80,12 +117,12 @@ impl NodeStatus {
 
     /// The state.
     pub fn state(&self) -> State {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).state
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).state
     }
 
     /// As HOTSTANDBY_CONNECTSTATUS() answers; empty for a plain server.
     pub fn connect_status(&self) -> String {
-        let snapshot = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
         if snapshot.state == State::Plain { String::new() } else { snapshot.connect.name().to_string() }
     }
 
@@ -95,9 +132,12 @@ impl NodeStatus {
     }
 
     pub(super) fn publish(&self, heart: &Heart) {
-        let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         snapshot.state = heart.state();
-        snapshot.connect = heart.connect_status_now();
+        if snapshot.connect != heart.connect_status_now() {
+            snapshot.connect = heart.connect_status_now();
+            snapshot.connect_since = SystemTime::now();
+        }
         snapshot.decided = heart.decided();
         snapshot.log_end = heart.log_end();
         snapshot.acknowledged = heart.acknowledged();
@@ -106,17 +146,21 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
+        snapshot.unacknowledged_bytes = heart.unacknowledged_bytes();
+        snapshot.needs_netcopy = heart.needs_netcopy();
         snapshot.activity = heart.activity();
     }
 
     /// Called for each change before those are answered whose transactions it decides.
     pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
-        let mut snapshot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        (snapshot.state, snapshot.last_change) = (to, reason);
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        let at = SystemTime::now();
+        snapshot.state = to;
+        snapshot.last_change = Change { from, to, reason, at };
         snapshot.state_changes += 1;
         match start_time_set_by(from, to) {
-            Some(StartTime::Primary) => snapshot.primary_since = Some(SystemTime::now()),
-            Some(StartTime::Secondary) => snapshot.secondary_since = Some(SystemTime::now()),
+            Some(StartTime::Primary) => snapshot.primary_since = Some(at),
+            Some(StartTime::Secondary) => snapshot.secondary_since = Some(at),
             None => {}
         }
         if from.role() != to.role() {

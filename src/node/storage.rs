@@ -9,7 +9,9 @@ use crossbeam_channel::Sender;
 use super::NodeStatus;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::config::Parameters;
 use crate::error::ServerError;
+use crate::hsb::event::Hello;
 use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::{access, functions};
@@ -39,6 +41,18 @@ impl Storage {
         access::install(&mut connection)?;
         functions::register(&connection, &self.status, &self.outcomes)?;
         self.writer.attach(connection)
+    }
+
+    /// What this node says of itself to a peer that asks without connecting.
+    pub(super) fn hello(&self, parameters: &Parameters) -> Hello {
+        let now = self.status.snapshot();
+        Hello {
+            database_id: self.database_id().unwrap_or_default(),
+            state: now.state,
+            position: now.decided,
+            log_end: now.log_end,
+            pair: super::settings_of(parameters).pair,
+        }
     }
 
     pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {

@@ -13,7 +13,7 @@ pub struct Server {
     pub port: u16,
     node: Option<Node>,
     _reserved: pair::ReservedPort,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 pub fn server() -> Server {
@@ -21,12 +21,37 @@ pub fn server() -> Server {
 }
 
 pub fn server_with(ini: &str) -> Server {
-    server_with_options(ini, |_| {})
+    start(pair::reserve_port().unwrap(), ini, |_| {})
 }
 
 pub fn server_with_options(ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
+    start(pair::reserve_port().unwrap(), ini, change)
+}
+
+/// A node that waits for a netcopy.
+pub fn backup_server(ini: &str) -> Server {
+    start(pair::reserve_port().unwrap(), ini, |options| options.backup_server = true)
+}
+
+/// PRIMARY ACTIVE and SECONDARY ACTIVE; `extra` are further lines of [HotStandby] for both.
+pub fn connected_pair(extra: &str) -> (Server, Server) {
+    let (one, other) = (pair::reserve_port().unwrap(), pair::reserve_port().unwrap());
+    let ini = |peer: u16| format!("[HotStandby]\nHSBEnabled=yes\nConnect=tcp 127.0.0.1 {peer}\n{extra}");
+    let numbers = (one.number, other.number);
+    let first = start(one, &ini(numbers.1), |_| {});
+    let second = start(other, &ini(numbers.0), |options| options.backup_server = true);
+    first.admin("hsb set primary alone");
+    first.admin("hsb netcopy");
+    first.wait_for("hsb status copy", "SUCCESS");
+    first.admin("hsb connect");
+    for server in [&first, &second] {
+        server.wait_for("hsb status connect", "CONNECTED");
+    }
+    (first, second)
+}
+
+fn start(reserved: pair::ReservedPort, ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
     let directory = tempfile::tempdir().unwrap();
-    let reserved = pair::reserve_port().unwrap();
     let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
@@ -35,13 +60,7 @@ pub fn server_with_options(ini: &str, change: impl FnOnce(&mut StartOptions)) ->
         StartOptions { parameters, backup_server: false, administrator, netcopy_requested: None };
     change(&mut options);
     let node = Node::start(options).unwrap();
-    Server {
-        context: node.context().clone(),
-        port,
-        node: Some(node),
-        _reserved: reserved,
-        _directory: directory,
-    }
+    Server { context: node.context().clone(), port, node: Some(node), _reserved: reserved, directory }
 }
 
 impl Drop for Server {
@@ -53,6 +72,13 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// Ends it in order; the directory lives on until the value is dropped.
+    pub fn shut_down(mut self) -> tempfile::TempDir {
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        drop(self);
+        directory
+    }
+
     pub fn connect_as(&self, user: &str, password: &str) -> Result<Client, postgres::Error> {
         let port = self.port;
         Client::connect(
@@ -61,9 +87,19 @@ impl Server {
         )
     }
 
+    /// A command that has to succeed.
     pub fn admin(&self, command: &str) {
-        let answer = self.context.admin.execute("dba", true, command);
-        assert_eq!(answer[0].0, 0, "{command}: {answer:?}");
+        let (code, text) = self.ask(command);
+        assert_eq!(code, 0, "{command}: {text}");
+    }
+
+    /// The first row of the answer to a command.
+    pub fn ask(&self, command: &str) -> (u32, String) {
+        self.context.admin.execute("dba", true, command).remove(0)
+    }
+
+    pub fn wait_for(&self, command: &str, wanted: &str) {
+        super::wait_until(&format!("'{command}' says {wanted}"), || self.ask(command).1 == wanted);
     }
 
     pub fn connect(&self) -> Client {

@@ -67,20 +67,14 @@ pub fn state(server: &Server) -> String {
     server.expect("hsb state").unwrap()
 }
 
-/// One of the lines of `hsb status`.
-fn status_line(server: &Server, name: &str) -> Option<String> {
-    let rows = server.console().unwrap().command("hsb status").unwrap();
-    rows.into_iter().find_map(|(_, line)| line.strip_prefix(name).map(|rest| rest.trim().to_owned()))
-}
-
 /// The decided position.
 pub fn position(server: &Server) -> String {
-    status_line(server, "position").unwrap()
+    server.expect("info position").unwrap()
 }
 
 /// Whether the log ends with a batch whose outcome is open.
 pub fn has_pending(server: &Server) -> bool {
-    status_line(server, "log end").is_some()
+    server.expect("info logend").unwrap() != position(server)
 }
 
 /// Waits until both are connected and level, then compares their databases.

@@ -22,7 +22,7 @@ fn after_a_change_that_did_not_fit_no_barrier_is_reached() {
     let applier = Some(Applier::new(database.open_for_apply().unwrap()).unwrap());
     let (report, reports) = unbounded();
     let report = Box::new(move |told| report.send(told).unwrap());
-    let thread = ApplyThread::new(applier, database, Arc::new(LogMark::default()), report);
+    let thread = ApplyThread::new(applier, database, Arc::default(), Arc::default(), report);
     let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
     let (jobs, to_do) = unbounded();
     jobs.send(ApplyJob::Apply(Batch::seal(header, b"no change").unwrap())).unwrap();
@@ -56,7 +56,7 @@ fn what_the_log_will_never_have_is_not_waited_for() {
     let mark = Arc::new(LogMark::default());
     mark.end();
     let report = Box::new(|told| panic!("{told:?}"));
-    ApplyThread::new(applier, Arc::clone(&database), mark, report).run(&to_do);
+    ApplyThread::new(applier, Arc::clone(&database), mark, Arc::default(), report).run(&to_do);
     let reader = database.open_reader().unwrap();
     assert_eq!(read_identity(&reader).unwrap().1, Position::ORIGIN);
 }

@@ -30,7 +30,7 @@ fn writer(prepare: impl FnOnce(&mut Connection)) -> (tempfile::TempDir, Arc<Data
     let directory = tempfile::tempdir().unwrap();
     let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
     database.create(4096, |_| Ok(())).unwrap();
-    let writer = Arc::new(Writer::new(Arc::clone(&database), Box::new(|_| {})));
+    let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::default(), Box::new(|_| {})));
     let mut connection = database.open_writer().unwrap();
     prepare(&mut connection);
     writer.attach(connection).unwrap();

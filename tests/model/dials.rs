@@ -97,6 +97,7 @@ impl Network {
             }
             (Stage::Answered(Err(code)), _) => self.fail_dial(place, code),
             (Stage::Waiting(_), _) => {}
+            (Stage::Calling, Purpose::Report | Purpose::Verify) => panic!("the heart dials for neither"),
         }
     }
 

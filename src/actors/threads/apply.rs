@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 use crate::storage::apply::Applier;
@@ -78,6 +79,7 @@ pub enum ApplyStep {
 /// A group of batches that is executed and not committed.
 struct Executed {
     after: Position,
+    transactions: u64,
     bytes: usize,
 }
 
@@ -89,6 +91,8 @@ pub struct ApplyThread {
     database: Arc<Database>,
     /// How far this node's log is.
     mark: Arc<LogMark>,
+    /// For `perfmon`.
+    counters: Arc<Counters>,
     /// Where reports go.
     report: Box<dyn Fn(ApplyReport) + Send>,
     failed: Option<ServerError>,
@@ -103,9 +107,10 @@ impl ApplyThread {
         applier: Option<Applier>,
         database: Arc<Database>,
         mark: Arc<LogMark>,
+        counters: Arc<Counters>,
         report: Box<dyn Fn(ApplyReport) + Send>,
     ) -> ApplyThread {
-        ApplyThread { applier, database, mark, report, failed: None, executed: None, next: None }
+        ApplyThread { applier, database, mark, counters, report, failed: None, executed: None, next: None }
     }
 
     /// Works until [`ApplyJob::Stop`] or until nobody can send jobs any more.
@@ -181,12 +186,13 @@ impl ApplyThread {
             return Err(error);
         }
         let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
-        self.executed = group.last().map(|last| Executed { after: last.after, bytes });
+        let transactions = group.iter().map(|batch| u64::from(batch.header.count)).sum();
+        self.executed = group.last().map(|last| Executed { after: last.after, transactions, bytes });
         Ok(())
     }
 
     fn end_group(&mut self, executed: Executed) -> ApplyStep {
-        let Executed { after, bytes } = executed;
+        let Executed { after, transactions, bytes } = executed;
         if !self.mark.wait_for(after, Duration::ZERO) {
             if self.mark.has_ended() {
                 // The server goes down; what the log has not got was never here.
@@ -202,6 +208,8 @@ impl ApplyThread {
                 if applier.take_schema_changed() {
                     self.database.schema_changed();
                 }
+                self.counters.transactions_applied.add(transactions);
+                self.counters.bytes_applied.add(bytes as u64);
                 (self.report)(ApplyReport::Applied { position: after, bytes });
             }
             Err(error) => self.fail(error),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::stop_process;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -73,6 +74,8 @@ pub struct LogThread {
     pub mark: Arc<LogMark>,
     /// Longest time that an appended batch stays unsynced.
     pub relaxed_max_delay: Duration,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
     /// Where reports go.
     pub report: Box<dyn Fn(LogReport) + Send>,
 }
@@ -169,13 +172,17 @@ impl LogThread {
 
     fn append(&mut self, batch: &Batch) -> Result<(), ServerError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.append(batch).map_err(|error| failed(&error))
+        writer.append(batch).map_err(|error| failed(&error))?;
+        self.counters.log_batches.add(1);
+        self.counters.log_bytes.add(batch.bytes.len() as u64);
+        Ok(())
     }
 
     /// A failed sync is never tried again: what it was to save may be gone from memory as well.
     pub fn sync(&mut self) -> Result<(), ServerError> {
         if let Some(writer) = &mut self.writer {
             writer.sync().map_err(|error| failed(&error))?;
+            self.counters.log_syncs.add(1);
         }
         self.publish();
         self.progress(true);
@@ -185,12 +192,17 @@ impl LogThread {
     /// Tells other threads how far the log is. Once before the first step.
     pub fn publish(&self) {
         if let Some(writer) = &self.writer {
+            self.counters.log_end.set(writer.end().sequence);
+            self.counters.log_size.set(writer.size_bytes());
             self.mark.publish(writer.end());
         }
     }
 
     fn progress(&self, durable: bool) {
         if let Some(writer) = &self.writer {
+            if durable {
+                self.counters.log_durable.set(writer.end().sequence);
+            }
             (self.report)(LogReport::Progress { position: writer.end(), durable });
         }
     }

@@ -15,6 +15,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -63,22 +64,22 @@ pub fn dial(
     let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
     prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce()?;
-    write(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
-    let (theirs, proof) = match read(&mut stream)? {
+    say(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
+    let (theirs, proof) = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Challenge { nonce, proof } => (nonce, proof),
         Step::Refused { code, detail } => return Err(refused(code, detail)),
         _ => return Err(unexpected()),
     };
     check(secret, b"listener", &ours, &theirs, &proof)?;
     let proof = prove(secret, b"dialler", &ours, &theirs);
-    write(&mut stream, &Step::Introduce { proof, purpose, hello })?;
+    say(&mut stream, &Step::Introduce { proof, purpose, hello })?;
     let hello = read_answer(&mut stream)?;
     Ok((stream, hello))
 }
 
 /// The listener's answer to an introduction.
 pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
-    match read(stream)? {
+    match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Welcome { hello } => Ok(hello),
         Step::Refused { code, detail } => Err(refused(code, detail)),
         _ => Err(unexpected()),
@@ -91,7 +92,7 @@ pub fn listen(
     LinkOptions { secret, user_timeout, step_timeout }: LinkOptions<'_>,
 ) -> Result<(Purpose, Hello), Failure> {
     prepare(stream, step_timeout, user_timeout).map_err(|error| lost(&error))?;
-    let theirs = match read(stream)? {
+    let theirs = match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {
             let detail = format!("(peer protocol {version}, this server speaks {PROTOCOL_VERSION})");
@@ -101,8 +102,8 @@ pub fn listen(
         _ => return Err(unexpected()),
     };
     let ours = nonce()?;
-    write(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
-    match read(stream)? {
+    say(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
+    match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Introduce { proof, purpose, hello } => {
             if let Err(failure) = check(secret, b"dialler", &theirs, &ours, &proof) {
                 refuse(stream, failure.0, &failure.1);
@@ -116,12 +117,12 @@ pub fn listen(
 
 /// Accepts the introduction.
 pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), Failure> {
-    write(stream, &Step::Welcome { hello })
+    say(stream, &Step::Welcome { hello })
 }
 
 /// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
 pub fn refuse(stream: &mut (impl Write + ?Sized), code: Code, detail: &str) {
-    let _ = write(stream, &Step::Refused { code: code.number(), detail: detail.to_string() });
+    let _ = say(stream, &Step::Refused { code: code.number(), detail: detail.to_string() });
 }
 
 fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
@@ -185,14 +186,16 @@ fn check(
     })
 }
 
-fn write(stream: &mut (impl Write + ?Sized), step: &Step) -> Result<(), Failure> {
-    let frame = codec::encode_message(FrameKind::Peer, step)
+/// Sends one message.
+pub fn say<T: Serialize>(stream: &mut (impl Write + ?Sized), message: &T) -> Result<(), Failure> {
+    let frame = codec::encode_message(FrameKind::Peer, message)
         .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
-fn read(stream: &mut impl Read) -> Result<Step, Failure> {
-    let frame = read_frame(stream, MAX_HANDSHAKE_BYTES)?;
+/// Receives one message of at most `limit` bytes.
+pub fn hear<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Failure> {
+    let frame = read_frame(stream, limit)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..])
         .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
 }

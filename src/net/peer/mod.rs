@@ -1,4 +1,5 @@
-//! The link between the two nodes: handshake and copies. Once connected, the actors own the link.
+//! The link between the two nodes: handshake, copies, comparing. Once connected, the actors own the link.
 
 pub mod copy;
 pub mod handshake;
+pub mod verify;

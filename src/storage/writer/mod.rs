@@ -30,6 +30,7 @@ pub use self::steps::{Offered, Undecided};
 pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::batch::Batch;
 use super::database::Database;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, Decision};
@@ -40,6 +41,9 @@ use crate::hsb::settings::{Durability, Safeness};
 const BATCH_TRANSACTIONS: usize = 256;
 /// A batch of so many bytes takes no further transactions.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// How often [`Writer::while_still`] looks whether the writer is free.
+const STILL_POLL: Duration = Duration::from_micros(100);
 
 /// Who wants to write and how.
 #[derive(Clone, Debug)]
@@ -104,6 +108,7 @@ pub struct Writer {
     queue: Queue,
     core: Mutex<Option<Core>>,
     database: Arc<Database>,
+    counters: Arc<Counters>,
     submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
     decisions: (Sender<Decision>, Receiver<Decision>),
     /// See [`Writer::move_pages_soon`].
@@ -112,11 +117,16 @@ pub struct Writer {
 
 impl Writer {
     /// A writer without a database yet; `submit` must not block.
-    pub fn new(database: Arc<Database>, submit: Box<dyn Fn(WriterRequest) + Send + Sync>) -> Writer {
+    pub fn new(
+        database: Arc<Database>,
+        counters: Arc<Counters>,
+        submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
+    ) -> Writer {
         Writer {
             queue: Queue::new(),
             core: Mutex::new(None),
             database,
+            counters,
             submit,
             decisions: bounded(1),
             move_pages: AtomicBool::new(false),
@@ -351,6 +361,9 @@ impl Writer {
                 if decision == Decision::CommitAlone {
                     self.database.sync();
                 }
+                self.counters.batches_committed.add(1);
+                let before = self.queue.history().0.sequence;
+                self.counters.transactions_committed.add(after.sequence.saturating_sub(before));
                 self.queue.advance(after);
                 if schema_changed {
                     self.database.schema_changed();
@@ -391,6 +404,25 @@ impl Writer {
         {
             log::warn!("pages of SQLite's log could not be moved: {error}");
         }
+    }
+
+    /// Runs `look` while no batch is under way, so that nothing is committed meanwhile. `None` if the writer did not
+    /// come to a stop in time: a batch waits for its decision, or the database is closed.
+    pub fn while_still<R>(&self, patience: Duration, look: impl FnOnce() -> R) -> Option<R> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.core.try_lock() {
+                Ok(core) => return core.is_some().then(look),
+                // A lock that is waited for could be had by the next leader for as long as PRIMARY UNCERTAIN lasts.
+                Err(_) if Instant::now() < deadline => std::thread::sleep(STILL_POLL),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Whether a transaction of several statements is open, or was and is committing.
+    pub fn has_open_transaction(&self) -> bool {
+        self.queue.has_open_transaction()
     }
 
     /// Gives the writer up with nothing to commit.

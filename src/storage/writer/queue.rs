@@ -57,6 +57,8 @@ struct Inner {
     led: bool,
     /// The open transaction of several statements, while it is not committing.
     owner: Option<Owner>,
+    /// It was open and commits now.
+    committing: bool,
     /// Why open transactions were ended over the heads of their sessions, until those know.
     aborted: HashMap<u64, ServerError>,
     waiting: VecDeque<Arc<Waiter>>,
@@ -149,6 +151,7 @@ impl Queue {
                 admission: Admission::Refuse(Code::SERVER_CLOSED),
                 led: false,
                 owner: None,
+                committing: false,
                 aborted: HashMap::new(),
                 waiting: VecDeque::new(),
                 executing: None,
@@ -305,6 +308,7 @@ impl Queue {
         let mut inner = lock(&self.inner);
         inner.led = false;
         inner.owner = None;
+        inner.committing = false;
         if inner.admission == Admission::Open {
             Queue::promote_next(&mut inner);
         }
@@ -349,6 +353,7 @@ impl Queue {
         match inner.owner.take_if(|owner| owner.session == session) {
             Some(_) => {
                 inner.executing = None;
+                inner.committing = true;
                 Ok(())
             }
             None => Err(why_aborted(inner.aborted.remove(&session))),
@@ -363,6 +368,11 @@ impl Queue {
             inner.aborted.insert(session, reason);
         }
         gone
+    }
+
+    pub(super) fn has_open_transaction(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.owner.is_some() || inner.committing
     }
 
     // ---- interrupts ----

@@ -1,0 +1,33 @@
+//! `perfmon`: counters and figures that are derived from positions.
+
+use super::{AdminServices, Call, Rows};
+use crate::hsb::phase::state_number;
+use crate::hsb::state::State;
+
+pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
+    let now = services.status.snapshot();
+    let counters = &services.counters;
+    let line = |name: &str, value: u64, meaning: &str| (0, format!("{name:<28}{value:>16}  {meaning}"));
+    let mut rows = vec![
+        line(
+            "HSB state",
+            u64::from(state_number(now.state, now.activity)),
+            "1 to 17, 0 without HotStandby; see docs/commands.md",
+        ),
+        line("Sessions", services.sessions.count() as u64, "SQL sessions"),
+    ];
+    rows.extend(counters.list().into_iter().map(|(name, value, meaning)| line(name, value, meaning)));
+    rows.push(line("Checkpoints", services.checkpointer.count(), "checkpoints made"));
+    // Between the two readings more may have come to disk than was decided.
+    let on_no_disk = now.decided.sequence.saturating_sub(counters.log_durable.get());
+    rows.push(line("Transactions not on disk", on_no_disk, "decided, and not on this server's disk yet"));
+    let waiting = counters.log_end.get().saturating_sub(now.decided.sequence);
+    let backlog = if now.state.is_secondary() { waiting } else { 0 };
+    rows.push(line("Transactions to apply", backlog, "received from the primary and not executed yet"));
+    if now.state == State::PrimaryActive {
+        let behind = now.log_end.sequence.saturating_sub(now.acknowledged.sequence);
+        rows.push(line("Transactions unacknowledged", behind, "sent and not confirmed by the secondary"));
+        rows.push(line("Bytes unacknowledged", now.unacknowledged_bytes as u64, "the same in bytes"));
+    }
+    Ok(rows)
+}

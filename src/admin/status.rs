@@ -1,0 +1,257 @@
+//! `hsb status`: both servers on one screen, or as JSON, and what to do next.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::report::{self, NodeReport, OperationReport};
+use super::{AdminServices, Call, Rows, one};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::Purpose;
+use crate::net::peer::handshake::{self, Failure};
+
+/// The other server is shown as unreachable if it has not answered by then.
+const PEER_PATIENCE: Duration = Duration::from_secs(1);
+/// A report is a few hundred bytes.
+const MAX_REPORT_BYTES: usize = 64 << 10;
+const COLUMN: usize = 32;
+
+/// What `hsb status json` prints.
+#[derive(Serialize)]
+struct PairReport {
+    this: NodeReport,
+    /// None: see `other_problem`.
+    other: Option<NodeReport>,
+    /// Why nothing is known of the other server.
+    other_problem: Option<String>,
+    /// What to do; empty when all is well.
+    next: Vec<String>,
+}
+
+pub(super) fn screen(services: &AdminServices, _: &Call) -> Rows {
+    Ok(lines(&pair(services)).into_iter().map(|line| (0, line)).collect())
+}
+
+pub(super) fn json(services: &AdminServices, _: &Call) -> Rows {
+    let text = serde_json::to_string(&pair(services))
+        .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(status: {error})")))?;
+    one(text)
+}
+
+fn pair(services: &AdminServices) -> PairReport {
+    let this = report::of_this_node(services);
+    let (other, other_problem) = match ask_peer(services) {
+        Ok(other) => (Some(other), None),
+        Err((code, detail)) => (None, Some(format!("{}: {} {detail}", code.number(), code.text()))),
+    };
+    let next = next_steps(&this, other.as_ref());
+    PairReport { this, other, other_problem, next }
+}
+
+/// The other server's report, over a connection of its own.
+fn ask_peer(services: &AdminServices) -> Result<NodeReport, Failure> {
+    let (mut stream, _) = (services.dial)(Purpose::Report, Some(PEER_PATIENCE))?;
+    let text: String = handshake::hear(&mut stream, MAX_REPORT_BYTES)?;
+    serde_json::from_str(&text).map_err(|error| (Code::COMMUNICATION_ERROR, format!("({error})")))
+}
+
+/// Tells the other server, which has asked on this connection.
+pub(crate) fn tell_peer(services: &AdminServices, stream: &mut std::net::TcpStream) -> Result<(), Failure> {
+    let text = serde_json::to_string(&report::of_this_node(services))
+        .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    handshake::say(stream, &text)
+}
+
+fn lines(pair: &PairReport) -> Vec<String> {
+    let (this, other) = (&pair.this, pair.other.as_ref());
+    let line = |name: &str, of: &dyn Fn(&NodeReport) -> String| {
+        let other = other.map_or_else(|| "?".to_owned(), of);
+        format!("{name:<14}{:<COLUMN$}{other}", of(this))
+    };
+    let peer = this.connect.as_deref().unwrap_or("HotStandby.Connect is not set");
+    let mut lines = vec![
+        format!("{:<14}{:<COLUMN$}other server ({peer})", "", "this server"),
+        line("state", &|node| node.state.clone()),
+        line("connection", &|node| node.connection.clone()),
+        line("position", &|node| node.position.to_string()),
+    ];
+    let pends = |node: &NodeReport| node.pending;
+    if pends(this) || other.is_some_and(pends) {
+        let text = |node: &NodeReport| if node.pending { node.log_end.to_string() } else { "none".into() };
+        lines.push(line("pending up to", &text));
+    }
+    lines.push(line("sessions", &|node| node.sessions.to_string()));
+    lines.push(format!("lag           {}", lag(this, other)));
+    if let Some(primary) = [Some(this), other].into_iter().flatten().find(|node| is_primary(node)) {
+        lines.push(format!(
+            "commits       {}, acknowledged when {}; durability {}; AutoPrimaryAlone {}",
+            primary.safeness,
+            primary.acknowledge_policy,
+            primary.durability,
+            if primary.auto_primary_alone { "yes" } else { "no" },
+        ));
+    }
+    for (name, node) in [("this server", Some(this)), ("other server", other)] {
+        let Some(node) = node else { continue };
+        let change = &node.last_change;
+        lines.push(format!("{name:<14}{} since {}: {}", change.to, change.at, change.reason));
+        if let Some(operation) = &node.operation {
+            lines.push(format!("{name:<14}{}", under_way(operation)));
+        }
+        if let Some(failure) = &node.copy_failure {
+            lines.push(format!("{name:<14}the last copy has failed: {failure}"));
+        }
+    }
+    if let Some(problem) = &pair.other_problem {
+        lines.push(format!("other server  not reached: {problem}"));
+    }
+    lines.extend(pair.next.iter().map(|step| format!("next          {step}")));
+    lines
+}
+
+fn is_primary(node: &NodeReport) -> bool {
+    node.state.starts_with("PRIMARY") || node.state == "STANDALONE"
+}
+
+fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
+    let primary = [Some(this), other].into_iter().flatten().find(|node| is_primary(node));
+    let Some(primary) = primary else {
+        return if other.is_none() {
+            "unknown: the primary does not answer".into()
+        } else {
+            "no primary".into()
+        };
+    };
+    let lag = &primary.lag;
+    let Some(transactions) = lag.transactions else {
+        return format!("unknown since {}", lag.unknown_since.as_deref().unwrap_or("the start"));
+    };
+    let bytes = lag.bytes.map_or(String::new(), |bytes| format!(" ({bytes} bytes)"));
+    let secondary = if is_primary(this) { other } else { Some(this) };
+    let applied = match secondary {
+        Some(secondary) if secondary.state == "SECONDARY ACTIVE" => {
+            let behind = primary.position.sequence.saturating_sub(secondary.position.sequence);
+            format!(", {behind} not applied")
+        }
+        _ => String::new(),
+    };
+    format!("{transactions} transactions not acknowledged{bytes}{applied}")
+}
+
+fn under_way(operation: &OperationReport) -> String {
+    let mut text = operation.name.clone();
+    if let (Some(percent), Some(done), Some(total)) = (operation.percent, operation.done, operation.total) {
+        text.push_str(&format!(" {percent} %, {done} of {total} {}", operation.unit));
+    }
+    if let Some(rate) = operation.rate {
+        text.push_str(&format!(", {rate} a second"));
+    }
+    if let Some(left) = operation.seconds_left {
+        text.push_str(&format!(", {left} s left"));
+    }
+    text
+}
+
+/// What an operator should do; empty when all is well or takes its course.
+fn next_steps(this: &NodeReport, other: Option<&NodeReport>) -> Vec<String> {
+    let mut steps = Vec::new();
+    let mut step = |text: &str| steps.push(text.to_owned());
+    if this.operation.is_some() || other.is_some_and(|other| other.operation.is_some()) {
+        return steps;
+    }
+    let Some(other) = other else {
+        match this.state.as_str() {
+            "PRIMARY UNCERTAIN" => step(
+                "writes wait. Bring the other server back and 'hsb connect', or go on without it: 'hsb set primary alone'",
+            ),
+            "PRIMARY ALONE" => step(
+                "what is committed now is on this server only; start the other server, then 'hsb connect'",
+            ),
+            "SECONDARY ALONE" if this.connect.is_none() => {
+                step("set HotStandby.Connect to the other server's address")
+            }
+            "SECONDARY ALONE" => step(
+                "if the other server is down for good and this one has all its transactions: 'hsb set primary alone'; else start it first",
+            ),
+            _ => {}
+        }
+        return steps;
+    };
+    if this.netcopy_needed || other.netcopy_needed {
+        let whose = if this.netcopy_needed { "this" } else { "the other" };
+        step(&format!(
+            "the database of {whose} server lacks a change of the primary's: 'hsb netcopy' at the primary, then 'hsb connect'"
+        ));
+        return steps;
+    }
+    match (is_primary(this), is_primary(other)) {
+        (true, true) => step(
+            "both are primaries: keep the one that has the right data; at the other 'hsb set secondary alone', then 'hsb connect'",
+        ),
+        (false, false) if other.state == "OFFLINE" || this.state == "OFFLINE" => {
+            step(
+                "one server waits for a netcopy: at the other 'hsb set primary alone', then 'hsb netcopy', then 'hsb connect'",
+            );
+        }
+        (false, false) => {
+            step("no primary: 'hsb set primary alone' where 'hsb logpos' is greater, then 'hsb connect'")
+        }
+        _ if this.connection == "CONNECTED" => {}
+        _ if this.state == "STANDALONE" || other.state == "STANDALONE" => {
+            step(
+                "the STANDALONE server keeps no log: 'hsb set primary alone' there, 'hsb netcopy', then 'hsb connect'",
+            );
+        }
+        _ if other.state == "OFFLINE" => {
+            step("the other server waits for the database: 'hsb netcopy', then 'hsb connect'")
+        }
+        _ if this.state == "OFFLINE" => {
+            step("this server waits for the database: 'hsb netcopy' at the primary")
+        }
+        _ => step(
+            "both servers run and are not connected: 'hsb connect'; if it says 14708 or 14525, 'hsb netcopy' first",
+        ),
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(state: &str) -> NodeReport {
+        let connection = if state.ends_with("ACTIVE") { "CONNECTED" } else { "BROKEN" };
+        NodeReport { state: state.into(), connection: connection.into(), ..NodeReport::default() }
+    }
+
+    fn steps(this: &str, other: Option<&str>) -> String {
+        next_steps(&node(this), other.map(node).as_ref()).join("\n")
+    }
+
+    #[test]
+    fn what_to_do_next_fits_the_states() {
+        assert_eq!(steps("PRIMARY ACTIVE", Some("SECONDARY ACTIVE")), "");
+        assert!(steps("PRIMARY UNCERTAIN", None).contains("'hsb set primary alone'"));
+        assert!(steps("PRIMARY ALONE", None).contains("'hsb connect'"));
+        assert!(steps("PRIMARY ALONE", Some("SECONDARY ALONE")).contains("'hsb connect'"));
+        assert!(steps("PRIMARY ALONE", Some("OFFLINE")).contains("'hsb netcopy'"));
+        assert!(steps("SECONDARY ALONE", Some("SECONDARY ALONE")).contains("'hsb logpos'"));
+        assert!(steps("PRIMARY ALONE", Some("PRIMARY ALONE")).contains("'hsb set secondary alone'"));
+        assert!(steps("STANDALONE", Some("SECONDARY ALONE")).contains("'hsb netcopy'"));
+        let damaged = NodeReport { netcopy_needed: true, ..node("SECONDARY ALONE") };
+        assert!(next_steps(&node("PRIMARY ALONE"), Some(&damaged))[0].contains("'hsb netcopy'"));
+    }
+
+    #[test]
+    fn a_lag_is_never_zero_while_disconnected() {
+        let mut alone = node("PRIMARY ALONE");
+        alone.lag.unknown_since = Some("2026-01-01".into());
+        assert_eq!(lag(&alone, Some(&node("SECONDARY ALONE"))), "unknown since 2026-01-01");
+        assert_eq!(lag(&node("SECONDARY ALONE"), Some(&alone)), "unknown since 2026-01-01");
+        assert!(lag(&node("SECONDARY ALONE"), None).starts_with("unknown"));
+        let mut active = node("PRIMARY ACTIVE");
+        active.lag.transactions = Some(0);
+        assert!(lag(&active, None).starts_with("0 transactions"));
+    }
+}
