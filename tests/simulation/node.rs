@@ -128,6 +128,7 @@ fn log_thread(
     let log_thread = LogThread {
         writer: log,
         mark: Arc::clone(mark),
+        counters: Arc::default(),
         relaxed_max_delay: Duration::ZERO,
         report: Box::new(report),
     };
@@ -143,7 +144,7 @@ fn apply_thread(
 ) -> ApplyThread {
     let reports = addresses.applier.clone();
     let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
-    ApplyThread::new(applier, Arc::clone(database), mark, report)
+    ApplyThread::new(applier, Arc::clone(database), mark, Arc::default(), report)
 }
 
 fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<FromWriter>>>) {
@@ -154,7 +155,7 @@ fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<From
             supervisor.do_send(FromWriter(request));
         }
     };
-    (Arc::new(Writer::new(Arc::clone(database), Box::new(submit))), supervisor)
+    (Arc::new(Writer::new(Arc::clone(database), Arc::default(), Box::new(submit))), supervisor)
 }
 
 /// A node whose process runs.
@@ -238,6 +239,7 @@ impl Node {
             heart,
             pending,
             mark: Arc::clone(&mark),
+            counters: Arc::default(),
             log_jobs: log_sender,
             apply_jobs: apply_sender.clone(),
             log: log_configuration,
