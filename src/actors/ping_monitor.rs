@@ -37,7 +37,8 @@ struct Watch {
     link: LinkId,
     pair: PairSettings,
     heard: Instant,
-    interval: SpawnHandle,
+    pings: SpawnHandle,
+    look: SpawnHandle,
 }
 
 /// See the module.
@@ -55,20 +56,22 @@ impl PingMonitor {
         PingMonitor { sender, silent, watch: None }
     }
 
-    fn tick(&mut self) {
-        let Some(watch) = &self.watch else { return };
-        let silence_ms = watch.heard.elapsed().as_millis();
-        if u128::from(watch.pair.ping_timeout_ms) <= silence_ms {
-            let why = format!("30555: ping timeout, nothing heard for {silence_ms} ms");
-            self.silent.do_send(LinkEnded { link: watch.link, why });
+    /// Tells of a silence that has lasted long enough; looks again when one could have.
+    fn look(&mut self, context: &mut Context<Self>) {
+        let Some(watch) = &mut self.watch else { return };
+        let (silence, timeout) = (watch.heard.elapsed(), Duration::from_millis(watch.pair.ping_timeout_ms));
+        if silence < timeout {
+            watch.look = context.run_later(timeout - silence, Self::look);
         } else {
-            self.sender.do_send(Tell(PeerMessage::Ping));
+            let why = format!("30555: ping timeout, nothing heard for {} ms", silence.as_millis());
+            self.silent.do_send(LinkEnded { link: watch.link, why });
         }
     }
 
     fn stop(&mut self, context: &mut Context<Self>) -> Option<Watch> {
         let watch = self.watch.take()?;
-        context.cancel_future(watch.interval);
+        context.cancel_future(watch.pings);
+        context.cancel_future(watch.look);
         Some(watch)
     }
 }
@@ -85,10 +88,14 @@ impl Handler<StartPings> for PingMonitor {
             return;
         }
         let heard = before.filter(|watch| watch.link == link).map_or_else(Instant::now, |watch| watch.heard);
-        // Half the shorter of both, so that a silence is noticed at most half an interval late.
+        // Half the shorter of both, so that one late ping is no silence.
         let tick_ms = pair.ping_interval_ms.min(pair.ping_timeout_ms).div_ceil(2).max(5);
-        let interval = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| monitor.tick());
-        self.watch = Some(Watch { link, pair, heard, interval });
+        let pings = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| {
+            monitor.sender.do_send(Tell(PeerMessage::Ping));
+        });
+        // At its end and not with the next ping, because failover waits for it.
+        let look = context.run_later(Duration::ZERO, Self::look);
+        self.watch = Some(Watch { link, pair, heard, pings, look });
         self.sender.do_send(Tell(PeerMessage::Ping));
     }
 }

@@ -40,6 +40,22 @@ async fn silence_is_told_to_the_supervisor_after_the_ping_timeout() {
     );
 }
 
+/// A failover waits for it.
+#[actix::test]
+async fn silence_is_noticed_when_it_has_lasted_long_enough_and_not_with_the_next_ping() {
+    tokio::time::pause();
+    let record = Record::default();
+    let monitor = monitor(&record);
+    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(130)).await;
+    monitor.send(Heard { link: 7 }).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(3990)).await;
+    assert!(record.take().await.iter().all(|line| line == "sender <- Ping"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let told = record.take().await;
+    assert!(told.iter().any(|line| line.starts_with("supervisor <- link 7 lost")), "{told:?}");
+}
+
 #[actix::test]
 async fn any_message_counts_as_a_sign_of_life() {
     tokio::time::pause();
