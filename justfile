@@ -27,6 +27,10 @@ simulate seeds="5000":
 simulate-endlessly:
     HSB_SIM_SEEDS=0 cargo test --test simulation nothing_acknowledged -- --nocapture
 
+# Back-pressure with more than in `cargo test`: a 1 GB transaction, a secondary that stands still for a minute.
+back-pressure:
+    HSB_TRANSACTION_MB=1024 HSB_STOPPED_SECONDS=60 HSB_UNREAD_MB=2000 cargo test --release --test back_pressure
+
 # How long writes pause: failover by the watchdog after a crash and after silence, switchover under load.
 bench-failover *options:
     cargo bench --bench failover -- {{options}}

@@ -254,6 +254,22 @@ fn stepping_down_without_a_later_write() {
     }
 }
 
+/// It steps down and takes over again, without having heard of the other server, which has the transaction.
+#[test]
+fn trap_03_what_the_peer_may_hold_is_kept_pending_in_order() {
+    let fixture = fixture("");
+    let waiting = in_doubt(&fixture, Batch::Arrives);
+    let pair = &fixture.pair;
+    pair.first.expect("hsb set secondary alone").unwrap();
+    assert_outcome_unknown(waiting);
+    assert!(!has_row(&pair.first, 2) && has_pending(&pair.first));
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert!(has_row(&pair.first, 2), "rolled back, and the other server has it");
+    insert(&pair.first, 3).join().unwrap().unwrap();
+    reconnect(pair);
+    assert_eq!(rows(&pair.second), 3);
+}
+
 /// A crashed uncertain primary comes back without showing what is in doubt (R7).
 fn crashed_in_doubt(batch: Batch) -> Fixture {
     let mut fixture = fixture("");

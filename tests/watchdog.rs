@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::fixture::{Fixture, QUICK_PINGS, fixture, has_row, insert, rows};
 use common::proxy::Network;
-use common::{assert_identical, state, wait_until};
+use common::{assert_identical, signal, state, wait_until};
 use hotstandby::demo::pair::{ADMINISTRATOR, Server};
 
 const WAYS: [Way; 2] = [Way::Events, Way::Polling];
@@ -325,11 +325,6 @@ fn a_silent_primary_is_replaced_and_does_not_come_back_as_one() {
     watched.connect_at(&watched.fixture.pair.second);
     assert_eq!(watched.orders(), ["switch 2"]);
     assert_eq!(rows(watched.first()), 3);
-}
-
-fn signal(server: &Server, signal: &str) {
-    let id = server.process_id().unwrap().to_string();
-    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
 }
 
 #[test]

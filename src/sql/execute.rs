@@ -20,7 +20,7 @@ use crate::net::pg::values;
 use crate::storage::writer::WriteTransaction;
 
 /// Most that a result made at the writer may take.
-const MAX_BUFFERED_RESULT_BYTES: usize = 256 << 20;
+pub const MAX_BUFFERED_RESULT_BYTES: usize = 256 << 20;
 
 /// A statement that was parsed and described.
 #[derive(Debug)]

@@ -33,6 +33,12 @@ use super::table::Table;
 use crate::codec;
 use crate::error::ServerError;
 
+/// What one batch may hold: a frame, less its head and what ends a transaction. What comes after is not kept, and the
+/// transaction is refused before anything of it has left.
+const MAX_BYTES: usize = if cfg!(test) { 16 << 20 } else { codec::MAX_BODY_BYTES - (1 << 20) };
+/// Of a buffer that is empty again so much is kept.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// Records the changes made on one connection.
 pub struct Capture {
     shared: Arc<Shared>,
@@ -97,6 +103,9 @@ impl Capture {
     pub fn truncate(&self, mark: usize) {
         let mut state = self.shared.lock();
         state.buffer.truncate(mark);
+        if mark == 0 {
+            state.buffer.shrink_to(KEPT_BYTES);
+        }
         if state.problem.as_ref().is_some_and(|(at, _)| *at >= mark) {
             state.problem = None;
         }
@@ -126,7 +135,7 @@ impl Capture {
         state.taken = true;
         state.problem = None;
         // The next batch will most likely be as large as this one.
-        let capacity = state.buffer.len().min(1 << 20);
+        let capacity = state.buffer.len().min(KEPT_BYTES);
         std::mem::replace(&mut state.buffer, Vec::with_capacity(capacity))
     }
 
@@ -164,28 +173,35 @@ impl Shared {
 
     /// Notes that a change cannot be captured.
     fn refuse(&self, why: &str) {
-        self.lock().refuse(why.to_owned());
+        self.lock().refuse(ServerError::sql("0A000", why));
     }
 
     /// Records one change of a row; called by the hook.
     fn record(&self, change: &RowChange<'_>) {
         let mut state = self.lock();
-        if state.closed || change.table == "_hsb_meta" && change.database == b"main" {
+        // With a problem there is no batch; so there is nothing to keep either.
+        if state.closed
+            || state.problem.is_some()
+            || change.table == "_hsb_meta" && change.database == b"main"
+        {
             return;
         }
         state.begin_record();
         let start = state.buffer.len();
-        if let Err(why) = state.record(change) {
+        let outcome = state.record(change).map_err(|why| ServerError::sql("0A000", why));
+        let limited =
+            outcome.and_then(|()| if state.buffer.len() > MAX_BYTES { Err(too_large()) } else { Ok(()) });
+        if let Err(error) = limited {
             state.buffer.truncate(start);
-            state.refuse(why);
+            state.refuse(error);
         }
     }
 }
 
 impl State {
-    fn refuse(&mut self, why: String) {
+    fn refuse(&mut self, error: ServerError) {
         if self.problem.is_none() {
-            self.problem = Some((self.buffer.len(), ServerError::sql("0A000", why)));
+            self.problem = Some((self.buffer.len(), error));
             // So that every later mark is behind it. These bytes never leave: with a problem there is no batch.
             self.buffer.push(0xff);
         }
@@ -241,6 +257,15 @@ impl State {
             format!("table {name}: a value cannot be read: {}", rusqlite::ffi::code_to_str(code))
         })
     }
+}
+
+/// Of a transaction that no frame can hold.
+pub fn too_large() -> ServerError {
+    let limit = codec::MAX_BODY_BYTES >> 20;
+    let text = format!(
+        "the transaction is larger than a batch may be ({limit} MB of changes); nothing of it was sent; split it"
+    );
+    ServerError::sql("54000", text)
 }
 
 fn put_change(buffer: &mut Vec<u8>, table: &Table, change: &RowChange<'_>) -> Result<(), i32> {

@@ -101,6 +101,17 @@ pub fn messages(server: &Server) -> String {
     format!("{}{}", read("solmsg.out"), read("stderr.out"))
 }
 
+/// Sends a signal (`-STOP`, `-CONT`, …) to a server's process.
+pub fn signal(server: &Server, signal: &str) {
+    signal_process(server.process_id().unwrap(), signal);
+}
+
+/// The same to a process by its id.
+pub fn signal_process(id: u32, signal: &str) {
+    let status = std::process::Command::new("kill").args([signal, &id.to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
 /// Pseudo-random numbers (SplitMix64) that can be had again from their seed.
 #[derive(Debug)]
 pub struct Random(u64);

@@ -253,10 +253,8 @@ impl Node {
         });
         drop(entered);
         assert!(supervisor.set(addresses.supervisor.clone().recipient()).is_ok());
-
         let (log, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
-        let end = log.as_ref().map_or(Position::ORIGIN, LogWriter::end);
-        let log_synced = Arc::new(Mutex::new(end));
+        let log_synced = Arc::new(Mutex::new(log.as_ref().map_or(Position::ORIGIN, LogWriter::end)));
         let log_thread = log_thread(log, &mark, &log_synced, &addresses);
         let apply_thread = apply_thread(applier, &database, mark, &addresses);
         if !offline {

@@ -15,6 +15,7 @@ use super::listening::Listening;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::node::Pulse;
+use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
 use crate::sql::registry::{Ticket, process_id};
 use crate::sql::session::Session;
@@ -251,9 +252,11 @@ impl Client<'_> {
         written.map_err(|_| End::Gone)
     }
 
-    /// Writes large output while the session is not the writer.
+    /// Writes large output. While the session is the writer only what would become too large: until it has left, the
+    /// transaction counts as idle, so that a client that takes nothing holds others up no longer than a silent one.
     pub(super) fn relieve(&mut self) -> Result<(), End> {
-        if self.out.len() > FLUSH_BYTES && !self.session.is_writing() { self.flush() } else { Ok(()) }
+        let limit = if self.session.is_writing() { MAX_BUFFERED_RESULT_BYTES } else { FLUSH_BYTES };
+        if self.out.len() > limit { self.flush() } else { Ok(()) }
     }
 }
 

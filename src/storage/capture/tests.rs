@@ -284,3 +284,24 @@ fn capture_may_go_before_its_connection() {
     drop(connection);
     assert_eq!(shown(&capture.take()), ["+t#2 2"]);
 }
+
+/// The limit is lower in these tests.
+#[test]
+fn trap_17_what_no_frame_can_hold_is_refused_and_not_kept() {
+    let (connection, capture) = open("CREATE TABLE t(a)");
+    connection.execute_batch("BEGIN; INSERT INTO t VALUES (1)").unwrap();
+    let mark = capture.mark();
+    connection.execute_batch("SAVEPOINT x; INSERT INTO t VALUES (zeroblob(10000000))").unwrap();
+    assert_eq!(capture.problem(), None);
+    for _ in 0..20 {
+        connection.execute_batch("INSERT INTO t VALUES (zeroblob(10000000))").unwrap();
+    }
+    let problem = capture.problem().unwrap();
+    assert_eq!(problem.sqlstate, "54000");
+    assert!(capture.mark() < MAX_BYTES, "{}", capture.mark());
+    connection.execute_batch("ROLLBACK TO x").unwrap();
+    capture.truncate(mark);
+    assert_eq!(capture.problem(), None);
+    capture.truncate(0);
+    assert!(capture.shared.lock().buffer.capacity() <= KEPT_BYTES);
+}

@@ -11,7 +11,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::storage::batch::{Batch, BatchHeader};
-use crate::storage::capture::Capture;
+use crate::storage::capture::{self, Capture};
 use crate::storage::{checkpoint, database, outcomes};
 
 pub(super) struct Core {
@@ -93,11 +93,14 @@ impl Core {
         WriteTransaction::new(&self.connection, &self.capture, &mut self.schema_changed)
     }
 
+    /// A change that could not be captured.
+    pub(super) fn check_captured(&self) -> Result<(), ServerError> {
+        self.capture.problem().map_or(Ok(()), Err)
+    }
+
     /// What SQLite checks only at COMMIT must be known before the batch is sent.
     fn check_member(&self) -> Result<(), ServerError> {
-        if let Some(problem) = self.capture.problem() {
-            return Err(problem);
-        }
+        self.check_captured()?;
         if self.capture.has_deferred_violations(&self.connection) {
             return Err(ServerError::sql("23503", "FOREIGN KEY constraint failed (deferred)"));
         }
@@ -175,12 +178,7 @@ impl Core {
         }
         let header =
             BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
-        let batch = Batch::seal(header, &self.capture.take()).map_err(|_| {
-            ServerError::sql(
-                "54000",
-                "the transaction is larger than a batch may be (512 MB of changes); split it",
-            )
-        })?;
+        let batch = Batch::seal(header, &self.capture.take()).map_err(|_| capture::too_large())?;
         self.after = batch.after;
         database::write_position(&self.connection, batch.after)?;
         Ok(Some(Sealed { batch, two_safe, durability }))

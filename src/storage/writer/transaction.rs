@@ -72,7 +72,9 @@ impl OpenTransaction {
                 core.roll_back();
                 return Err(outcome.err().unwrap_or_else(|| ServerError::new(Code::OPERATION_FAILED)));
             }
-            outcome
+            let answer = outcome?;
+            core.check_captured()?;
+            Ok(answer)
         })
     }
 

@@ -1,0 +1,75 @@
+//! docs/traps.md is true as far as a program can tell: its tests and files exist, and no trap is left out.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const TRAPS: usize = 24;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(directory: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// The words in backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_document_names_tests_and_files_that_exist() {
+    let document = fs::read_to_string(root().join("docs/traps.md")).unwrap();
+    let sources = [rust_files(&root().join("src")), rust_files(&root().join("tests"))].concat();
+    let mut traps = Vec::new();
+    for line in document.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| trap ") && !line.starts_with("| fault ")
+    }) {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let number = cells[0].trim_start_matches("| ").split_once('.').map(|(number, _)| number);
+        traps.extend(number.and_then(|number| number.parse::<usize>().ok()));
+        for file in quoted(cells[1]).filter(|word| word.starts_with("src/")) {
+            assert!(root().join(file).is_file(), "{file} does not exist: {line}");
+        }
+        for name in quoted(cells[2]) {
+            let function = format!("fn {name}(");
+            let there = sources.iter().any(|(_, text)| {
+                text.split_once(&function).is_some_and(|(before, _)| {
+                    before.trim_end_matches("async ").trim_end().ends_with("test]")
+                })
+            });
+            assert!(there, "there is no test {name}: {line}");
+        }
+    }
+    assert_eq!(traps, (1..=TRAPS).collect::<Vec<_>>());
+}
+
+/// Without that a power cut may bring the old name back.
+#[test]
+fn trap_12_every_rename_is_followed_by_a_sync_of_the_directory() {
+    let mut renames = 0;
+    for (path, text) in rust_files(&root().join("src")) {
+        if path.ends_with("log/tests.rs") {
+            continue;
+        }
+        for (_, after) in text.match_indices("fs::rename(").map(|(at, _)| text.split_at(at)) {
+            renames += 1;
+            let next = after.lines().nth(1).unwrap_or_default();
+            assert!(next.contains("sync_directory("), "{}", path.display());
+        }
+    }
+    assert!(renames >= 2, "they are looked for in vain");
+}
