@@ -41,6 +41,7 @@ impl Heart {
             Command::SetStandalone => self.command_set_standalone(request),
             Command::SwitchPrimary => self.command_switch_primary(request),
             Command::SwitchSecondary => self.command_switch_secondary(request),
+            Command::Rewind => self.command_rewind(request),
             Command::Netcopy | Command::Copy => self.command_copy(request, command),
             Command::Backup => self.command_backup(request),
         }

@@ -31,6 +31,8 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb rewind`
+    Rewind,
     /// `hsb copy`
     Copy,
     /// `backup`
@@ -154,6 +156,8 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To find out where the two histories part.
+    History,
     /// To learn all that `hsb status` shows of it, once.
     Report,
     /// To compare the two databases (`hsb verify`).
@@ -268,6 +272,11 @@ pub enum Event {
     CopyReceived {
         /// Database id and position of the new database, or why the old one is as before.
         opened: Result<([u8; 16], Position), (Code, String)>,
+    },
+    /// A rewind has ended.
+    Rewound {
+        /// Where the database is now and what to tell the operator, or why nothing was changed.
+        result: Result<(Position, String), (Code, String)>,
     },
     /// A time-out that the heart asked for.
     TimedOut {
@@ -403,6 +412,8 @@ pub enum Effect {
     },
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
+    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
+    Rewind,
     /// It may not.
     RefuseCopy {
         /// Why.

@@ -162,6 +162,7 @@ impl Heart {
             Event::CopyEnded { result } => self.copy_ended(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
+            Event::Rewound { result } => self.rewound(result),
             Event::TimedOut { timer } => {
                 if timer == self.timer {
                     self.timed_out();

@@ -14,6 +14,7 @@ mod meeting_tests;
 mod pair;
 pub mod phase;
 pub mod position;
+mod rewind;
 pub mod settings;
 pub mod state;
 mod switch;

@@ -266,6 +266,38 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
 }
 
 #[test]
+fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
+    for state in STATES {
+        let begins = state == SecondaryAlone;
+        assert_eq!(answer(&command(&mut heart(state), Command::Rewind)).is_none(), begins, "{state}");
+    }
+    let rewinding = || {
+        let mut heart = heart(SecondaryAlone);
+        heart.log_end = position(6);
+        heart.pending = true;
+        command(&mut heart, Command::Rewind);
+        let ticket = heart.ticket;
+        assert_eq!(heart.handle(Event::Drained { ticket, position: position(5) }), [Effect::Rewind]);
+        for what in [Command::SetPrimaryAlone, Command::Connect, Command::Rewind] {
+            assert_eq!(answer(&command(&mut heart, what)), Some(Code::REFUSED_IN_STATE), "{what:?}");
+        }
+        heart
+    };
+    let mut heart = rewinding();
+    let effects = heart.handle(Event::Rewound { result: Ok((position(3), "done".into())) });
+    assert!(effects.contains(&Effect::ForgetPending) && answer(&effects) == Some(Code::SUCCESS));
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(3), position(3), false));
+    // Nothing to take back: what is pending stays for the primary's history to settle.
+    let mut heart = rewinding();
+    heart.handle(Event::Rewound { result: Ok((position(5), "nothing".into())) });
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
+    let mut heart = rewinding();
+    let effects = heart.handle(Event::Rewound { result: Err((Code::LOG_TOO_SHORT, String::new())) });
+    assert_eq!((answer(&effects), heart.state()), (Some(Code::LOG_TOO_SHORT), SecondaryAlone));
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
+}
+
+#[test]
 fn a_primary_that_hears_of_a_change_that_does_not_fit_stays_connected_and_whole() {
     for state in STATES.into_iter().filter(|state| !state.is_secondary()) {
         let mut heart = heart(state);

@@ -19,9 +19,8 @@ use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::Storage;
-use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy, history};
 use crate::actors::admin_handler::AdminHandler;
-use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
 use crate::actors::supervisor::{FromWriter, Supervisor};
@@ -408,10 +407,6 @@ impl Building {
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let operator = actors.supervisor.clone().recipient();
         let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
-        let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
-        let run_catchup = Box::new(move |thread| {
-            catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
-        });
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -421,7 +416,7 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup,
+            run_catchup: history::run_catchup(&self.parameters, &storage, &self.catchup_progress),
             one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
             outside: Box::new(NodeOutside {
                 checkpointer: Arc::clone(&checkpointer),
@@ -432,6 +427,7 @@ impl Building {
                 parameters: Arc::clone(&self.parameters),
                 dialled: actors.supervisor.clone().recipient(),
                 copied: actors.supervisor.clone().recipient(),
+                rewound: actors.supervisor.clone().recipient(),
             }),
         });
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {

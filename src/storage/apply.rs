@@ -10,6 +10,7 @@
 mod statements;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::collections::HashMap;
 
@@ -96,9 +97,8 @@ impl Applier {
         for change in changes(batch.changes()) {
             let change = change.map_err(|error| ServerError::with(Code::APPLY_FAILED, error))?;
             transactions += u32::from(matches!(change, Change::Commit));
-            self.execute(&change).map_err(|what| {
-                ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(&change)))
-            })?;
+            let executed = self.execute(&change);
+            expect_fits(&change, executed)?;
         }
         if transactions != batch.header.count {
             let detail = format!("The batch holds {transactions} transactions, not {}.", batch.header.count);
@@ -137,7 +137,7 @@ impl Applier {
             Change::Insert { table, rowid, values } => self.insert(table, *rowid, values),
             Change::Update { table, key, columns } => self.update(table, key, columns),
             Change::Delete { table, rowid, values } => self.delete(table, *rowid, values),
-            Change::Sequence { table, value } => {
+            Change::Sequence { table, value, .. } => {
                 self.set_sequence(table, *value).map_err(|error| error.to_string())
             }
             Change::Commit => Ok(()),
@@ -210,7 +210,7 @@ impl Applier {
         expect_one(found)
     }
 
-    fn set_sequence(&mut self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
+    fn set_sequence(&self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
         let prepare = |sql: &str| self.connection.prepare_cached(sql);
         let Some(value) = value else {
             // DROP TABLE may have taken the counter along.
@@ -262,6 +262,11 @@ impl<'a, 'c> Binder<'a, 'c> {
     fn optional(&mut self, value: Option<i64>) -> rusqlite::Result<()> {
         value.map_or(Ok(()), |value| self.one(&Value::Integer(value)))
     }
+}
+
+/// 10080 with table and key for a change that does not fit.
+fn expect_fits(change: &Change<'_>, outcome: Result<(), String>) -> Result<(), ServerError> {
+    outcome.map_err(|what| ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(change))))
 }
 
 fn expect_one(found: usize) -> Result<(), String> {

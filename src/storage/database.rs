@@ -169,6 +169,23 @@ pub fn write_position(connection: &Connection, position: Position) -> rusqlite::
         .map(|_| ())
 }
 
+/// Whether the database was rewound and its log not yet: see [`super::rewind`].
+pub fn is_rewound(connection: &Connection) -> Result<bool, ServerError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM _hsb_meta WHERE key = 'rewound')";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Notes it, or that it is done.
+pub fn set_rewound(connection: &Connection, rewound: bool) -> Result<(), ServerError> {
+    let sql = if rewound {
+        "INSERT OR REPLACE INTO _hsb_meta VALUES ('rewound', 1)"
+    } else {
+        "DELETE FROM _hsb_meta WHERE key = 'rewound'"
+    };
+    connection.execute(sql, [])?;
+    Ok(())
+}
+
 fn encode(position: Position) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&position.epoch.to_le_bytes());

@@ -66,6 +66,9 @@ impl Outside for World {
         self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
+    fn rewind(&mut self) {
+        self.add("storage <- rewind".into());
+    }
     fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {}

@@ -120,6 +120,7 @@ fn words(command: Command) -> &'static str {
         Command::SwitchPrimary => "switch primary",
         Command::SwitchSecondary => "switch secondary",
         Command::Netcopy => "netcopy",
+        Command::Rewind => "rewind",
         Command::Copy => "copy",
         Command::Backup => "backup",
     }

@@ -148,6 +148,14 @@ pub struct CopyReceived {
     pub known: Sender<()>,
 }
 
+/// From the thread that rewinds.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Rewound {
+    /// Where the database is now and what to say, or why it is as it was.
+    pub result: Result<(Position, String), (Code, String)>,
+}
+
 /// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the
 /// channel.
 #[derive(Message, Debug)]

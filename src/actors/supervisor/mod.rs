@@ -87,6 +87,8 @@ pub trait Outside {
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello);
     /// Copy the database to the peer on a thread of its own and report [`CopyEnded`].
     fn send_copy(&mut self, hello: Hello);
+    /// Take back what the primary's history lacks on a thread of its own and report [`Rewound`].
+    fn rewind(&mut self);
     /// Copy the database to this directory on a thread of its own and report [`CopyEnded`].
     fn write_copy(&mut self, directory: PathBuf, backup: bool);
     /// A netcopy from or to this node is over.
@@ -223,6 +225,7 @@ impl Supervisor {
                     me.hear(Event::TimedOut { timer }, context);
                 });
             }
+            Effect::Rewind => self.outside.rewind(),
             Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
             Effect::WriteCopy { backup } => self.outside.write_copy(self.copy_directory.clone(), backup),
             Effect::AdmitCopy => {
@@ -419,6 +422,13 @@ impl Handler<CopyReceived> for Supervisor {
         // The thread that waits for it does so until this node ends.
         let _ = known.send(());
         self.outside.netcopy_ended(&result);
+    }
+}
+
+impl Handler<Rewound> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Rewound { result }: Rewound, context: &mut Context<Self>) {
+        self.hear(Event::Rewound { result }, context);
     }
 }
 

@@ -44,6 +44,7 @@
 //!
 //! Not here: when to sync, what is decided, what may be deleted. The owner of [`LogWriter`] knows.
 
+mod history;
 mod mark;
 mod reader;
 mod segment;
@@ -57,6 +58,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 
+pub use history::{newest_on_history, turning_points};
 pub use mark::LogMark;
 pub use reader::LogReader;
 pub use writer::{LogWriter, Recovered};

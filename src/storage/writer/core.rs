@@ -194,6 +194,7 @@ impl Core {
             );
             std::process::abort();
         }
+        self.capture.committed();
         self.count = 0;
         (self.after, std::mem::take(&mut self.schema_changed))
     }
