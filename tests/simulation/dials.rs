@@ -66,7 +66,8 @@ impl World {
             Purpose::Connect => {
                 theirs.addresses.supervisor.do_send(PeerArrived { stream: Box::new(listener), hello });
             }
-            Purpose::Probe | Purpose::Netcopy | Purpose::Report | Purpose::Verify => {
+            _ => {
+                // A probe; for other purposes nobody dials here.
                 let mut listener = listener;
                 if let Some(view) = self.nodes[peer].view() {
                     // The asker may be gone.

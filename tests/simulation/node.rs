@@ -105,6 +105,8 @@ impl Outside for SimulatedOutside {
     fn send_copy(&mut self, hello: Hello) {
         self.wish(Wish::SendCopy(hello));
     }
+    fn rewind(&mut self) {}
+    fn alert(&mut self, _: &'static str, _: &str) {}
     fn write_copy(&mut self, _: PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {
@@ -125,13 +127,7 @@ fn log_thread(
         }
         reports.do_send(FromLogThread(report));
     };
-    let log_thread = LogThread {
-        writer: log,
-        mark: Arc::clone(mark),
-        counters: Arc::default(),
-        relaxed_max_delay: Duration::ZERO,
-        report: Box::new(report),
-    };
+    let log_thread = LogThread::new(log, Arc::clone(mark), Duration::ZERO, Arc::default(), Box::new(report));
     log_thread.publish();
     log_thread
 }
@@ -209,6 +205,7 @@ impl Node {
             template: "sol#####.log".into(),
             digit: '#',
             segment_size_bytes: SEGMENT_BYTES,
+            maximum_bytes: None,
             database_id,
         }
     }
@@ -307,8 +304,7 @@ impl Node {
 
     /// Where the log file ends, as (epoch, sequence).
     pub fn written(&self) -> (u64, u64) {
-        let writer = self.running.as_ref().and_then(|running| running.log_thread.writer.as_ref());
-        writer.map_or((0, 0), |writer| writer.end().progress())
+        self.running.as_ref().map_or((0, 0), |running| running.log_thread.end().progress())
     }
 
     /// Ends the process at once; its files are as the crash leaves them.

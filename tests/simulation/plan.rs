@@ -50,6 +50,7 @@ impl Plan {
                 ping_interval_ms: 200,
                 ping_timeout_ms: 600,
             },
+            maximum_log_bytes: None,
             same: SameSettings { connect_timeout_ms: 0, page_bytes: 1024, backup_block_bytes: 65536 },
         }
     }

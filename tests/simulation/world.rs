@@ -361,14 +361,14 @@ impl World {
             return self.after(5, Event::Apply(node, incarnation));
         }
         let step = running.apply_thread.step(&running.apply_jobs);
-        running.apply_holds_lock = matches!(step, ApplyStep::WaitsForLog(_));
+        running.apply_holds_lock = matches!(step, ApplyStep::WaitsForLog(_) | ApplyStep::WaitsForRoom);
         self.note(format_args!("node {node} applies: {step:?}"));
         match step {
             ApplyStep::Worked => {
                 self.busy[node][APPLY] = true;
                 self.between(0, 1, Event::Apply(node, incarnation));
             }
-            ApplyStep::WaitsForLog(_) => {
+            ApplyStep::WaitsForLog(_) | ApplyStep::WaitsForRoom => {
                 self.busy[node][APPLY] = true;
                 self.after(2, Event::Apply(node, incarnation));
             }
