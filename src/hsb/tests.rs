@@ -413,9 +413,13 @@ fn what_was_in_doubt_is_committed_durably() {
 /// peer needed, and only a netcopy helped.
 #[test]
 fn a_restarted_primary_keeps_the_log_for_its_peer() {
-    assert_eq!(heart(SecondaryAlone).needed_from(position(5)), Position::ORIGIN);
-    assert_eq!(heart(SecondaryActive).needed_from(position(5)), position(5));
-    assert_eq!(heart(Standalone).needed_from(position(5)), position(5));
+    let checkpoint = Event::Checkpointed { position: position(5), delete_log: true };
+    for (state, kept_from) in
+        [(SecondaryAlone, Position::ORIGIN), (SecondaryActive, position(5)), (Standalone, position(5))]
+    {
+        let effects = heart(state).handle(checkpoint.clone());
+        assert!(effects.contains(&Effect::Retain(kept_from)), "{state}: {effects:?}");
+    }
 }
 
 /// Found by simulation: with relaxed durability the first answer alone did not wait for the disk.

@@ -71,12 +71,15 @@ impl Coverage {
         self.acknowledged += other.acknowledged;
     }
 
-    /// What was not reached and could have been. Not simulated: damaged databases and full logs;
+    /// What was not reached and could have been. Not simulated: damaged databases, full logs and full disks;
     /// not demanded, because rare: that histories which parted are found out in STANDALONE or PRIMARY UNCERTAIN.
     pub fn missing(&self) -> Vec<String> {
         let edges = TABLE.iter().enumerate().filter(|(index, row)| {
             !self.edges.contains(index)
-                && !matches!(row.trigger, Trigger::ApplyFailed | Trigger::LogFull | Trigger::Diverged)
+                && !matches!(
+                    row.trigger,
+                    Trigger::ApplyFailed | Trigger::LogFull | Trigger::NoRoom | Trigger::Diverged
+                )
         });
         let edges = edges.map(|(_, row)| format!("{} --{:?}--> {}", row.from, row.trigger, row.to));
         let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(fault));
