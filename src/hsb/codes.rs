@@ -72,7 +72,7 @@ codes! {
     ALREADY_PRIMARY = 14535, "55000", "The server is already a primary; nothing needs to be done.";
     ALREADY_SECONDARY = 14536, "55000", "The server is already a secondary; nothing needs to be done.";
     LINK_BROKEN = 14537, "08006", "The HotStandby connection is broken or not there; 'hsb connect' starts it.";
-    NOT_PRIMARY = 14538, "55000", "The server is not a primary; give the command at the primary.";
+    NOT_PRIMARY = 14538, "55000", "The server is not a primary; give the command at the primary. If there is none yet: 'hsb set primary alone' at the server to keep.";
     REFUSED_IN_STATE = 14539, "55000", "The operation is not allowed in the server's present state; 'hsb state' shows it.";
     ALREADY_STANDALONE = 14540, "55000", "The server is already standalone; 'hsb set primary alone' makes it keep the log for the other server again.";
     INI_CONFLICTS = 14541, "55000", "solid.ini conflicts with 'set standalone'; change solid.ini or use 'hsb set primary alone'.";
@@ -90,7 +90,7 @@ codes! {
     BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; compare 'hsb logpos' and set one of them primary first.";
     CATCHUP_ACTIVE = 14702, "55000", "Rejected while servers are connecting or catchup is running; wait until 'hsb status connect' says CONNECTED.";
     COPY_ACTIVE = 14703, "55000", "Rejected while a copy is running; wait until 'hsb status copy' says that it has ended.";
-    COPY_ONLY_ALONE = 14704, "55000", "Copy and netcopy are possible only in PRIMARY ALONE; use 'hsb set primary alone' first.";
+    COPY_ONLY_ALONE = 14704, "55000", "Copy and netcopy are possible only in PRIMARY ALONE: 'hsb disconnect' first, or use 'backup', which goes in any state.";
     STANDALONE_NOT_ALLOWED = 14705, "55000", "The server cannot be set standalone in its present state; at a connected secondary, 'hsb disconnect' first.";
     NOT_IN_STANDALONE = 14707, "55000", "Not possible in STANDALONE; use 'hsb set primary alone' first.";
     LOG_TOO_SHORT = 14708, "55000", "The primary's log does not reach back to the secondary's position; copy the database with 'hsb netcopy'.";
