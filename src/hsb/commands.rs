@@ -22,6 +22,7 @@ impl Heart {
             (State::PrimaryAlone, SetPrimaryAlone) => {
                 return self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE.");
             }
+            _ if self.is_refused_for_room(command) => Some(Code::DISK_FULL),
             // The peer has dialled just now: this operator is told what comes of it, too.
             (_, Command::Connect) if self.join_meeting(request) => return,
             (_, SetPrimaryAlone) if self.activity() == Activity::Disconnecting => {

@@ -5,7 +5,7 @@
 //! ended, and the other accepts what arrives and forgets its own.
 
 use super::codes::Code;
-use super::event::{ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
@@ -136,6 +136,10 @@ impl Heart {
     fn may_be_dialled(&self, dials_itself: bool, hello: &Hello) -> Result<(), (Code, String)> {
         match self.activity().refusal() {
             _ if self.shutting_down => Err((Code::SHUTTING_DOWN, String::new())),
+            _ if self.is_refused_for_room(Command::Connect) => {
+                let lacks = self.lacks_room().unwrap_or_default();
+                Err((Code::DISK_FULL, format!("The other server has no room: {lacks}.")))
+            }
             Some(code) if !dials_itself => Err((code, "The other server is busy.".to_string())),
             _ if self.state.is_active() => {
                 let detail = format!("The other server is {} already.", self.state);

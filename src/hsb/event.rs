@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::room::Store;
+
 use super::codes::Code;
 use super::position::Position;
 use super::settings::{AcknowledgePolicy, PairSettings, Settings};
@@ -278,6 +280,27 @@ pub enum Event {
         /// Where the database is now and what to tell the operator, or why nothing was changed.
         result: Result<(Position, String), (Code, String)>,
     },
+    /// The database file itself is durable up to here.
+    Checkpointed {
+        /// The position.
+        position: Position,
+        /// The log before it may go, as far as this node is concerned.
+        delete_log: bool,
+    },
+    /// The log has become longer by a file, or shorter.
+    LogSize {
+        /// Its bytes.
+        bytes: u64,
+        /// What nobody needs was deleted just before.
+        retained: bool,
+    },
+    /// The disk is full, or no longer.
+    Room {
+        /// What needs it.
+        store: Store,
+        /// The system's words; none: there is room again.
+        lacks: Option<String>,
+    },
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.
@@ -317,6 +340,17 @@ pub enum Effect {
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(String),
+    /// Log a warning and post it as an event.
+    Alert {
+        /// The event's.
+        name: &'static str,
+        /// What happened.
+        text: String,
+    },
+    /// Nobody needs the log before this.
+    Retain(Position),
+    /// The log is to forget the batch that it had no room for: nobody else has it, and it was refused.
+    TakeBack,
     /// This node is the primary from here on: the history goes on at the position, in the epoch.
     BeginHistory {
         /// Where the history stands.

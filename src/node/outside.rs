@@ -66,6 +66,11 @@ impl Outside for NodeOutside {
         self.events.post(CONNECT_STATUS, status.name());
     }
 
+    fn alert(&mut self, name: &'static str, text: &str) {
+        log::warn!("{text}");
+        self.events.post(name, text);
+    }
+
     fn publish(&mut self, heart: &Heart) {
         self.status.publish(heart);
     }

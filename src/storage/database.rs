@@ -125,14 +125,16 @@ impl Database {
     pub fn sync(&self) {
         let mut wal = self.path.as_os_str().to_owned();
         wal.push("-wal");
-        let synced = std::fs::File::open(Path::new(&wal)).and_then(|wal| wal.sync_all());
-        if let Err(error) = synced
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            log::error!(
-                "the database cannot be synced: {error}; stopping, recovery follows at the next start"
-            );
-            std::process::abort();
+        let wal = Path::new(&wal);
+        match std::fs::File::open(wal) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            file => {
+                // The file may be new: its name has to survive as well.
+                let directory = || files::sync_directory(self.path.parent().unwrap_or(Path::new(".")));
+                if let Err(error) = file.and_then(|file| file.sync_all()).and_then(|()| directory()) {
+                    files::stop_after_failed_sync(wal, &error);
+                }
+            }
         }
     }
 

@@ -97,6 +97,11 @@ pub enum ApplierSays {
         /// What and where.
         detail: String,
     },
+    /// The database has no room for what was received, or has it again.
+    Room {
+        /// The system's words; none: there is room.
+        lacks: Option<String>,
+    },
     /// What came over the connection is no batch, or not the next one.
     Unusable {
         /// Which connection.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Applier, expect_fits};
+use super::{Applier, Failure, expect_fits};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::storage::batch::Batch;
@@ -61,7 +61,7 @@ impl Applier {
         Ok(())
     }
 
-    fn inverse<'a>(&mut self, change: &Change<'a>) -> Result<Change<'a>, String> {
+    fn inverse<'a>(&mut self, change: &Change<'a>) -> Result<Change<'a>, Failure> {
         Ok(match change {
             Change::Insert { table, rowid, values } => {
                 Change::Delete { table, rowid: *rowid, values: values.clone() }

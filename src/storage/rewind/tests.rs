@@ -26,6 +26,7 @@ fn open(directory: &Path) -> (Arc<Database>, Recovered) {
         digit: '#',
         segment_size_bytes: 4096,
         database_id: [0; 16],
+        maximum_bytes: None,
     };
     let database = Arc::new(Database::at(directory.join("solid.db"), 1 << 20));
     if !database.exists() {
