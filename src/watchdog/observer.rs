@@ -99,8 +99,7 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
     };
     let row = trigger.and_then(|trigger| TABLE.iter().find(|row| row.trigger == trigger && row.to == named));
     let awaits_operator = match row {
-        // The sentence of the last change is part of the overview.
-        Some(row) => client.command("hsb status")?.iter().any(|(_, line)| line.contains(row.reason)),
+        Some(row) => client.ask("info lastchange")?.1 == row.reason,
         None => false,
     };
     // Behind the colon stands the role, which says nothing about progress.
