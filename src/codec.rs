@@ -4,7 +4,7 @@
 //! offset 0  magic    "HSBF"
 //!        4  version  u8, 1
 //!        5  kind     u8, see [`FrameKind`]
-//!        6  flags    u16, see [`FLAG_NEEDS_ACKNOWLEDGEMENT`]
+//!        6  flags    u16, see [`FLAG_NEEDS_ACKNOWLEDGEMENT`] and, in the log, `storage::log`
 //!        8  length   u32, bytes of the body
 //!       12  crc32c   u32, over bytes 4..12 and the body
 //!       16  body
@@ -111,6 +111,16 @@ pub fn finish_frame(buffer: &mut [u8], kind: FrameKind, flags: u16) -> Result<()
 
 fn checksum_of(frame: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&frame[4..12]), &frame[FRAME_HEADER_BYTES..])
+}
+
+/// The header that a whole frame would have with other flags.
+pub fn header_with_flags(frame: &[u8], flags: u16) -> [u8; FRAME_HEADER_BYTES] {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    header.copy_from_slice(&frame[..FRAME_HEADER_BYTES]);
+    header[6..8].copy_from_slice(&flags.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[4..12]), &frame[FRAME_HEADER_BYTES..]);
+    header[12..16].copy_from_slice(&checksum.to_le_bytes());
+    header
 }
 
 /// Kind and total length of the frame that starts here, without reading the body.

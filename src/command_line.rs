@@ -13,9 +13,9 @@ pub struct Options {
     #[arg(short = 'c', value_name = "DIR", env = "SOLIDDIR", default_value = ".")]
     pub directory: PathBuf,
 
-    /// Start in a special mode
+    /// Start in a special mode; may be given twice
     #[arg(short = 'x', value_name = "MODE")]
-    pub mode: Option<Mode>,
+    pub modes: Vec<Mode>,
 
     /// Administrator of a database that is created now; asked for on a terminal if not given
     #[arg(short = 'U', value_name = "USER", env = "SOLID_USER")]
@@ -36,6 +36,8 @@ pub struct Options {
 pub enum Mode {
     /// Wait for a netcopy from the primary and become its secondary
     Backupserver,
+    /// Keep nothing on disk: database and log are in memory and end with the server
+    Diskless,
 }
 
 /// What else the program does.
@@ -124,9 +126,11 @@ mod tests {
         let options =
             Options::parse_from(["solid", "-c", "/data", "-x", "backupserver", "-U", "u", "-P", "p"]);
         assert_eq!(options.directory, PathBuf::from("/data"));
-        assert_eq!(options.mode, Some(Mode::Backupserver));
+        assert_eq!(options.modes, [Mode::Backupserver]);
         assert_eq!(administrator(&options).unwrap(), ("u".to_owned(), "p".to_owned()));
-        assert_eq!(Options::parse_from(["solid", "-xbackupserver"]).mode, Some(Mode::Backupserver));
+        assert_eq!(Options::parse_from(["solid", "-xbackupserver"]).modes, [Mode::Backupserver]);
+        let both = Options::parse_from(["solid", "-x", "diskless", "-xbackupserver"]);
+        assert_eq!(both.modes, [Mode::Diskless, Mode::Backupserver]);
         assert!(Options::try_parse_from(["solid", "-x", "other"]).is_err());
         assert!(Options::try_parse_from(["solid", "stray"]).is_err());
     }

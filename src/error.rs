@@ -30,6 +30,11 @@ impl ServerError {
         ServerError { code: Some(code), sqlstate: code.sqlstate(), message }
     }
 
+    /// Whether the disk is full or fails, which says nothing about what was asked for.
+    pub fn is_of_the_medium(&self) -> bool {
+        self.code == Some(Code::DISK_FULL) || self.sqlstate == "58030"
+    }
+
     /// A plain SQL error.
     pub fn sql(sqlstate: &'static str, message: impl Into<String>) -> ServerError {
         ServerError { code: None, sqlstate, message: message.into() }

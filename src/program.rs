@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::command_line::{self, Command, Options};
+use crate::command_line::{self, Command, Mode, Options};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -33,11 +33,14 @@ fn serve(options: Options) -> Result<(), ServerError> {
     }
     logging::start(&directory, true)?;
     abort_on_panic();
-    let (parameters, warnings) = Parameters::load(&directory)?;
+    let (mut parameters, warnings) = Parameters::load(&directory)?;
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let backup_server = options.mode.is_some();
+    let backup_server = options.modes.contains(&Mode::Backupserver);
+    if options.modes.contains(&Mode::Diskless) {
+        parameters.make_diskless();
+    }
     let administrator = Box::new(move || command_line::administrator(&options));
     let node =
         Node::start(StartOptions { parameters, backup_server, administrator, netcopy_requested: None })?;

@@ -228,6 +228,7 @@ proptest! {
             digit: '#',
             segment_size_bytes: 4096,
             database_id: [7; 16],
+            maximum_bytes: None,
         };
         let mut history = vec![Position::ORIGIN];
         {

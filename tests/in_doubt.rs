@@ -331,3 +331,102 @@ fn a_server_in_doubt_can_be_shut_down() {
     reconnect(&fixture.pair);
     assert!(has_row(&fixture.pair.first, 2));
 }
+
+#[test]
+fn set_standalone_commits() {
+    for batch in [Batch::Arrives, Batch::GetsLost] {
+        let fixture = fixture("");
+        let waiting = in_doubt(&fixture, batch);
+        let pair = &fixture.pair;
+        pair.first.expect("hsb set standalone").unwrap();
+        waiting.join().unwrap().unwrap();
+        assert_eq!((state(&pair.first), has_row(&pair.first, 2)), ("STANDALONE".into(), true));
+        assert!(!has_pending(&pair.first));
+        // A server that was STANDALONE has its peer's database copied.
+        pair.first.expect("hsb set primary alone").unwrap();
+        pair.copy().unwrap();
+        reconnect(pair);
+        assert!(has_row(&pair.second, 2));
+    }
+}
+
+#[test]
+fn set_primary_alone_commits_what_the_secondary_has_not() {
+    let fixture = fixture("");
+    let waiting = in_doubt(&fixture, Batch::GetsLost);
+    let pair = &fixture.pair;
+    pair.first.expect("hsb set primary alone").unwrap();
+    waiting.join().unwrap().unwrap();
+    assert!(has_row(&pair.first, 2) && !has_row(&pair.second, 2) && !has_pending(&pair.first));
+    reconnect(pair);
+    assert!(has_row(&pair.second, 2));
+}
+
+/// R3: what stays pending while the server is a secondary commits when it becomes a primary again, also after a crash.
+#[test]
+fn stepping_down_and_up_again_commits() {
+    for (batch, crash, up, wanted) in [
+        (Batch::Arrives, false, "hsb set primary alone", "PRIMARY ALONE"),
+        (Batch::GetsLost, false, "hsb set standalone", "STANDALONE"),
+        (Batch::GetsLost, true, "hsb switch primary", "PRIMARY ALONE"),
+    ] {
+        let mut fixture = fixture("");
+        let waiting = in_doubt(&fixture, batch);
+        fixture.pair.first.expect("hsb set secondary alone").unwrap();
+        assert_outcome_unknown(waiting);
+        if crash {
+            // Twice: a start does not decide either.
+            for _ in 0..2 {
+                fixture.pair.first.kill();
+                fixture.pair.first.start(&[]).unwrap();
+            }
+        }
+        let pair = &fixture.pair;
+        assert!(!has_row(&pair.first, 2) && has_pending(&pair.first));
+        pair.first.expect(up).unwrap();
+        assert_eq!(state(&pair.first), wanted);
+        assert!(has_row(&pair.first, 2) && !has_pending(&pair.first), "{up}");
+        insert(&pair.first, 3).join().unwrap().unwrap();
+        if wanted == "PRIMARY ALONE" {
+            reconnect(pair);
+            assert_eq!(rows(&pair.second), 3);
+        }
+    }
+}
+
+/// R2, R3: the other server need not have what is pending here, and need not be reachable.
+#[test]
+fn switch_secondary_in_doubt_keeps_the_doubt() {
+    for (batch, reachable) in [(Batch::GetsLost, true), (Batch::Arrives, false)] {
+        let fixture = fixture("");
+        let waiting = in_doubt(&fixture, batch);
+        let pair = &fixture.pair;
+        if !reachable {
+            fixture.network.cut_for_good();
+        }
+        pair.first.expect("hsb switch secondary").unwrap();
+        assert_eq!(state(&pair.first), "SECONDARY ALONE");
+        assert_outcome_unknown(waiting);
+        assert!(!has_row(&pair.first, 2) && has_pending(&pair.first));
+        fixture.network.resume();
+        pair.second.expect("hsb set primary alone").unwrap();
+        reconnect(pair);
+        assert_eq!(has_row(&pair.first, 2), batch == Batch::Arrives);
+    }
+}
+
+/// What was pending in the database that a netcopy replaces does not come back.
+#[test]
+fn a_netcopy_ends_the_doubt() {
+    let mut fixture = crashed_in_doubt(Batch::GetsLost);
+    let pair = &mut fixture.pair;
+    pair.second.expect("hsb set primary alone").unwrap();
+    insert(&pair.second, 3).join().unwrap().unwrap();
+    pair.swap();
+    pair.copy().unwrap();
+    assert!(!has_pending(&pair.second) && has_row(&pair.second, 3));
+    pair.second.kill();
+    pair.second.start(&[]).unwrap();
+    assert!(!has_pending(&pair.second) && !has_row(&pair.second, 2));
+    reconnect(pair);
+}

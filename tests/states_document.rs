@@ -64,6 +64,7 @@ fn words(trigger: Trigger) -> &'static str {
         Trigger::LinkLostAutoAlone => "link lost, AutoPrimaryAlone=yes",
         Trigger::PeerPromoted => "peer set PRIMARY ALONE",
         Trigger::CopyArrived => "netcopy arrived",
+        Trigger::NoRoom => "disk full",
         Trigger::ApplyFailed => "a change does not fit",
         Trigger::Diverged => "connect: both wrote as primaries",
         Trigger::LogFull => "MaxLogSize reached",

@@ -122,6 +122,9 @@ enum Stage {
     Sending(LogReader),
 }
 
+/// Why the position is not on this node's log, for the operator at either server.
+pub type Explain = dyn Fn(Position, &LogReadError) -> (Code, String) + Send;
+
 /// The thread's body. It finds `from` in the log, reports, and waits for [`Catchup::begin`].
 pub struct CatchupThread {
     log: LogConfiguration,
@@ -130,6 +133,7 @@ pub struct CatchupThread {
     mark: Arc<LogMark>,
     shared: Arc<Shared>,
     report: Box<dyn Fn(CatchupReport) + Send>,
+    explain: Box<Explain>,
     stage: Stage,
     in_flight: VecDeque<(u64, usize)>,
     in_flight_bytes: usize,
@@ -153,6 +157,7 @@ pub(super) fn prepare(
         mark,
         shared,
         report: Box::new(report),
+        explain: Box::new(explain),
         stage: Stage::Looking,
         in_flight: VecDeque::new(),
         in_flight_bytes: 0,
@@ -170,6 +175,11 @@ pub fn run_on_thread(thread: CatchupThread, parameters: Arc<Parameters>, progres
 }
 
 impl CatchupThread {
+    /// With an explanation that knows more than the log does.
+    pub fn explained_by(self, explain: Box<Explain>) -> CatchupThread {
+        CatchupThread { explain, ..self }
+    }
+
     fn run(mut self, parameters: &Parameters, progress: &Progress) {
         let mut pace = Pace::new(Instant::now());
         progress.begin("catchup", Unit::Transactions, 0);
@@ -242,7 +252,7 @@ impl CatchupThread {
                 CatchupStep::Worked
             }
             Err(error) => {
-                (self.report)(CatchupReport::Checked(Err(explain(self.from, &error))));
+                (self.report)(CatchupReport::Checked(Err((self.explain)(self.from, &error))));
                 CatchupStep::Ended
             }
         }
@@ -283,11 +293,10 @@ impl CatchupThread {
 
 fn explain(from: Position, error: &LogReadError) -> (Code, String) {
     match error {
-        LogReadError::NotThere => (Code::LOG_TOO_SHORT, format!("The secondary is at {from}.")),
+        LogReadError::NotThere => (Code::LOG_TOO_SHORT, format!("The other server is at {from}.")),
         LogReadError::Diverged { parted_at } => {
-            let detail = format!(
-                "The secondary is at {from}; the histories parted at {parted_at} or before. Keep the database that is right, start the other server with 'solid -x backupserver' and copy with 'hsb netcopy'."
-            );
+            let detail =
+                format!("The other server is at {from}; the histories parted at {parted_at} or before.");
             (Code::NOT_SYNCHRONIZED, detail)
         }
         LogReadError::Failed(error) => (error.code.unwrap_or(Code::LOG_BAD_RECORD), error.message.clone()),

@@ -4,6 +4,7 @@ use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 use super::threads::log::{LogJob, LogReport};
+use crate::hsb::event::Store;
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 
@@ -53,8 +54,29 @@ pub struct Flushed {
     pub ticket: u64,
 }
 
+/// From the log thread by way of the log writer, and from whoever writes the database, to the supervisor: whether there
+/// is room on the disk.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct Room {
+    /// Whose room.
+    pub store: Store,
+    /// None: there is room again.
+    pub lacks: Option<String>,
+}
+
+/// From the log thread by way of the log writer to the supervisor: the log has become longer by a file, or shorter.
+#[derive(Message, Clone, Copy, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub struct LogSize {
+    /// Its bytes.
+    pub bytes: u64,
+    /// What nobody needs was deleted just before.
+    pub retained: bool,
+}
+
 /// A report of the log thread.
-#[derive(Message, Clone, Copy, Debug)]
+#[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
 pub struct FromLogThread(pub LogReport);
 
@@ -66,6 +88,10 @@ pub struct LogWriter {
     pub progress: Vec<Recipient<LogProgress>>,
     /// Who hears of flushes: the applier.
     pub flushed: Recipient<Flushed>,
+    /// Who hears of a full disk: the supervisor.
+    pub room: Recipient<Room>,
+    /// Who hears of the log's size: the supervisor.
+    pub size: Recipient<LogSize>,
 }
 
 impl LogWriter {
@@ -118,6 +144,11 @@ impl Handler<FromLogThread> for LogWriter {
                 }
             }
             LogReport::Flushed { ticket } => self.flushed.do_send(Flushed { ticket }),
+            LogReport::Size { bytes, retained } => self.size.do_send(LogSize { bytes, retained }),
+            LogReport::NoRoom { detail } => {
+                self.room.do_send(Room { store: Store::Log, lacks: Some(detail) });
+            }
+            LogReport::Room => self.room.do_send(Room { store: Store::Log, lacks: None }),
         }
     }
 }

@@ -308,6 +308,7 @@ impl Handler<FromApplyThread> for SecondaryApplier {
                     self.end_drain();
                 }
             }
+            ApplyReport::Room { lacks } => self.supervisor.do_send(ApplierSays::Room { lacks }),
             ApplyReport::Failed(error) => {
                 self.following = None;
                 self.supervisor.do_send(ApplierSays::Failed { detail: error.message });

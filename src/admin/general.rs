@@ -66,9 +66,7 @@ const FIGURES: &[Figure] = &[
     ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
-    ("lastchange", "why the state changed last", |services| {
-        services.status.snapshot().last_change.reason.into()
-    }),
+    ("hsbreason", "why it is in this state", |services| services.status.snapshot().last_change.reason.into()),
     ("position", "the decided position: epoch.sequence/hash", |services| {
         services.status.snapshot().decided.to_string()
     }),

@@ -107,6 +107,8 @@ pub struct NodeReport {
     pub operation: Option<OperationReport>,
     /// Code and text of the last copy's failure.
     pub copy_failure: Option<String>,
+    /// The disk is full, in the system's words: no writes until there is room.
+    pub disk_full: Option<String>,
     /// A change of the primary's did not fit; only a netcopy helps.
     pub netcopy_needed: bool,
     /// SQL sessions.
@@ -156,6 +158,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         auto_primary_alone: settings.auto_primary_alone,
         connect: services.parameters.connect().map(|peer| peer.to_string()),
         operation: operation(services, &now),
+        disk_full: now.lacks_room.clone(),
         copy_failure: match &now.copy {
             CopyStatus::Failed(code, detail) => Some(format!("{}: {} {detail}", code.number(), code.text())),
             _ => None,

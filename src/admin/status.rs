@@ -99,6 +99,9 @@ fn lines(pair: &PairReport) -> Vec<String> {
         if let Some(operation) = &node.operation {
             lines.push(format!("{name:<14}{}", under_way(operation)));
         }
+        if let Some(lacks) = &node.disk_full {
+            lines.push(format!("{name:<14}disk full, read only until there is room: {lacks}"));
+        }
         if let Some(failure) = &node.copy_failure {
             lines.push(format!("{name:<14}the last copy has failed: {failure}"));
         }

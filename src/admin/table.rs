@@ -212,6 +212,13 @@ pub const COMMANDS: &[Row] = &[
         "At a PRIMARY ALONE server, which goes on working meanwhile. 'hsb status copy' shows how it goes.",
     ),
     row(
+        "hsb rewind",
+        Console,
+        Heart(Command::Rewind),
+        "take back the transactions that the primary lacks",
+        "At a SECONDARY ALONE server that 'hsb connect' refuses with 14525. Saves them to a file beside the database first and\nnames it; after that 'hsb connect' works. Refused where the schema was changed among them: then 'hsb netcopy'.",
+    ),
+    row(
         "hsb copy [directory]",
         Console,
         Work(copies::copy),
@@ -279,7 +286,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Work(general::info),
         "single figures, a row each",
-        "The options are:\n\n* primarystarttime: since when it is a primary (UTC); empty at a secondary\n* secondarystarttime: since when it is a secondary (UTC); empty at a primary\n* uptime: seconds since the start\n* version: of the server program\n* name: of the product\n* numusers: SQL sessions\n* numtrans: transactions since the database was created\n* dbsize: bytes of the database files\n* logsize: bytes of the log files\n* cpcount: checkpoints since the start\n* hsbstate: as 'hsb state'\n* lastchange: why the state changed last\n* position: the decided position: epoch.sequence/hash\n* logend: the end of the log; differs while a batch is undecided",
+        "The options are:\n\n* primarystarttime: since when it is a primary (UTC); empty at a secondary\n* secondarystarttime: since when it is a secondary (UTC); empty at a primary\n* uptime: seconds since the start\n* version: of the server program\n* name: of the product\n* numusers: SQL sessions\n* numtrans: transactions since the database was created\n* dbsize: bytes of the database files\n* logsize: bytes of the log files\n* cpcount: checkpoints since the start\n* hsbstate: as 'hsb state'\n* hsbreason: why it is in this state\n* position: the decided position: epoch.sequence/hash\n* logend: the end of the log; differs while a batch is undecided",
     ),
     row(
         "perfmon",

@@ -129,6 +129,14 @@ impl Parameters {
         Parameters::from_text(directory, "").map(|loaded| loaded.0)
     }
 
+    /// General.Diskless=yes, whatever solid.ini says: the command line wants it.
+    pub fn make_diskless(&mut self) {
+        let values = self.values.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let value = &mut values[Id::Diskless as usize];
+        value.current = Checked { text: "yes".into(), number: 1 };
+        value.startup = value.current.clone();
+    }
+
     /// The directory of solid.ini, to which every relative path belongs.
     pub fn directory(&self) -> &Path {
         &self.directory

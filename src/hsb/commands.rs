@@ -22,6 +22,7 @@ impl Heart {
             (State::PrimaryAlone, SetPrimaryAlone) => {
                 return self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE.");
             }
+            _ if self.is_refused_for_room(command) => Some(Code::DISK_FULL),
             // The peer has dialled just now: this operator is told what comes of it, too.
             (_, Command::Connect) if self.join_meeting(request) => return,
             (_, SetPrimaryAlone) if self.activity() == Activity::Disconnecting => {
@@ -41,6 +42,7 @@ impl Heart {
             Command::SetStandalone => self.command_set_standalone(request),
             Command::SwitchPrimary => self.command_switch_primary(request),
             Command::SwitchSecondary => self.command_switch_secondary(request),
+            Command::Rewind => self.command_rewind(request),
             Command::Netcopy | Command::Copy => self.command_copy(request, command),
             Command::Backup => self.command_backup(request),
         }

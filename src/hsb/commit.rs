@@ -28,11 +28,11 @@ impl Heart {
             self.effects.push(Effect::Hold);
         } else {
             self.log_end = info.after;
-            let marked = info.needs_acknowledgement;
-            self.in_flight =
-                Some(InFlight { info, logged: false, durable: false, acknowledged: false, marked });
+            let (marked, sent) = (info.needs_acknowledgement, self.state == State::PrimaryActive);
+            let (logged, durable, acknowledged) = (false, false, false);
+            self.in_flight = Some(InFlight { info, logged, durable, acknowledged, sent, marked });
             self.effects.push(Effect::Log { sync: info.strict });
-            if self.state == State::PrimaryActive {
+            if sent {
                 self.effects.push(Effect::Send);
                 self.backlog.push_back((info.after.sequence, info.bytes));
                 self.backlog_bytes += info.bytes;
@@ -42,11 +42,16 @@ impl Heart {
 
     fn takes_batches(&self) -> bool {
         let primary = self.state == State::Plain || self.state.is_primary();
-        primary && !matches!(self.phase, Phase::HandingOver { .. }) && !self.shutting_down
+        let primary = primary && !matches!(self.phase, Phase::HandingOver { .. });
+        primary && !self.shutting_down && self.lacks_room().is_none()
     }
 
     fn rejection(&self) -> Code {
-        if self.shutting_down { Code::SHUTDOWN } else { Code::REPLICATED_ABORTED }
+        match self.lacks_room() {
+            _ if self.shutting_down => Code::SHUTDOWN,
+            Some(_) if self.state == State::Plain || self.state.is_primary() => Code::DISK_FULL,
+            _ => Code::REPLICATED_ABORTED,
+        }
     }
 
     fn holds_batches(&self) -> bool {
@@ -137,7 +142,7 @@ impl Heart {
     }
 
     /// Procedures that wait until no batch is in flight go on here.
-    fn nothing_in_flight(&mut self) {
+    pub(super) fn nothing_in_flight(&mut self) {
         match self.phase {
             Phase::CatchingUp { .. } => self.try_to_go_active(),
             Phase::Leaving { .. } => self.try_to_leave(),

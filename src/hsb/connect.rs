@@ -5,7 +5,7 @@
 //! ended, and the other accepts what arrives and forgets its own.
 
 use super::codes::Code;
-use super::event::{ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
@@ -42,7 +42,7 @@ impl Heart {
                 self.effects.push(Effect::StartPings(self.settings.pair));
                 match self.may_connect(mine, &hello) {
                     Ok(()) => self.meet(Some(request), mine, hello),
-                    Err(code) => self.end_meeting(Some(request), code, String::new()),
+                    Err(code) => self.end_meeting(Some(request), code, self.particulars(code, &hello)),
                 }
             }
             (DialPurpose::Connect { .. }, None) => {
@@ -136,13 +136,26 @@ impl Heart {
     fn may_be_dialled(&self, dials_itself: bool, hello: &Hello) -> Result<(), (Code, String)> {
         match self.activity().refusal() {
             _ if self.shutting_down => Err((Code::SHUTTING_DOWN, String::new())),
+            _ if self.is_refused_for_room(Command::Connect) => {
+                let lacks = self.lacks_room().unwrap_or_default();
+                Err((Code::DISK_FULL, format!("The other server has no room: {lacks}.")))
+            }
             Some(code) if !dials_itself => Err((code, "The other server is busy.".to_string())),
             _ if self.state.is_active() => {
                 let detail = format!("The other server is {} already.", self.state);
                 Err((Code::REFUSED_IN_STATE, detail))
             }
-            _ => self.may_connect(self.decided, hello).map_err(|code| (code, String::new())),
+            _ => self.may_connect(self.decided, hello).map_err(|code| (code, self.particulars(code, hello))),
         }
+    }
+
+    /// What the operator should know of a refusal besides the code's own sentence.
+    fn particulars(&self, code: Code, hello: &Hello) -> String {
+        let shown = |id: [u8; 16]| format!("{:032x}", u128::from_be_bytes(id));
+        if code == Code::DIFFERENT_DATABASE {
+            return format!("The ids are {} and {}.", shown(self.database_id), shown(hello.database_id));
+        }
+        String::new()
     }
 
     /// What can be said without looking at histories. Both sides come to the same answer.
@@ -217,7 +230,7 @@ impl Heart {
         self.phase = Phase::Idle;
         self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
         if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
-            self.note("30533: a full copy of the database is needed ('hsb netcopy')");
+            self.note("30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
         }
         if let Some(request) = request {
             self.refuse_with(request, code, detail);
@@ -325,6 +338,7 @@ impl Heart {
                 let detail = format!("The secondary is at {position}, the primary at {wanted}.");
                 self.end_meeting(None, Code::NOT_SYNCHRONIZED, detail);
             }
+            AfterDrain::Rewind { request } => self.begin_rewind(request),
             AfterDrain::TakeOver { position: wanted } => self.ready_to_take_over(wanted == position),
         }
     }
@@ -366,7 +380,8 @@ impl Heart {
             | Phase::Dialling { .. }
             | Phase::Demoting { .. }
             | Phase::CopyingOut
-            | Phase::CopyingIn => return,
+            | Phase::CopyingIn
+            | Phase::Rewinding { .. } => return,
             phase if phase.is_switch_with_peer() => self.switch_status = SwitchStatus::Failed(code),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
                 self.note(format!("30532: catchup has failed: {why}"));
@@ -379,7 +394,11 @@ impl Heart {
                     self.refuse_with(request, code, why);
                 }
             }
-            Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Dial { request }) => {
+            Phase::Draining(
+                AfterDrain::Promote { request, .. }
+                | AfterDrain::Dial { request }
+                | AfterDrain::Rewind { request },
+            ) => {
                 self.refuse_with(request, code, why);
             }
             Phase::Draining(AfterDrain::Answer { request, link, .. }) => {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::room::Store;
+
 use super::codes::Code;
 use super::position::Position;
 use super::settings::{AcknowledgePolicy, PairSettings, Settings};
@@ -31,6 +33,8 @@ pub enum Command {
     SwitchSecondary,
     /// `hsb netcopy`
     Netcopy,
+    /// `hsb rewind`
+    Rewind,
     /// `hsb copy`
     Copy,
     /// `backup`
@@ -154,6 +158,8 @@ pub enum Purpose {
     Probe,
     /// To copy the database there.
     Netcopy,
+    /// To find out where the two histories part.
+    History,
     /// To learn all that `hsb status` shows of it, once.
     Report,
     /// To compare the two databases (`hsb verify`).
@@ -269,6 +275,32 @@ pub enum Event {
         /// Database id and position of the new database, or why the old one is as before.
         opened: Result<([u8; 16], Position), (Code, String)>,
     },
+    /// A rewind has ended.
+    Rewound {
+        /// Where the database is now and what to tell the operator, or why nothing was changed.
+        result: Result<(Position, String), (Code, String)>,
+    },
+    /// The database file itself is durable up to here.
+    Checkpointed {
+        /// The position.
+        position: Position,
+        /// The log before it may go, as far as this node is concerned.
+        delete_log: bool,
+    },
+    /// The log has become longer by a file, or shorter.
+    LogSize {
+        /// Its bytes.
+        bytes: u64,
+        /// What nobody needs was deleted just before.
+        retained: bool,
+    },
+    /// The disk is full, or no longer.
+    Room {
+        /// What needs it.
+        store: Store,
+        /// The system's words; none: there is room again.
+        lacks: Option<String>,
+    },
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.
@@ -308,6 +340,17 @@ pub enum Effect {
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(String),
+    /// Log a warning and post it as an event.
+    Alert {
+        /// The event's.
+        name: &'static str,
+        /// What happened.
+        text: String,
+    },
+    /// Nobody needs the log before this.
+    Retain(Position),
+    /// The log is to forget the batch that it had no room for: nobody else has it, and it was refused.
+    TakeBack,
     /// This node is the primary from here on: the history goes on at the position, in the epoch.
     BeginHistory {
         /// Where the history stands.
@@ -403,6 +446,8 @@ pub enum Effect {
     },
     /// A copy may come: close the sessions and let the receiver go on.
     AdmitCopy,
+    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
+    Rewind,
     /// It may not.
     RefuseCopy {
         /// Why.

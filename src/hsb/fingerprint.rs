@@ -29,6 +29,8 @@ impl Hash for Heart {
             copy_status,
             shutting_down,
             damaged,
+            lacking,
+            retention,
             next_number: _,
             timer: _,
             ticket: _,
@@ -37,6 +39,6 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, configured, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        (connect_status, switch_status, copy_status, shutting_down, damaged).hash(hasher);
+        (connect_status, switch_status, copy_status, shutting_down, damaged, lacking, retention).hash(hasher);
     }
 }

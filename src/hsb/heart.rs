@@ -17,6 +17,8 @@ use super::event::{
 };
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
+use super::retention::Retention;
+use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
 use super::table::{TABLE, Transition, Trigger};
@@ -31,6 +33,8 @@ pub(super) struct InFlight {
     pub(super) logged: bool,
     pub(super) durable: bool,
     pub(super) acknowledged: bool,
+    /// The peer may have it.
+    pub(super) sent: bool,
     /// Logged with the mark that it needs an acknowledgement.
     pub(super) marked: bool,
 }
@@ -65,6 +69,10 @@ pub struct Heart {
     pub(super) shutting_down: bool,
     /// A change that the primary made does not fit this database: it must not become a primary without it.
     pub(super) damaged: bool,
+    /// The disk is full.
+    pub(super) lacking: Lacking,
+    /// How much log there is and who needs it.
+    pub(super) retention: Retention,
     pub(super) next_number: u64,
     /// The timer and the drain ticket in force; older ones are ignored.
     pub(super) timer: u64,
@@ -103,6 +111,8 @@ impl Heart {
             copy_status: CopyStatus::Never,
             shutting_down: false,
             damaged: false,
+            lacking: Lacking::default(),
+            retention: Retention::default(),
             next_number: 0,
             timer: 0,
             ticket: 0,
@@ -162,11 +172,15 @@ impl Heart {
             Event::CopyEnded { result } => self.copy_ended(result),
             Event::CopyArrives { hello } => self.copy_arrives(hello),
             Event::CopyReceived { opened } => self.copy_received(opened),
+            Event::Rewound { result } => self.rewound(result),
             Event::TimedOut { timer } => {
                 if timer == self.timer {
                     self.timed_out();
                 }
             }
+            Event::Checkpointed { position, delete_log } => self.checkpointed(position, delete_log),
+            Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
+            Event::Room { store, lacks } => self.room_changed(store, lacks),
             Event::LogFull => self.log_full(),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
@@ -236,6 +250,11 @@ impl Heart {
     pub(super) fn admit(&mut self) {
         let admission = match self.state {
             _ if self.shutting_down => Admission::Refuse(Code::SHUTDOWN),
+            State::Plain | State::Standalone | State::PrimaryAlone | State::PrimaryActive
+                if self.lacks_room().is_some() =>
+            {
+                Admission::Refuse(Code::DISK_FULL)
+            }
             State::Offline => Admission::Refuse(Code::BACKUPSERVER_NO_CONNECTIONS),
             State::SecondaryActive | State::SecondaryAlone => Admission::Refuse(Code::NOT_ON_SECONDARY),
             State::PrimaryUncertain => Admission::Wait(Code::UNCERTAIN),
@@ -396,21 +415,6 @@ impl Heart {
     /// Whether a batch is held back that neither log nor peer has.
     pub fn is_holding(&self) -> bool {
         self.held
-    }
-
-    /// From where the log is needed when the database file itself is durable up to `checkpoint`: a primary that
-    /// keeps the log for its peer needs it from where the peer is known to be, and so does a node that may have been one
-    /// before it was started, or may become one again.
-    pub fn needed_from(&self, checkpoint: Position) -> Position {
-        let for_peer = matches!(
-            self.state,
-            State::PrimaryActive | State::PrimaryAlone | State::PrimaryUncertain | State::SecondaryAlone
-        );
-        if for_peer && self.acknowledged.sequence < checkpoint.sequence {
-            self.acknowledged
-        } else {
-            checkpoint
-        }
     }
 
     /// Whether a batch of such transactions has to wait for the secondary as things stand.

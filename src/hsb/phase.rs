@@ -22,6 +22,8 @@ pub(super) enum AfterDrain {
     GoActive { position: Position },
     /// Take the primary role over in a switch.
     TakeOver { position: Position },
+    /// Compare histories with the primary and take back what it lacks.
+    Rewind { request: RequestId },
 }
 
 /// Why the peer is being dialled.
@@ -74,6 +76,10 @@ pub(super) enum Phase {
     },
     CopyingOut,
     CopyingIn,
+    /// Database and log are being taken back to where the primary's history parted from this one.
+    Rewinding {
+        request: RequestId,
+    },
 }
 
 impl Phase {
@@ -86,6 +92,7 @@ impl Phase {
             | Phase::Draining(AfterDrain::Dial { .. } | AfterDrain::Answer { .. }) => Activity::Connecting,
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => Activity::CatchingUp,
             Phase::Leaving { .. } => Activity::Disconnecting,
+            Phase::Rewinding { .. } | Phase::Draining(AfterDrain::Rewind { .. }) => Activity::Rewinding,
             Phase::Dialling { purpose: DialPurpose::SwitchPrimary, .. }
             | Phase::TakingOver
             | Phase::Draining(AfterDrain::TakeOver { .. } | AfterDrain::Promote { .. }) => {
@@ -123,11 +130,13 @@ pub enum Activity {
     SwitchingToPrimary,
     /// This node is becoming a secondary.
     SwitchingToSecondary,
+    /// This node takes transactions back.
+    Rewinding,
 }
 
 impl Activity {
     /// All of them.
-    pub const ALL: [Activity; 7] = [
+    pub const ALL: [Activity; 8] = [
         Activity::Idle,
         Activity::Copying,
         Activity::Connecting,
@@ -135,6 +144,7 @@ impl Activity {
         Activity::Disconnecting,
         Activity::SwitchingToPrimary,
         Activity::SwitchingToSecondary,
+        Activity::Rewinding,
     ];
 
     /// As `hsb status` calls it; empty when nothing is under way.
@@ -147,6 +157,7 @@ impl Activity {
             Activity::Disconnecting => "DISCONNECTING",
             Activity::SwitchingToPrimary => "SWITCHING TO PRIMARY",
             Activity::SwitchingToSecondary => "SWITCHING TO SECONDARY",
+            Activity::Rewinding => "REWINDING",
         }
     }
 
@@ -158,6 +169,7 @@ impl Activity {
             Activity::Connecting | Activity::CatchingUp => Some(Code::CATCHUP_ACTIVE),
             Activity::Disconnecting => Some(Code::PEER_COMMAND_CONFLICT),
             Activity::SwitchingToPrimary | Activity::SwitchingToSecondary => Some(Code::SWITCH_ACTIVE),
+            Activity::Rewinding => Some(Code::REFUSED_IN_STATE),
         }
     }
 }
@@ -197,13 +209,13 @@ pub fn state_number(state: State, activity: Activity) -> u8 {
                 16
             }
         }
-        (Activity::Idle, State::Standalone) => 1,
-        (Activity::Idle, State::Offline) => 2,
-        (Activity::Idle, State::PrimaryAlone) => 5,
-        (Activity::Idle, State::PrimaryActive) => 10,
-        (Activity::Idle, State::PrimaryUncertain) => 11,
-        (Activity::Idle, State::SecondaryAlone) => 12,
-        (Activity::Idle, State::SecondaryActive) => 17,
+        (Activity::Idle | Activity::Rewinding, State::Standalone) => 1,
+        (Activity::Idle | Activity::Rewinding, State::Offline) => 2,
+        (Activity::Idle | Activity::Rewinding, State::PrimaryAlone) => 5,
+        (Activity::Idle | Activity::Rewinding, State::PrimaryActive) => 10,
+        (Activity::Idle | Activity::Rewinding, State::PrimaryUncertain) => 11,
+        (Activity::Idle | Activity::Rewinding, State::SecondaryAlone) => 12,
+        (Activity::Idle | Activity::Rewinding, State::SecondaryActive) => 17,
     }
 }
 

@@ -177,6 +177,8 @@ pub struct Settings {
     pub has_connect_string: bool,
     /// What goes to the peer at connect.
     pub pair: PairSettings,
+    /// HotStandby.MaxLogSize: bytes of log that are kept for the peer at most; none: unlimited.
+    pub maximum_log_bytes: Option<u64>,
     /// What is only compared.
     pub same: SameSettings,
 }

@@ -1,7 +1,7 @@
 //! Heart, part switch: switchover, orderly disconnect, promotion, demotion, copies, shutdown.
 
 use super::codes::Code;
-use super::event::{Admission, ConnectStatus, Decision, Effect, Hello, PeerMessage, RequestId};
+use super::event::{Admission, Command, ConnectStatus, Decision, Effect, Hello, PeerMessage, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
@@ -28,7 +28,9 @@ impl Heart {
     }
 
     pub(super) fn peer_asks_to_switch(&mut self) {
-        if self.state == State::PrimaryActive && self.phase == Phase::Idle {
+        if self.is_refused_for_room(Command::SwitchSecondary) {
+            self.note("the other server asks for the primary role: not while there is no room on the disk");
+        } else if self.state == State::PrimaryActive && self.phase == Phase::Idle {
             self.begin_hand_over();
         }
     }
@@ -226,7 +228,7 @@ impl Heart {
     pub(super) fn try_to_demote(&mut self) {
         let Phase::Demoting { trigger, request } = self.phase else { return };
         let local_batch = self.in_flight.is_some_and(|batch| !batch.info.needs_acknowledgement);
-        if !local_batch {
+        if !local_batch || self.log_lacks_room() {
             self.phase = Phase::Idle;
             self.go(trigger);
             if let Some(request) = request {
@@ -339,7 +341,8 @@ impl Heart {
     pub(super) fn shut_down(&mut self, request: RequestId) {
         self.shutting_down = true;
         self.admit();
-        if self.state == State::PrimaryUncertain && self.in_flight.take().is_some() {
+        let waits = self.state == State::PrimaryUncertain || self.log_lacks_room();
+        if waits && self.in_flight.take().is_some() {
             // It stays at the end of the log and is pending again at the next start (R7).
             self.effects.push(Effect::Decide(Decision::Abandon));
         }

@@ -31,6 +31,8 @@ pub enum Trigger {
     CopyArrived,
     /// The secondary could not apply a change.
     ApplyFailed,
+    /// The secondary's disk is full.
+    NoRoom,
     /// Both nodes wrote as primaries since they last agreed (R5).
     Diverged,
     /// The log that is kept for the peer has reached HotStandby.MaxLogSize.
@@ -114,6 +116,12 @@ pub const TABLE: &[Transition] = {
         row(SecondaryActive, SetPrimaryAlone, PrimaryAlone, "set primary alone: took over"),
         row(SecondaryActive, Disconnect, SecondaryAlone, "disconnected"),
         row(SecondaryActive, ApplyFailed, SecondaryAlone, "a change of the primary could not be applied"),
+        row(
+            SecondaryActive,
+            NoRoom,
+            SecondaryAlone,
+            "no room on the disk: what cannot be kept must not be acknowledged",
+        ),
         row(SecondaryAlone, Connected, SecondaryActive, "caught up with the primary"),
         row(SecondaryAlone, SetStandalone, Standalone, "set standalone"),
         row(SecondaryAlone, SetPrimaryAlone, PrimaryAlone, "set primary alone"),

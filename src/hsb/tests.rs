@@ -22,6 +22,7 @@ pub(super) const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    maximum_log_bytes: None,
     same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 pub(super) const STATES: [State; 7] =
@@ -61,13 +62,14 @@ fn with_batch_in_flight(state: State) -> Heart {
         bytes: 100,
     };
     heart.log_end = position(6);
-    heart.in_flight = Some(InFlight { info, logged: true, durable: true, acknowledged: false, marked: true });
+    heart.in_flight =
+        Some(InFlight { info, logged: true, durable: true, acknowledged: false, sent: true, marked: true });
     heart
 }
 
 #[test]
 fn the_table_has_the_edges_of_the_specification() {
-    assert_eq!(TABLE.len(), 33);
+    assert_eq!(TABLE.len(), 34);
     for (at, row) in TABLE.iter().enumerate() {
         let twice =
             TABLE[at + 1..].iter().any(|other| (other.from, other.trigger) == (row.from, row.trigger));
@@ -213,7 +215,10 @@ fn the_log_is_kept_for_the_other_server_unless_it_is_connected_or_given_up() {
         (Standalone, 5),
         (Plain, 5),
     ] {
-        assert_eq!(heart(state).needed_from(position(5)).sequence, wanted, "{state}");
+        let event = Event::Checkpointed { position: position(5), delete_log: true };
+        let effects = heart(state).handle(event);
+        let from = |effect: &Effect| matches!(effect, Effect::Retain(from) if from.sequence == wanted);
+        assert!(effects.iter().any(from), "{state}: {effects:?}");
     }
 }
 
@@ -263,6 +268,38 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
     heart.handle(Event::CopyArrives { hello });
     heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(9))) });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
+}
+
+#[test]
+fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
+    for state in STATES {
+        let begins = state == SecondaryAlone;
+        assert_eq!(answer(&command(&mut heart(state), Command::Rewind)).is_none(), begins, "{state}");
+    }
+    let rewinding = || {
+        let mut heart = heart(SecondaryAlone);
+        heart.log_end = position(6);
+        heart.pending = true;
+        command(&mut heart, Command::Rewind);
+        let ticket = heart.ticket;
+        assert_eq!(heart.handle(Event::Drained { ticket, position: position(5) }), [Effect::Rewind]);
+        for what in [Command::SetPrimaryAlone, Command::Connect, Command::Rewind] {
+            assert_eq!(answer(&command(&mut heart, what)), Some(Code::REFUSED_IN_STATE), "{what:?}");
+        }
+        heart
+    };
+    let mut heart = rewinding();
+    let effects = heart.handle(Event::Rewound { result: Ok((position(3), "done".into())) });
+    assert!(effects.contains(&Effect::ForgetPending) && answer(&effects) == Some(Code::SUCCESS));
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(3), position(3), false));
+    // Nothing to take back: what is pending stays for the primary's history to settle.
+    let mut heart = rewinding();
+    heart.handle(Event::Rewound { result: Ok((position(5), "nothing".into())) });
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
+    let mut heart = rewinding();
+    let effects = heart.handle(Event::Rewound { result: Err((Code::LOG_TOO_SHORT, String::new())) });
+    assert_eq!((answer(&effects), heart.state()), (Some(Code::LOG_TOO_SHORT), SecondaryAlone));
+    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
 }
 
 #[test]

@@ -122,6 +122,8 @@ impl Mailboxes {
             jobs: parts.log_jobs,
             progress: vec![supervisor.clone().recipient(), applier.clone().recipient()],
             flushed: applier.clone().recipient(),
+            room: supervisor.clone().recipient(),
+            size: supervisor.clone().recipient(),
         });
         self.for_sender.run(ReplicationSender {
             acknowledged: supervisor.clone().recipient(),
@@ -166,6 +168,7 @@ fn peers(
     Peers {
         append: log_writer.clone().recipient(),
         flush: log_writer.clone().recipient(),
+        truncate: log_writer.clone().recipient(),
         retain: log_writer.clone().recipient(),
         attach: sender.clone().recipient(),
         send: sender.clone().recipient(),

@@ -23,10 +23,11 @@ use crate::hsb::position::Position;
 use crate::net::peer::copy::{self, CopyOptions};
 use crate::net::peer::handshake::{Failure, failure};
 use crate::storage::apply::Applier;
-use crate::storage::database::{self, Database};
+use crate::storage::database::Database;
 use crate::storage::files;
 use crate::storage::image::Image;
-use crate::storage::log::{LogConfiguration, LogWriter};
+use crate::storage::log::LogConfiguration;
+use crate::storage::rewind::open_log;
 
 pub(super) fn send(
     parameters: &Parameters,
@@ -112,27 +113,21 @@ fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError
     wait(&when_closed)?;
     wait(&when_opened)?;
 
-    let database = Arc::clone(&storage.database);
-    let log = storage.log.clone();
+    let (database, log) = (Arc::clone(&storage.database), storage.log_configuration()?);
+    let use_log = UseLog(log.clone());
     let (ready, when_ready) = bounded(1);
-    let log_part = move || match open_log(&database, log) {
-        Ok(writer) => Some(writer),
+    let log_part = move || match open_log(&database, &log) {
+        Ok((writer, _)) => Some(writer),
         // The old database is gone and the new one has no log: the next start begins one.
         Err(error) => stop_process(&error),
     };
     send_job(&storage.log_jobs, LogJob::Replace(Box::new(log_part), ready))?;
     wait(&when_ready)?;
 
-    let (database_id, _) = database::read_identity(&storage.database.open_reader()?)?;
-    storage.use_log.do_send(UseLog(LogConfiguration { database_id, ..storage.log.clone() }));
+    storage.use_log.do_send(use_log);
     storage.attach_writer()?;
     storage.database.schema_changed();
     Ok(())
-}
-
-fn open_log(database: &Database, log: LogConfiguration) -> Result<LogWriter, ServerError> {
-    let (database_id, position) = database::read_identity(&database.open_reader()?)?;
-    LogWriter::open(LogConfiguration { database_id, ..log }, position).map(|(writer, _)| writer)
 }
 
 /// Completes a swap that was begun: at once, or at the start after a crash. Does nothing if none was.
@@ -151,10 +146,10 @@ pub(super) fn finish_swap(database: &Database, log: &LogConfiguration) -> Result
     files::rename_durably(&arrived, database.path()).map_err(io)
 }
 
-fn send_job<T>(jobs: &crossbeam_channel::Sender<T>, job: T) -> Result<(), ServerError> {
+pub(super) fn send_job<T>(jobs: &crossbeam_channel::Sender<T>, job: T) -> Result<(), ServerError> {
     jobs.send(job).map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }
 
-fn wait(done: &crossbeam_channel::Receiver<()>) -> Result<(), ServerError> {
+pub(super) fn wait(done: &crossbeam_channel::Receiver<()>) -> Result<(), ServerError> {
     done.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }

@@ -8,8 +8,11 @@ mod checkpointer;
 mod copy;
 mod directory_copy;
 mod events;
+mod history;
+mod memory;
 mod outside;
 mod parameters;
+mod rewind;
 mod sessions;
 mod start;
 mod status;
@@ -97,8 +100,8 @@ pub struct Node {
     checkpointer: Arc<Checkpointer>,
     threads: Vec<JoinHandle<()>>,
     system: actix_rt::System,
-    /// Held for as long as the node uses the directory.
-    _lock: std::fs::File,
+    /// Its directory's lock, and the memory that stands for its disk.
+    _held: start::Held,
 }
 
 impl Node {

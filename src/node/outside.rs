@@ -11,9 +11,9 @@ use super::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
-use super::{copy, directory_copy};
+use super::{copy, directory_copy, rewind};
 use crate::actors::link::PeerStream;
-use crate::actors::supervisor::{CopyEnded, DialEnded, Outside};
+use crate::actors::supervisor::{CopyEnded, DialEnded, Outside, Rewound};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
@@ -32,6 +32,7 @@ pub(super) struct NodeOutside {
     pub(super) dialled: Recipient<DialEnded>,
     pub(super) copied: Recipient<CopyEnded>,
     pub(super) checkpointer: Arc<Checkpointer>,
+    pub(super) rewound: Recipient<Rewound>,
 }
 
 impl Outside for NodeOutside {
@@ -65,6 +66,11 @@ impl Outside for NodeOutside {
         self.events.post(CONNECT_STATUS, status.name());
     }
 
+    fn alert(&mut self, name: &'static str, text: &str) {
+        log::warn!("{text}");
+        self.events.post(name, text);
+    }
+
     fn publish(&mut self, heart: &Heart) {
         self.status.publish(heart);
     }
@@ -84,6 +90,14 @@ impl Outside for NodeOutside {
         in_background("netcopy", move || {
             let result = copy::send(&parameters, &storage, &checkpointer, hello);
             copied.do_send(CopyEnded { netcopy: true, result });
+        });
+    }
+
+    fn rewind(&mut self) {
+        let (parameters, rewound) = (Arc::clone(&self.parameters), self.rewound.clone());
+        let storage = Arc::clone(&self.storage);
+        in_background("rewind", move || {
+            rewound.do_send(Rewound { result: rewind::rewind(&parameters, &storage) });
         });
     }
 

@@ -9,7 +9,7 @@ use crossbeam_channel::bounded;
 
 use super::events::{EVENTS, Event, NETCOPY_REQUEST};
 use super::storage::Storage;
-use super::{NetcopyRequested, NodeContext, copy, outside};
+use super::{NetcopyRequested, NodeContext, copy, history, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::admin::{self, AdminServices, refusal};
 use crate::error::{ServerError, invalid};
@@ -165,6 +165,11 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
                 .and_then(|()| admin::tell_peer(&peers.services, &mut stream));
             if let Err((_, detail)) = told {
                 log::debug!("{from} asked for this node's status and left: {detail}");
+            }
+        }
+        Purpose::History => {
+            if let Err((_, why)) = history::answer(&mut stream, &context.parameters, &peers.storage) {
+                log::warn!("{from} could not be told where the histories part: {why}");
             }
         }
         Purpose::Verify => compare(&mut stream, hello, context, peers),

@@ -15,13 +15,13 @@ use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::checkpointer::Checkpointer;
 use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
+use super::memory::{self, MemoryDirectory};
 use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::Storage;
-use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy};
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy, history};
 use crate::actors::admin_handler::AdminHandler;
-use crate::actors::catchup;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
 use crate::actors::supervisor::{FromWriter, Supervisor};
@@ -47,6 +47,9 @@ use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
+/// What a node holds on to for as long as it lives.
+pub(super) type Held = (File, Option<MemoryDirectory>);
+
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
 
@@ -68,8 +71,17 @@ pub struct StartOptions {
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
     let lock = lock_database(&parameters.database_file())?;
-    let database = Arc::new(Database::at(parameters.database_file(), parameters.cache_size_bytes()));
-    let log = log_configuration(&parameters);
+    let memory = memory::place(&parameters, &lock)?;
+    let database_file = match &memory {
+        Some(memory) if parameters.diskless() => memory.path().join("solid.db"),
+        _ => parameters.database_file(),
+    };
+    let database = Arc::new(Database::at(database_file, parameters.cache_size_bytes()));
+    let log_on_disk = log_configuration(&parameters);
+    let log = match &memory {
+        Some(memory) => memory::log(&log_on_disk, &parameters, memory),
+        None => log_on_disk.clone(),
+    };
     let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
@@ -79,12 +91,16 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if !offline && !database.exists() {
         create(&database, &parameters, options.administrator)?;
     }
+    if memory.is_some() && !offline && !parameters.diskless() {
+        memory::leave_log(&database, log_on_disk)?;
+    }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
     if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
         leave_pair(&parameters)?;
     }
-    Building::new(parameters, database, log, state).build(recovered, port, lock, options.netcopy_requested)
+    let held = (lock, memory);
+    Building::new(parameters, database, log, state).build(recovered, port, held, options.netcopy_requested)
 }
 
 /// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
@@ -123,6 +139,7 @@ fn log_configuration(parameters: &Parameters) -> LogConfiguration {
         digit: parameters.log_digit_character(),
         segment_size_bytes: parameters.log_split_size_bytes(),
         database_id: [0; 16],
+        maximum_bytes: None,
     }
 }
 
@@ -152,7 +169,10 @@ fn starting_state(parameters: &Parameters, offline: bool) -> Result<State, Serve
 /// The settings that the heart decides by, as solid.ini has them now.
 pub fn settings_of(parameters: &Parameters) -> Settings {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let in_memory = parameters.diskless() || !parameters.log_enabled();
     Settings {
+        // A log in memory has its own limit and drops what is oldest.
+        maximum_log_bytes: parameters.max_log_size_bytes().filter(|_| !in_memory),
         safeness: parameters.safeness_level(),
         durability: parameters.durability_level(),
         auto_primary_alone: parameters.auto_primary_alone(),
@@ -251,7 +271,7 @@ impl Building {
         self,
         recovered: Option<Recovered>,
         port: Socket,
-        lock: File,
+        held: Held,
         netcopy_requested: Option<NetcopyRequested>,
     ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
@@ -303,7 +323,7 @@ impl Building {
             checkpointer: wiring.checkpointer,
             threads,
             system: wiring.system,
-            _lock: lock,
+            _held: held,
         })
     }
 
@@ -313,13 +333,13 @@ impl Building {
         actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromLogThread> = actors.log_writer.clone().recipient();
-        let body = LogThread {
+        let body = LogThread::new(
             writer,
-            mark: Arc::clone(&self.mark),
-            relaxed_max_delay: self.parameters.relaxed_max_delay(),
-            counters: Arc::clone(&self.counters),
-            report: Box::new(move |report| reports.do_send(FromLogThread(report))),
-        };
+            Arc::clone(&self.mark),
+            self.parameters.relaxed_max_delay(),
+            Arc::clone(&self.counters),
+            Box::new(move |report| reports.do_send(FromLogThread(report))),
+        );
         let jobs = self.log_channel.1.clone();
         spawn("log", move || body.run(&jobs))
     }
@@ -408,10 +428,6 @@ impl Building {
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let operator = actors.supervisor.clone().recipient();
         let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
-        let (parameters, progress) = (Arc::clone(&self.parameters), Arc::clone(&self.catchup_progress));
-        let run_catchup = Box::new(move |thread| {
-            catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
-        });
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -421,7 +437,7 @@ impl Building {
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
             log,
-            run_catchup,
+            run_catchup: history::run_catchup(&self.parameters, &storage, &self.catchup_progress),
             one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
             outside: Box::new(NodeOutside {
                 checkpointer: Arc::clone(&checkpointer),
@@ -432,6 +448,7 @@ impl Building {
                 parameters: Arc::clone(&self.parameters),
                 dialled: actors.supervisor.clone().recipient(),
                 copied: actors.supervisor.clone().recipient(),
+                rewound: actors.supervisor.clone().recipient(),
             }),
         });
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
+    /// Why there are no writes although the state would allow them: the disk is full.
+    pub lacks_room: Option<String>,
     /// What is under way.
     pub activity: Activity,
     /// Since when the node is a primary; the last time it became one, if it is none now.
@@ -83,6 +85,7 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
+            lacks_room: None,
             activity: Activity::Idle,
             primary_since: None,
             secondary_since: state.is_secondary().then_some(now),
@@ -146,6 +149,7 @@ impl NodeStatus {
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
         }
+        snapshot.lacks_room = heart.lacks_room().map(str::to_owned);
         snapshot.unacknowledged_bytes = heart.unacknowledged_bytes();
         snapshot.needs_netcopy = heart.needs_netcopy();
         snapshot.activity = heart.activity();

@@ -58,4 +58,9 @@ impl Storage {
     pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
         database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
     }
+
+    /// The log of the database that is there now.
+    pub(super) fn log_configuration(&self) -> Result<LogConfiguration, ServerError> {
+        Ok(LogConfiguration { database_id: self.database_id()?, ..self.log.clone() })
+    }
 }

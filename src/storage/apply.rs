@@ -10,6 +10,7 @@
 mod statements;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::collections::HashMap;
 
@@ -36,6 +37,34 @@ pub struct Applier {
     committed: Position,
     tables: HashMap<String, TableStatements>,
     schema_changed: bool,
+}
+
+/// Why a change was not made.
+enum Failure {
+    /// It does not fit what is there.
+    Misfit(String),
+    /// The disk is full or fails; that says nothing about the change.
+    Medium(ServerError),
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        Failure::Misfit(what)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(what: &str) -> Failure {
+        Failure::Misfit(what.to_owned())
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        let text = error.to_string();
+        let error = ServerError::from(error);
+        if error.is_of_the_medium() { Failure::Medium(error) } else { Failure::Misfit(text) }
+    }
 }
 
 impl Applier {
@@ -96,9 +125,8 @@ impl Applier {
         for change in changes(batch.changes()) {
             let change = change.map_err(|error| ServerError::with(Code::APPLY_FAILED, error))?;
             transactions += u32::from(matches!(change, Change::Commit));
-            self.execute(&change).map_err(|what| {
-                ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(&change)))
-            })?;
+            let executed = self.execute(&change);
+            expect_fits(&change, executed)?;
         }
         if transactions != batch.header.count {
             let detail = format!("The batch holds {transactions} transactions, not {}.", batch.header.count);
@@ -132,29 +160,27 @@ impl Applier {
         self.connection.flush_prepared_statement_cache();
     }
 
-    fn execute(&mut self, change: &Change<'_>) -> Result<(), String> {
+    fn execute(&mut self, change: &Change<'_>) -> Result<(), Failure> {
         match change {
             Change::Insert { table, rowid, values } => self.insert(table, *rowid, values),
             Change::Update { table, key, columns } => self.update(table, key, columns),
             Change::Delete { table, rowid, values } => self.delete(table, *rowid, values),
-            Change::Sequence { table, value } => {
-                self.set_sequence(table, *value).map_err(|error| error.to_string())
-            }
+            Change::Sequence { table, value, .. } => self.set_sequence(table, *value).map_err(Failure::from),
             Change::Commit => Ok(()),
             Change::Statement { sql } => {
                 self.forget_tables();
                 self.schema_changed = true;
-                self.connection.execute_batch(sql).map_err(|error| error.to_string())
+                self.connection.execute_batch(sql).map_err(Failure::from)
             }
         }
     }
 
     /// The table's statements, written when it is met first.
-    fn table(&mut self, name: &str) -> Result<(&Connection, &mut TableStatements), String> {
+    fn table(&mut self, name: &str) -> Result<(&Connection, &mut TableStatements), Failure> {
         // Sessions look their rights up again, as they look at the schema again.
         self.schema_changed |= name == USERS_TABLE;
         if !self.tables.contains_key(name) {
-            let loaded = TableStatements::load(&self.connection, name).map_err(|error| error.to_string())?;
+            let loaded = TableStatements::load(&self.connection, name)?;
             let statements = loaded.ok_or("there is no such table, or its rows cannot be told apart")?;
             self.tables.insert(name.to_owned(), statements);
         }
@@ -162,7 +188,7 @@ impl Applier {
         Ok((&self.connection, statements))
     }
 
-    fn insert(&mut self, table: &str, rowid: Option<i64>, values: &[Value<'_>]) -> Result<(), String> {
+    fn insert(&mut self, table: &str, rowid: Option<i64>, values: &[Value<'_>]) -> Result<(), Failure> {
         let (connection, table) = self.table(table)?;
         table.check_shape(rowid.is_some(), values.len())?;
         let rowid = rowid.filter(|_| table.writes_rowid());
@@ -174,7 +200,7 @@ impl Applier {
         .map(|_| ())
     }
 
-    fn delete(&mut self, table: &str, rowid: Option<i64>, values: &[Value<'_>]) -> Result<(), String> {
+    fn delete(&mut self, table: &str, rowid: Option<i64>, values: &[Value<'_>]) -> Result<(), Failure> {
         let (connection, table) = self.table(table)?;
         table.check_shape(rowid.is_some(), values.len())?;
         let found = run(connection, &table.delete, |statement| {
@@ -188,7 +214,7 @@ impl Applier {
         expect_one(found)
     }
 
-    fn update(&mut self, table: &str, key: &RowKey<'_>, columns: &[ColumnChange<'_>]) -> Result<(), String> {
+    fn update(&mut self, table: &str, key: &RowKey<'_>, columns: &[ColumnChange<'_>]) -> Result<(), Failure> {
         let (connection, table) = self.table(table)?;
         let (old_rowid, new_rowid) = match key {
             RowKey::Rowid { old, new } => {
@@ -210,7 +236,7 @@ impl Applier {
         expect_one(found)
     }
 
-    fn set_sequence(&mut self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
+    fn set_sequence(&self, table: &str, value: Option<i64>) -> rusqlite::Result<()> {
         let prepare = |sql: &str| self.connection.prepare_cached(sql);
         let Some(value) = value else {
             // DROP TABLE may have taken the counter along.
@@ -229,13 +255,13 @@ fn run(
     connection: &Connection,
     sql: &str,
     bind: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<()>,
-) -> Result<usize, String> {
+) -> Result<usize, Failure> {
     let execute = || {
         let mut statement = connection.prepare_cached(sql)?;
         bind(&mut statement)?;
         statement.raw_execute()
     };
-    execute().map_err(|error| error.to_string())
+    execute().map_err(Failure::from)
 }
 
 /// Binds parameters one after the other.
@@ -264,11 +290,21 @@ impl<'a, 'c> Binder<'a, 'c> {
     }
 }
 
-fn expect_one(found: usize) -> Result<(), String> {
+/// 10080 with table and key for a change that does not fit.
+fn expect_fits(change: &Change<'_>, outcome: Result<(), Failure>) -> Result<(), ServerError> {
+    outcome.map_err(|failure| match failure {
+        Failure::Medium(error) => error,
+        Failure::Misfit(what) => {
+            ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(change)))
+        }
+    })
+}
+
+fn expect_one(found: usize) -> Result<(), Failure> {
     match found {
         1 => Ok(()),
         0 => Err("the row is missing or differs from what it should be before the change".into()),
-        more => Err(format!("{more} rows have this key")),
+        more => Err(format!("{more} rows have this key").into()),
     }
 }
 

@@ -67,8 +67,6 @@ struct State {
     schema_touched: bool,
     /// `execute_schema` is running.
     in_schema: bool,
-    /// The batch was taken and nothing was recorded since.
-    taken: bool,
     /// The owner is gone.
     closed: bool,
 }
@@ -96,10 +94,11 @@ impl Capture {
         self.shared.lock().buffer.len()
     }
 
-    /// Forgets what came after the mark: SQLite was rolled back to where it was then. `truncate(0)` after [`take`]
-    /// says that the batch taken was rolled back.
+    /// Forgets what came after the mark: SQLite was rolled back to where it was then. `truncate(0)` between [`take`] and
+    /// [`committed`] says that the batch taken was rolled back.
     ///
     /// [`take`]: Capture::take
+    /// [`committed`]: Capture::committed
     pub fn truncate(&self, mark: usize) {
         let mut state = self.shared.lock();
         state.buffer.truncate(mark);
@@ -119,7 +118,6 @@ impl Capture {
     pub fn end_transaction(&self, connection: &Connection) -> Result<(), ServerError> {
         // The hook is not called in here, nothing is written; so the lock may be held.
         let mut state = self.shared.lock();
-        state.begin_record();
         let state = &mut *state;
         let tables = &mut state.tables;
         let was_inserted =
@@ -132,11 +130,17 @@ impl Capture {
     /// The changes of the whole batch; the buffer is empty again.
     pub fn take(&self) -> Vec<u8> {
         let mut state = self.shared.lock();
-        state.taken = true;
         state.problem = None;
         // The next batch will most likely be as large as this one.
         let capacity = state.buffer.len().min(KEPT_BYTES);
         std::mem::replace(&mut state.buffer, Vec::with_capacity(capacity))
+    }
+
+    /// The batch that was taken is committed: nothing can bring back what was before it.
+    pub fn committed(&self) {
+        let mut state = self.shared.lock();
+        state.schema_touched = false;
+        state.sequences.forget_undo();
     }
 
     /// Whether deferred foreign keys are violated as things stand: what SQLite would refuse at COMMIT, when it is too
@@ -186,7 +190,6 @@ impl Shared {
         {
             return;
         }
-        state.begin_record();
         let start = state.buffer.len();
         let outcome = state.record(change).map_err(|why| ServerError::sql("0A000", why));
         let limited =
@@ -204,15 +207,6 @@ impl State {
             self.problem = Some((self.buffer.len(), error));
             // So that every later mark is behind it. These bytes never leave: with a problem there is no batch.
             self.buffer.push(0xff);
-        }
-    }
-
-    /// The first change after a batch was taken: that batch is decided, nothing can bring it back.
-    fn begin_record(&mut self) {
-        if self.taken {
-            self.taken = false;
-            self.schema_touched = self.in_schema;
-            self.sequences.forget_undo();
         }
     }
 

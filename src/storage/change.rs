@@ -113,10 +113,12 @@ pub enum Change<'a> {
         /// SQL text.
         sql: &'a str,
     },
-    /// The counter of an AUTOINCREMENT table now stands here; none: it was removed.
+    /// The counter of an AUTOINCREMENT table now stands here; none: it is not there.
     Sequence {
         /// The counter's table.
         table: &'a str,
+        /// Its value before the transaction.
+        before: Option<i64>,
         /// Its last value.
         value: Option<i64>,
     },

@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 
 use super::database::{Database, read_identity};
 use crate::error::ServerError;
 use crate::hsb::position::Position;
+
+use super::files;
 
 /// SQLite's log grows to about this size before its pages are moved.
 const WAL_BYTES: u64 = 32 << 20;
@@ -52,8 +54,14 @@ pub fn make(database: &Database) -> Result<Position, ServerError> {
 
 /// Moves pages; on the connection that writes, nothing can come in between and SQLite's log starts over.
 pub fn move_pages(connection: &Connection) -> Result<(), ServerError> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-    Ok(())
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(|error| {
+        let failed = error.sqlite_error().map_or(0, |error| error.extended_code);
+        // Else the next one, with nothing left to sync, would count as success and cost the log its segments.
+        if matches!(failed, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) {
+            files::stop_after_failed_sync(Path::new(connection.path().unwrap_or("the database")), &error);
+        }
+        error.into()
+    })
 }
 
 #[cfg(test)]

@@ -125,14 +125,16 @@ impl Database {
     pub fn sync(&self) {
         let mut wal = self.path.as_os_str().to_owned();
         wal.push("-wal");
-        let synced = std::fs::File::open(Path::new(&wal)).and_then(|wal| wal.sync_all());
-        if let Err(error) = synced
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            log::error!(
-                "the database cannot be synced: {error}; stopping, recovery follows at the next start"
-            );
-            std::process::abort();
+        let wal = Path::new(&wal);
+        match std::fs::File::open(wal) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            file => {
+                // The file may be new: its name has to survive as well.
+                let directory = || files::sync_directory(self.path.parent().unwrap_or(Path::new(".")));
+                if let Err(error) = file.and_then(|file| file.sync_all()).and_then(|()| directory()) {
+                    files::stop_after_failed_sync(wal, &error);
+                }
+            }
         }
     }
 
@@ -167,6 +169,23 @@ pub fn write_position(connection: &Connection, position: Position) -> rusqlite::
         .prepare_cached("UPDATE _hsb_meta SET value = ? WHERE key = 'position'")?
         .execute(params![&encode(position)[..]])
         .map(|_| ())
+}
+
+/// Whether the database was rewound and its log not yet: see [`super::rewind`].
+pub fn is_rewound(connection: &Connection) -> Result<bool, ServerError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM _hsb_meta WHERE key = 'rewound')";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Notes it, or that it is done.
+pub fn set_rewound(connection: &Connection, rewound: bool) -> Result<(), ServerError> {
+    let sql = if rewound {
+        "INSERT OR REPLACE INTO _hsb_meta VALUES ('rewound', 1)"
+    } else {
+        "DELETE FROM _hsb_meta WHERE key = 'rewound'"
+    };
+    connection.execute(sql, [])?;
+    Ok(())
 }
 
 fn encode(position: Position) -> [u8; 32] {

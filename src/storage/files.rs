@@ -11,6 +11,16 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// A sync has failed: what is on disk is unknown, and a second one would hide that. Recovery follows at the next start.
+pub fn stop_after_failed_sync(what: &Path, error: &dyn std::fmt::Display) -> ! {
+    log::error!(
+        "{} cannot be synced: {error}; stopping at once, recovery follows at the next start",
+        what.display()
+    );
+    log::logger().flush();
+    std::process::abort();
+}
+
 /// Renames a complete, synced file into place.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     File::open(from)?.sync_all()?;

@@ -13,6 +13,7 @@ pub mod image;
 pub mod log;
 pub mod outcomes;
 pub mod recovery;
+pub mod rewind;
 pub mod sqlite_error;
 pub mod table;
 pub mod writer;

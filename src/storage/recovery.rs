@@ -9,6 +9,7 @@ use super::apply::Applier;
 use super::batch::Batch;
 use super::database::{self, Database};
 use super::log::{LogConfiguration, LogWriter};
+use super::rewind;
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 
@@ -36,10 +37,10 @@ pub struct Recovered {
 /// Opens and rolls forward. `log` needs no database id yet: the database's own is filled in.
 pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered, ServerError> {
     let connection = database.open_for_apply()?;
-    let (database_id, position) = database::read_identity(&connection)?;
+    let (database_id, _) = database::read_identity(&connection)?;
     let log_configuration = LogConfiguration { database_id, ..log };
     let mut applier = Applier::new(connection)?;
-    let (log, found) = LogWriter::open(log_configuration.clone(), position)?;
+    let (log, found) = rewind::open_log(database, &log_configuration)?;
     if found.truncated_bytes > 0 {
         ::log::warn!(
             "{} bytes of an incomplete batch at the end of the log were cut off",
@@ -47,7 +48,7 @@ pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered
         );
     }
     if found.database_ahead {
-        ::log::warn!("the database is ahead of its log, which begins anew at {position}");
+        ::log::warn!("the database is ahead of its log, which begins anew at {}", log.end());
     }
     let end = log.end();
     let mut reader = found.reader;

@@ -27,6 +27,10 @@ fn failure(error: &ffi::Error, message: &str) -> ServerError {
         ErrorCode::OperationInterrupted => return ServerError::sql("57014", "the statement was cancelled"),
         ErrorCode::AuthorizationForStatementDenied => "0A000",
         ErrorCode::DiskFull => return ServerError::with(Code::DISK_FULL, text),
+        // SQLite's shared index of its log has its own number for a full disk.
+        ErrorCode::SystemIoFailure if error.extended_code == ffi::SQLITE_IOERR_SHMSIZE => {
+            return ServerError::with(Code::DISK_FULL, text);
+        }
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
             return ServerError::with(Code::DATABASE_CORRUPT, text);
         }

@@ -84,7 +84,9 @@ fn ask(target: &Target, client: &mut Option<ConsoleClient>) -> Result<Report, Se
 }
 
 fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
-    let [connect, state, position] = client.ask_all(["hsb status connect", "hsb state", "hsb logpos"])?;
+    // Not 'hsb status': that asks the other node, which may be the one that does not answer.
+    let [connect, state, position, reason] =
+        client.ask_all(["hsb status connect", "hsb state", "hsb logpos", "info hsbreason"])?;
     let Some(named) = State::named(&state.1).filter(|state| *state != State::Offline) else {
         return Err(ServerError {
             code: Code::find(state.0),
@@ -98,10 +100,7 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
         _ => None,
     };
     let row = trigger.and_then(|trigger| TABLE.iter().find(|row| row.trigger == trigger && row.to == named));
-    let awaits_operator = match row {
-        Some(row) => client.ask("info lastchange")?.1 == row.reason,
-        None => false,
-    };
+    let awaits_operator = row.is_some_and(|row| row.reason == reason.1);
     // Behind the colon stands the role, which says nothing about progress.
     let position = position.1.split(':').next().unwrap_or_default().to_owned();
     Ok(Report { state: named, connected: connect.0 == 0, position, awaits_operator })

@@ -94,6 +94,7 @@ words! {
     "supervisor": ApplierSays => |says| match says {
         ApplierSays::Applied { position } => format!("applied {}", position.sequence),
         ApplierSays::Drained { position, .. } => format!("drained {}", position.sequence),
+        ApplierSays::Room { lacks } => format!("room, lacks {lacks:?}"),
         ApplierSays::Failed { detail } => format!("failed: {detail}"),
         ApplierSays::Unusable { detail, .. } => format!("unusable: {detail}"),
     };

@@ -35,6 +35,7 @@ const SETTINGS: Settings = Settings {
     auto_primary_alone: false,
     has_connect_string: true,
     pair: PAIR,
+    maximum_log_bytes: None,
     same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
 };
 
@@ -61,11 +62,17 @@ impl Outside for World {
         self.add(format!("everybody <- {from} -> {to}"));
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
+    fn alert(&mut self, name: &'static str, _: &str) {
+        self.add(format!("everybody <- {name}"));
+    }
     fn publish(&mut self, _: &Heart) {}
     fn dial(&mut self, _: RequestId, purpose: Purpose, _: Hello) {
         self.add(format!("network <- dial to {purpose:?}"));
     }
     fn send_copy(&mut self, _: Hello) {}
+    fn rewind(&mut self) {
+        self.add("storage <- rewind".into());
+    }
     fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {}
@@ -75,6 +82,7 @@ fn peers(probe: &Addr<Probe>) -> Peers {
     Peers {
         append: probe.clone().recipient(),
         flush: probe.clone().recipient(),
+        truncate: probe.clone().recipient(),
         retain: probe.clone().recipient(),
         attach: probe.clone().recipient(),
         send: probe.clone().recipient(),

@@ -97,7 +97,9 @@ impl Network {
             }
             (Stage::Answered(Err(code)), _) => self.fail_dial(place, code),
             (Stage::Waiting(_), _) => {}
-            (Stage::Calling, Purpose::Report | Purpose::Verify) => panic!("the heart dials for neither"),
+            (Stage::Calling, Purpose::History | Purpose::Report | Purpose::Verify) => {
+                panic!("the heart dials for none of these")
+            }
         }
     }
 

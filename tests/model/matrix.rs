@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::network::{Action, Network, Trace};
 use crate::node::{Node, SETTINGS};
 use crate::steps::COMMANDS;
-use hotstandby::hsb::event::{Command, Event};
+use hotstandby::hsb::event::{Command, Event, Store};
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State::{self, *};
@@ -120,6 +120,7 @@ fn words(command: Command) -> &'static str {
         Command::SwitchPrimary => "switch primary",
         Command::SwitchSecondary => "switch secondary",
         Command::Netcopy => "netcopy",
+        Command::Rewind => "rewind",
         Command::Copy => "copy",
         Command::Backup => "backup",
     }
@@ -222,6 +223,7 @@ impl Matrix {
             for (what, event) in [
                 ("MaxLogSize reached", Event::LogFull),
                 ("a change does not fit", Event::ApplyFailed { detail: String::new() }),
+                ("disk full", Event::Room { store: Store::Log, lacks: Some(String::new()) }),
                 ("shutdown", Event::ShuttingDown { request: 77 }),
             ] {
                 let mut network = new();

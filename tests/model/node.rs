@@ -26,6 +26,7 @@ pub const SETTINGS: Settings = Settings {
     has_connect_string: true,
     pair: PAIR,
     same: SameSettings { connect_timeout_ms: 0, page_bytes: 4096, backup_block_bytes: 65536 },
+    maximum_log_bytes: None,
 };
 
 /// The position after one more batch.

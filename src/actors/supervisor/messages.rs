@@ -97,6 +97,11 @@ pub enum ApplierSays {
         /// What and where.
         detail: String,
     },
+    /// The database has no room for what was received, or has it again.
+    Room {
+        /// The system's words; none: there is room.
+        lacks: Option<String>,
+    },
     /// What came over the connection is no batch, or not the next one.
     Unusable {
         /// Which connection.
@@ -146,6 +151,14 @@ pub struct CopyReceived {
     pub opened: Result<([u8; 16], Position), (Code, String)>,
     /// Told when everybody at this node knows of it, so that the other server does not hear of it before.
     pub known: Sender<()>,
+}
+
+/// From the thread that rewinds.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Rewound {
+    /// Where the database is now and what to say, or why it is as it was.
+    pub result: Result<(Position, String), (Code, String)>,
 }
 
 /// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 
 pub use self::messages::*;
 use super::link::PeerStream;
-use super::log_writer::{Append, Flush, LogProgress, RetainFrom};
+use super::log_writer::{Append, Flush, LogProgress, LogSize, RetainFrom, Room, TruncateAfter};
 use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{
     AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
@@ -21,7 +21,7 @@ use super::replication_sender::{
 use super::secondary_applier::{AcknowledgeBy, Drain, DropPending, Follow, KeepPending};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{
-    Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, Purpose, RequestId,
+    Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, Purpose, RequestId, Store,
 };
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
@@ -37,6 +37,8 @@ pub struct Peers {
     pub append: Recipient<Append>,
     /// The log writer.
     pub flush: Recipient<Flush>,
+    /// The log writer.
+    pub truncate: Recipient<TruncateAfter>,
     /// The log writer.
     pub retain: Recipient<RetainFrom>,
     /// The replication sender.
@@ -81,12 +83,16 @@ pub trait Outside {
     fn entered(&mut self, from: State, to: State, reason: &'static str);
     /// The connect status changed.
     fn connect_status(&mut self, status: ConnectStatus);
+    /// Something that an operator should know of at once.
+    fn alert(&mut self, name: &'static str, text: &str);
     /// After every event: what `hsb status` and the like show.
     fn publish(&mut self, heart: &Heart);
     /// Reach the peer on a thread of its own and report [`DialEnded`].
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello);
     /// Copy the database to the peer on a thread of its own and report [`CopyEnded`].
     fn send_copy(&mut self, hello: Hello);
+    /// Take back what the primary's history lacks on a thread of its own and report [`Rewound`].
+    fn rewind(&mut self);
     /// Copy the database to this directory on a thread of its own and report [`CopyEnded`].
     fn write_copy(&mut self, directory: PathBuf, backup: bool);
     /// A netcopy from or to this node is over.
@@ -155,6 +161,9 @@ impl Supervisor {
             Effect::Entered { from, to, reason } => self.outside.entered(from, to, reason),
             Effect::ConnectStatus(status) => self.outside.connect_status(status),
             Effect::Note(text) => log::info!("{text}"),
+            Effect::Alert { name, text } => self.outside.alert(name, &text),
+            Effect::Retain(position) => self.peers.retain.do_send(RetainFrom(position)),
+            Effect::TakeBack => self.peers.truncate.do_send(TruncateAfter(self.heart.decided())),
             Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
             Effect::Admit(admission) => self.outside.admit(admission),
             Effect::Decide(decision) => {
@@ -223,6 +232,7 @@ impl Supervisor {
                     me.hear(Event::TimedOut { timer }, context);
                 });
             }
+            Effect::Rewind => self.outside.rewind(),
             Effect::SendCopy => self.outside.send_copy(self.heart.hello()),
             Effect::WriteCopy { backup } => self.outside.write_copy(self.copy_directory.clone(), backup),
             Effect::AdmitCopy => {
@@ -307,6 +317,9 @@ impl Handler<FromWriter> for Supervisor {
         match request {
             WriterRequest::Submit(submission) => self.submit(submission, context),
             WriterRequest::Withdraw => self.hear(Event::Withdraw, context),
+            WriterRequest::Room { lacks } => {
+                self.hear(Event::Room { store: Store::Database, lacks }, context)
+            }
         }
     }
 }
@@ -328,6 +341,20 @@ impl Handler<LogProgress> for Supervisor {
     type Result = ();
     fn handle(&mut self, LogProgress { position, durable }: LogProgress, context: &mut Context<Self>) {
         self.hear(Event::Logged { position, durable }, context);
+    }
+}
+
+impl Handler<Room> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Room { store, lacks }: Room, context: &mut Context<Self>) {
+        self.hear(Event::Room { store, lacks }, context);
+    }
+}
+
+impl Handler<LogSize> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, LogSize { bytes, retained }: LogSize, context: &mut Context<Self>) {
+        self.hear(Event::LogSize { bytes, retained }, context);
     }
 }
 
@@ -370,6 +397,7 @@ impl Handler<ApplierSays> for Supervisor {
             ApplierSays::Applied { position } => Event::Applied { position },
             ApplierSays::Drained { ticket, position } => Event::Drained { ticket, position },
             ApplierSays::Failed { detail } => Event::ApplyFailed { detail },
+            ApplierSays::Room { lacks } => Event::Room { store: Store::Database, lacks },
             ApplierSays::Unusable { link, detail } => Event::LinkLost { link, why: detail },
         };
         self.hear(event, context);
@@ -422,6 +450,13 @@ impl Handler<CopyReceived> for Supervisor {
     }
 }
 
+impl Handler<Rewound> for Supervisor {
+    type Result = ();
+    fn handle(&mut self, Rewound { result }: Rewound, context: &mut Context<Self>) {
+        self.hear(Event::Rewound { result }, context);
+    }
+}
+
 impl Handler<CopyToDirectory> for Supervisor {
     type Result = ();
     fn handle(&mut self, message: CopyToDirectory, context: &mut Context<Self>) {
@@ -443,10 +478,9 @@ impl Handler<CopyEnded> for Supervisor {
 
 impl Handler<Checkpointed> for Supervisor {
     type Result = ();
-    fn handle(&mut self, Checkpointed { position, delete_log }: Checkpointed, _: &mut Context<Self>) {
-        if delete_log {
-            self.peers.retain.do_send(RetainFrom(self.heart.needed_from(position)));
-        }
+    fn handle(&mut self, message: Checkpointed, context: &mut Context<Self>) {
+        let Checkpointed { position, delete_log } = message;
+        self.hear(Event::Checkpointed { position, delete_log }, context);
     }
 }
 

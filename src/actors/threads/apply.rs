@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::stop_process;
 use crate::counters::Counters;
 use crate::error::ServerError;
+use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
@@ -17,6 +19,8 @@ use crate::storage::checkpoint;
 use crate::storage::database::Database;
 use crate::storage::log::LogMark;
 
+/// How often it is tried to apply what there was no room for.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 /// Batches that share one SQLite transaction at most.
 const GROUP_BATCHES: usize = 64;
 
@@ -58,6 +62,11 @@ pub enum ApplyReport {
         /// The position here.
         position: Position,
     },
+    /// There is no room for a batch, which is tried again until there is; or there is room.
+    Room {
+        /// The system's words; none: there is room.
+        lacks: Option<String>,
+    },
     /// A batch did not fit; nothing more is applied until the next [`ApplyJob::Follow`]. A barrier reports it again:
     /// what this node has received is not all there.
     Failed(ServerError),
@@ -72,15 +81,10 @@ pub enum ApplyStep {
     NoJob,
     /// A group is executed; it is committed once the log is here.
     WaitsForLog(Position),
+    /// The disk is full; the group is executed again in the next step.
+    WaitsForRoom,
     /// The end was asked for.
     Ended,
-}
-
-/// A group of batches that is executed and not committed.
-struct Executed {
-    after: Position,
-    transactions: u64,
-    bytes: usize,
 }
 
 /// The thread's body.
@@ -96,7 +100,11 @@ pub struct ApplyThread {
     /// Where reports go.
     report: Box<dyn Fn(ApplyReport) + Send>,
     failed: Option<ServerError>,
-    executed: Option<Executed>,
+    /// Executed and not committed.
+    executed: Option<Vec<Batch>>,
+    /// There was no room for these.
+    set_back: Option<Vec<Batch>>,
+    lacks_room: bool,
     /// Comes before what is queued.
     next: Option<ApplyJob>,
 }
@@ -110,7 +118,19 @@ impl ApplyThread {
         counters: Arc<Counters>,
         report: Box<dyn Fn(ApplyReport) + Send>,
     ) -> ApplyThread {
-        ApplyThread { applier, database, mark, counters, report, failed: None, executed: None, next: None }
+        let (failed, executed, set_back, lacks_room, next) = (None, None, None, false, None);
+        ApplyThread {
+            applier,
+            database,
+            mark,
+            counters,
+            report,
+            failed,
+            executed,
+            set_back,
+            lacks_room,
+            next,
+        }
     }
 
     /// Works until [`ApplyJob::Stop`] or until nobody can send jobs any more.
@@ -127,6 +147,7 @@ impl ApplyThread {
                         ::log::debug!("apply waits for the log to have {position}");
                     }
                 }
+                ApplyStep::WaitsForRoom => std::thread::sleep(ROOM_INTERVAL),
                 ApplyStep::Ended => return,
             }
         }
@@ -134,6 +155,9 @@ impl ApplyThread {
 
     /// Does one job, or commits the group that was executed.
     pub fn step(&mut self, jobs: &Receiver<ApplyJob>) -> ApplyStep {
+        if let Some(group) = self.set_back.take() {
+            return self.execute(group);
+        }
         if let Some(executed) = self.executed.take() {
             return self.end_group(executed);
         }
@@ -142,10 +166,8 @@ impl ApplyThread {
             ApplyJob::Apply(first) => {
                 let (group, after) = gather(first, jobs);
                 self.next = after;
-                if self.failed.is_none()
-                    && let Err(error) = self.execute(&group)
-                {
-                    self.fail(error);
+                if self.failed.is_none() {
+                    return self.execute(group);
                 }
             }
             ApplyJob::Follow => self.failed = self.follow().err(),
@@ -178,28 +200,57 @@ impl ApplyThread {
         ApplyStep::Worked
     }
 
-    fn execute(&mut self, group: &[Batch]) -> Result<(), ServerError> {
-        let Some(applier) = &mut self.applier else { return Ok(()) };
+    fn execute(&mut self, group: Vec<Batch>) -> ApplyStep {
+        let Some(applier) = &mut self.applier else { return ApplyStep::Worked };
         let outcome = applier.begin().and_then(|()| group.iter().try_for_each(|batch| applier.apply(batch)));
-        if let Err(error) = outcome {
-            applier.rollback();
-            return Err(error);
+        match outcome {
+            Ok(()) => {
+                self.executed = Some(group);
+                ApplyStep::Worked
+            }
+            Err(error) => self.not_applied(group, error),
         }
-        let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
-        let transactions = group.iter().map(|batch| u64::from(batch.header.count)).sum();
-        self.executed = group.last().map(|last| Executed { after: last.after, transactions, bytes });
-        Ok(())
     }
 
-    fn end_group(&mut self, executed: Executed) -> ApplyStep {
-        let Executed { after, transactions, bytes } = executed;
+    /// For want of room a group is tried again: this node has it and may have said so.
+    fn not_applied(&mut self, group: Vec<Batch>, error: ServerError) -> ApplyStep {
+        if let Some(applier) = &mut self.applier {
+            applier.rollback();
+        }
+        if error.code != Some(Code::DISK_FULL) {
+            if error.is_of_the_medium() {
+                // The log has everything; recovery takes it from there.
+                stop_process(&error);
+            }
+            self.room(None);
+            self.fail(error);
+            return ApplyStep::Worked;
+        }
+        if self.mark.has_ended() {
+            // The server goes down; recovery takes it from the log.
+            self.applier = None;
+            return ApplyStep::Worked;
+        }
+        self.room(Some(error.message));
+        self.set_back = Some(group);
+        ApplyStep::WaitsForRoom
+    }
+
+    fn room(&mut self, lacks: Option<String>) {
+        if std::mem::replace(&mut self.lacks_room, lacks.is_some()) != lacks.is_some() {
+            (self.report)(ApplyReport::Room { lacks });
+        }
+    }
+
+    fn end_group(&mut self, group: Vec<Batch>) -> ApplyStep {
+        let Some(after) = group.last().map(|last| last.after) else { return ApplyStep::Worked };
         if !self.mark.wait_for(after, Duration::ZERO) {
             if self.mark.has_ended() {
                 // The server goes down; what the log has not got was never here.
                 self.applier = None;
                 return ApplyStep::Worked;
             }
-            self.executed = Some(executed);
+            self.executed = Some(group);
             return ApplyStep::WaitsForLog(after);
         }
         let Some(applier) = &mut self.applier else { return ApplyStep::Worked };
@@ -208,13 +259,16 @@ impl ApplyThread {
                 if applier.take_schema_changed() {
                     self.database.schema_changed();
                 }
+                let bytes = group.iter().map(|batch| batch.bytes.len()).sum();
+                let transactions = group.iter().map(|batch| u64::from(batch.header.count)).sum();
                 self.counters.transactions_applied.add(transactions);
                 self.counters.bytes_applied.add(bytes as u64);
                 (self.report)(ApplyReport::Applied { position: after, bytes });
+                self.room(None);
+                ApplyStep::Worked
             }
-            Err(error) => self.fail(error),
+            Err(error) => self.not_applied(group, error),
         }
-        ApplyStep::Worked
     }
 
     fn fail(&mut self, error: ServerError) {

@@ -1,6 +1,14 @@
 //! The log thread: appends, syncs in groups, reports how far it is. Each step does what is queued and never waits for
 //! more, so that a simulation can take the steps one by one.
+//!
+//! A batch for which the disk has no room stays first in the queue and is tried again, with all that comes after it,
+//! until there is room or its owner takes it back: others may have it already, so nothing is dropped here. Everything
+//! else that goes wrong ends the process, a failed sync above all: what it was to save may be gone from memory as well.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +20,12 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
-use crate::storage::log::{LogMark, LogWriter};
+use crate::storage::log::{LogMark, LogWriter, WriteError};
+
+/// How often a full disk is looked at.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
+/// There is room again when the log could take a batch of so many bytes.
+const ROOM_BYTES: u64 = 1 << 20;
 
 /// What the log thread can be asked to do; done in order.
 pub enum LogJob {
@@ -39,7 +52,7 @@ pub enum LogJob {
 }
 
 /// What the log thread reports.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LogReport {
     /// In the file up to here; synced too if `durable`.
     Progress {
@@ -53,6 +66,20 @@ pub enum LogReport {
         /// Whose.
         ticket: u64,
     },
+    /// The disk is full: what comes after the last progress is held.
+    NoRoom {
+        /// The system's words.
+        detail: String,
+    },
+    /// The log has become longer by a file, or shorter.
+    Size {
+        /// Its bytes.
+        bytes: u64,
+        /// What nobody needs was deleted just before.
+        retained: bool,
+    },
+    /// There is room again; if the batch was not taken back, it has been reported as progress.
+    Room,
 }
 
 /// How a step ended.
@@ -62,6 +89,8 @@ pub enum LogStep {
     Synced,
     /// Something was appended: to be synced within the longest delay.
     Unsynced,
+    /// The disk is full: to be tried again now and then, see [`LogThread::try_again`].
+    Full,
     /// The end was asked for.
     Ended,
 }
@@ -69,18 +98,35 @@ pub enum LogStep {
 /// The thread's body. An error of a step is final: the process has to stop.
 pub struct LogThread {
     /// The log; none before the first netcopy.
-    pub writer: Option<LogWriter>,
+    writer: Option<LogWriter>,
     /// How far it is, for other threads.
-    pub mark: Arc<LogMark>,
+    mark: Arc<LogMark>,
     /// Longest time that an appended batch stays unsynced.
-    pub relaxed_max_delay: Duration,
+    relaxed_max_delay: Duration,
     /// For `perfmon`.
-    pub counters: Arc<Counters>,
+    counters: Arc<Counters>,
     /// Where reports go.
-    pub report: Box<dyn Fn(LogReport) + Send>,
+    report: Box<dyn Fn(LogReport) + Send>,
+    /// Taken in and not done yet. While the disk is full, the first is what it is needed for, unless that was taken back.
+    queue: VecDeque<LogJob>,
+    full: bool,
+    /// Files of the log when its size was reported last.
+    reported_files: usize,
 }
 
 impl LogThread {
+    /// A thread that has done nothing yet.
+    pub fn new(
+        writer: Option<LogWriter>,
+        mark: Arc<LogMark>,
+        relaxed_max_delay: Duration,
+        counters: Arc<Counters>,
+        report: Box<dyn Fn(LogReport) + Send>,
+    ) -> LogThread {
+        let (queue, full, reported_files) = (VecDeque::new(), false, 0);
+        LogThread { writer, mark, relaxed_max_delay, counters, report, queue, full, reported_files }
+    }
+
     /// Works until [`LogJob::Stop`] or until nobody can send jobs any more.
     pub fn run(mut self, jobs: &Receiver<LogJob>) {
         if let Err(error) = self.work(jobs) {
@@ -94,11 +140,13 @@ impl LogThread {
         let mut sync_by: Option<Instant> = None;
         loop {
             let received = match sync_by {
+                _ if self.full => jobs.recv_timeout(ROOM_INTERVAL),
                 Some(at) => jobs.recv_deadline(at),
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let step = match received {
                 Ok(first) => self.step(first, jobs)?,
+                Err(RecvTimeoutError::Timeout) if self.full => self.try_again(jobs)?,
                 Err(RecvTimeoutError::Timeout) => {
                     self.sync()?;
                     LogStep::Synced
@@ -106,7 +154,7 @@ impl LogThread {
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
             };
             sync_by = match step {
-                LogStep::Synced => None,
+                LogStep::Synced | LogStep::Full => None,
                 LogStep::Unsynced => sync_by.or(Some(Instant::now() + self.relaxed_max_delay)),
                 LogStep::Ended => return Ok(()),
             };
@@ -115,12 +163,48 @@ impl LogThread {
 
     /// Does the first job and those that are queued behind it.
     pub fn step(&mut self, first: LogJob, jobs: &Receiver<LogJob>) -> Result<LogStep, ServerError> {
+        for job in std::iter::once(first).chain(jobs.try_iter()) {
+            self.take_in(job)?;
+        }
+        self.try_again(jobs)
+    }
+
+    /// While the disk is full, what may change that is done at once.
+    fn take_in(&mut self, job: LogJob) -> Result<(), ServerError> {
+        match job {
+            LogJob::RetainFrom(_) if self.full => return self.other(job),
+            LogJob::TruncateAfter(position) if self.full && self.queue.len() == 1 => {
+                let is_taken_back = |job: &LogJob| matches!(job, LogJob::Append { batch, .. } if batch.header.before == position);
+                if self.queue.pop_front_if(|first| is_taken_back(first)).is_some() {
+                    return Ok(());
+                }
+            }
+            LogJob::Stop | LogJob::Replace(..) if self.full => {
+                // What was held is in no log of this node, as if it had stopped a moment earlier.
+                self.queue.clear();
+                self.full = false;
+                (self.report)(LogReport::Room);
+            }
+            _ => {}
+        }
+        self.queue.push_back(job);
+        Ok(())
+    }
+
+    /// Does what is queued, if there is room for it.
+    pub fn try_again(&mut self, jobs: &Receiver<LogJob>) -> Result<LogStep, ServerError> {
+        if self.full && !self.has_room_again()? {
+            return Ok(LogStep::Full);
+        }
         let mut appended = false;
         let mut sync = false;
-        for job in std::iter::once(first).chain(jobs.try_iter()) {
+        while let Some(job) = self.queue.pop_front().or_else(|| jobs.try_recv().ok()) {
             match job {
                 LogJob::Append { batch, sync: at_once } => {
-                    self.append(&batch)?;
+                    if !self.append(&batch)? {
+                        self.queue.push_front(LogJob::Append { batch, sync: at_once });
+                        return Ok(LogStep::Full);
+                    }
                     appended = true;
                     sync |= at_once;
                 }
@@ -132,6 +216,7 @@ impl LogThread {
                 }
             }
         }
+        self.report_size(false);
         if sync {
             self.sync()?;
         } else if appended {
@@ -157,6 +242,8 @@ impl LogThread {
                 if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.retain_from(position)) {
                     ::log::warn!("old log files could not be deleted: {error}");
                 }
+                self.publish();
+                self.report_size(true);
             }
             LogJob::Replace(open, done) => {
                 self.writer = None;
@@ -170,12 +257,44 @@ impl LogThread {
         Ok(())
     }
 
-    fn append(&mut self, batch: &Batch) -> Result<(), ServerError> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        writer.append(batch).map_err(|error| failed(&error))?;
-        self.counters.log_batches.add(1);
-        self.counters.log_bytes.add(batch.bytes.len() as u64);
-        Ok(())
+    /// False if there is no room.
+    fn append(&mut self, batch: &Batch) -> Result<bool, ServerError> {
+        let Some(writer) = &mut self.writer else { return Ok(true) };
+        match writer.append(batch) {
+            Ok(()) => {
+                self.count(batch.bytes.len());
+                Ok(true)
+            }
+            Err(WriteError::NoRoom(error)) => {
+                // What came before it counts.
+                self.sync()?;
+                self.full = true;
+                (self.report)(LogReport::NoRoom { detail: error.to_string() });
+                Ok(false)
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn has_room_again(&mut self) -> Result<bool, ServerError> {
+        let Some(writer) = &mut self.writer else { return Ok(true) };
+        let tried = match self.queue.front() {
+            Some(LogJob::Append { batch, .. }) => writer.append(batch).map(|()| true),
+            _ => writer.reserve(ROOM_BYTES).map(|()| false),
+        };
+        match tried {
+            Ok(appended) => {
+                if appended && let Some(LogJob::Append { batch, .. }) = self.queue.pop_front() {
+                    self.count(batch.bytes.len());
+                    self.sync()?;
+                }
+                self.full = false;
+                (self.report)(LogReport::Room);
+                Ok(true)
+            }
+            Err(WriteError::NoRoom(_)) => Ok(false),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// A failed sync is never tried again: what it was to save may be gone from memory as well.
@@ -187,6 +306,20 @@ impl LogThread {
         self.publish();
         self.progress(true);
         Ok(())
+    }
+
+    fn count(&self, bytes: usize) {
+        self.counters.log_batches.add(1);
+        self.counters.log_bytes.add(bytes as u64);
+    }
+
+    fn report_size(&mut self, retained: bool) {
+        if let Some(writer) = &self.writer
+            && (retained || writer.segment_count() != self.reported_files)
+        {
+            self.reported_files = writer.segment_count();
+            (self.report)(LogReport::Size { bytes: writer.size_bytes(), retained });
+        }
     }
 
     fn publish(&self) {
@@ -207,11 +340,6 @@ impl LogThread {
     }
 }
 
-fn failed(error: &std::io::Error) -> ServerError {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull {
-        Code::DISK_FULL
-    } else {
-        Code::LOG_WRITE_FAILED
-    };
-    ServerError::with(code, format!("({error})"))
+fn failed(error: &WriteError) -> ServerError {
+    ServerError::with(Code::LOG_WRITE_FAILED, format!("({error})"))
 }

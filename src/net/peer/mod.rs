@@ -2,4 +2,5 @@
 
 pub mod copy;
 pub mod handshake;
+pub mod history;
 pub mod verify;

@@ -44,7 +44,6 @@ impl Capture {
     fn set_in_schema(&self, running: bool) {
         let mut state = self.shared.lock();
         state.in_schema = running;
-        state.begin_record();
         state.schema_touched = true;
         state.forget_tables();
     }

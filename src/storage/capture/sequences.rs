@@ -91,7 +91,7 @@ impl Sequences {
                 if before == Some(value) && !inserted {
                     continue;
                 }
-                put(buffer, name, Some(value))?;
+                put(buffer, name, before, Some(value))?;
                 if before != Some(value) {
                     found += usize::from(before.is_none());
                     self.undo.push((at, name.to_owned(), before));
@@ -121,15 +121,20 @@ impl Sequences {
         }
         removed.sort_unstable();
         for name in removed {
-            put(buffer, &name, None)?;
             let before = self.values.remove(&name);
+            put(buffer, &name, before, None)?;
             self.undo.push((at, name, before));
         }
         Ok(())
     }
 }
 
-fn put(buffer: &mut Vec<u8>, table: &str, value: Option<i64>) -> Result<(), ServerError> {
-    codec::append_value(buffer, &Change::Sequence { table, value })
+fn put(
+    buffer: &mut Vec<u8>,
+    table: &str,
+    before: Option<i64>,
+    value: Option<i64>,
+) -> Result<(), ServerError> {
+    codec::append_value(buffer, &Change::Sequence { table, before, value })
         .map_err(|error| ServerError::sql("XX000", error.to_string()))
 }

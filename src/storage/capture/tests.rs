@@ -48,7 +48,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
                 format!("~{table}{key} {}", columns.join(","))
             }
             Change::Statement { sql } => format!("!{sql}"),
-            Change::Sequence { table, value } => format!("={table} {value:?}"),
+            Change::Sequence { table, value, .. } => format!("={table} {value:?}"),
             Change::Commit => "commit".into(),
         })
         .collect()

@@ -10,7 +10,8 @@
 //! segment := head batch* zeros
 //! head    := frame of kind Segment, body = SegmentHead in the product's encoding (see `codec`):
 //!            database_id [u8; 16], number u64, start { epoch u64, sequence u64, chain [u8; 16] }
-//! batch   := frame of kind Batch, byte for byte as it was sealed (see `batch`)
+//! batch   := frame of kind Batch, as it was sealed (see `batch`) but for bits 1 to 15 of its flags:
+//!            how many transactions before it were not known to be on disk when it was written; all ones: unknown
 //! zeros   := zero bytes to the end of the preallocated file; a zero frame header is the end of the segment
 //! ```
 //!
@@ -28,23 +29,32 @@
 //!
 //! # Recovery
 //!
-//! What is not a whole batch at the end of the last segment is a *torn tail* and is overwritten with zeros if no
-//! plausible later batch comes after it. A bad frame with one after it, a bad frame in an older segment, a missing
-//! segment or a batch that does not chain are damage in the *middle*: error 30787 with file and offset, never a skip.
+//! The log ends at the first thing in the last segment that is not a whole batch. With relaxed durability, whole
+//! batches may stand behind it: a power failure can keep a later write and lose an earlier one. Each batch tells, by
+//! its flags, up to which sequence the log was on disk when it was written. If none claims more than what stands
+//! before the bad place, all behind it is *tail*: never promised to be on disk, and overwritten with zeros. If one
+//! does, something that was on disk has gone bad. That, a bad frame in an older segment, a missing segment and a batch
+//! that does not chain are damage in the *middle*: error 30787 with file and offset, never a skip.
+//!
+//! # No room
+//!
+//! Segments are preallocated, so a full disk is met when one is made. It may also be met within one, where the file
+//! system cannot preallocate. Then what was half written is made zeros again, nothing was appended, and it can be
+//! tried again ([`WriteError::NoRoom`]). Any other failure, and that of a sync above all, is for good.
 //!
 //! # Assumptions about the medium
 //!
 //! * After fdatasync has returned, the bytes are there and stay as they are; rename within a directory is atomic and
 //!   durable once the directory is synced. A failed sync may have lost anything: the writer refuses to go on.
-//! * Bytes that were not synced may after a crash be there wholly, partly or not at all, in any order. When several
-//!   batches were written without a sync (relaxed durability), a power failure that keeps a later one and loses an
-//!   earlier one looks like damage in the middle, and is reported as such: the safe side.
+//! * Bytes that were not synced may after a crash be there wholly, partly or not at all, in any order.
 //! * Bit rot is found by the frame's CRC32C and the chain (XXH3, 128 bit). Neither protects against forgery.
 //! * Reads go through a shared mapping, which sees what `write` wrote. A read error of the medium ends the process.
 //!
 //! Not here: when to sync, what is decided, what may be deleted. The owner of [`LogWriter`] knows.
 
+mod history;
 mod mark;
+pub(crate) mod medium;
 mod reader;
 mod segment;
 #[cfg(test)]
@@ -53,13 +63,34 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
+use crate::codec::FLAG_NEEDS_ACKNOWLEDGEMENT;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::storage::batch::Batch;
 
+pub use history::{newest_on_history, turning_points};
 pub use mark::LogMark;
+pub use medium::WriteError;
 pub use reader::LogReader;
 pub use writer::{LogWriter, Recovered};
+
+/// All ones in the bits of the flags that count transactions not known to be on disk.
+const UNSYNCED_UNKNOWN: u64 = 0x7fff;
+
+/// The flags of a batch in the log, `unsynced` transactions after what is known to be on disk.
+fn unsynced_flags(batch: &Batch, unsynced: u64) -> u16 {
+    let count = unsynced.min(UNSYNCED_UNKNOWN) as u16;
+    let acknowledgement = u16::from(batch.header.needs_acknowledgement) * FLAG_NEEDS_ACKNOWLEDGEMENT;
+    count << 1 | acknowledgement
+}
+
+/// The sequence that was on disk when a batch of the log was written, if it tells.
+fn synced_before(batch: &Batch) -> Option<u64> {
+    let unsynced = u64::from(u16::from_le_bytes([batch.bytes[6], batch.bytes[7]]) >> 1);
+    let known = unsynced != UNSYNCED_UNKNOWN;
+    known.then(|| batch.header.before.sequence.saturating_sub(unsynced))
+}
 
 /// Where a log is and how its files look.
 #[derive(Clone, Debug)]
@@ -74,6 +105,8 @@ pub struct LogConfiguration {
     pub segment_size_bytes: u64,
     /// A segment of another database is refused.
     pub database_id: [u8; 16],
+    /// A log in memory: beyond so many bytes of files the oldest are deleted, whoever needs them. None: as told.
+    pub maximum_bytes: Option<u64>,
 }
 
 /// Why a batch cannot be read from the log.
@@ -106,11 +139,20 @@ impl From<LogReadError> for ServerError {
 /// Deletes all segments: the database that they belong to is being replaced.
 pub fn remove_all(configuration: &LogConfiguration) -> Result<(), ServerError> {
     let names = segment::SegmentNames::new(configuration)?;
+    if !names.directory().is_dir() {
+        return Ok(());
+    }
     let failed = |error: std::io::Error| unusable(names.directory(), &error);
     for number in names.list()? {
         std::fs::remove_file(names.path(number)).map_err(failed)?;
     }
     super::files::sync_directory(names.directory()).map_err(failed)
+}
+
+/// Whether there is a log.
+pub fn exists(configuration: &LogConfiguration) -> Result<bool, ServerError> {
+    let names = segment::SegmentNames::new(configuration)?;
+    Ok(names.directory().is_dir() && !names.list()?.is_empty())
 }
 
 /// Damage: error 30787 with the place.

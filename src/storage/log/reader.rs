@@ -31,10 +31,14 @@ impl LogReader {
             // What is being appended just now may be half there; it is after everything that can be asked for.
             match reader.segment.look(reader.offset, &reader.position) {
                 Found::Batch(batch) => reader.advance(&batch),
-                Found::Bad(what) if reader.segment.later_batch(reader.offset, &reader.position).is_some() => {
-                    return Err(reader.segment.damaged_at(reader.offset, what).into());
+                Found::Bad(what) => {
+                    let later = reader.segment.later_batch(reader.offset, &reader.position, |_| true);
+                    match later {
+                        Some(_) => return Err(reader.segment.damaged_at(reader.offset, what).into()),
+                        None => break,
+                    }
                 }
-                Found::Bad(_) | Found::Nothing => break,
+                Found::Nothing => break,
             }
         }
         if reader.position == from { Ok(reader) } else { Err(parting(configuration, &names, from)?) }

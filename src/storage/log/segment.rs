@@ -181,14 +181,20 @@ impl Segment {
         }
     }
 
-    /// Offset of a whole batch behind `offset` that can come after `position`, if there is one.
-    pub fn later_batch(&self, offset: usize, position: &Position) -> Option<usize> {
+    /// Offset of a whole batch behind `offset` that can come after `position` and `counts`, if there is one.
+    pub fn later_batch(
+        &self,
+        offset: usize,
+        position: &Position,
+        counts: impl Fn(&Batch) -> bool,
+    ) -> Option<usize> {
         let mut from = offset + 1;
         while let Some(at) = find_magic(&self.bytes, from) {
             if let Ok((FrameKind::Batch, length)) = codec::check_frame(&self.bytes[at..])
                 && let Ok(batch) = Batch::parse(self.bytes.slice(at..at + length))
                 && batch.header.before.sequence > position.sequence
                 && batch.header.before.epoch >= position.epoch
+                && counts(&batch)
             {
                 return Some(at);
             }

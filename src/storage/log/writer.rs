@@ -1,13 +1,14 @@
 //! Appends batches, rolls segments over, drops what is pending or no longer needed; repairs the tail at the start.
 
-use crate::storage::files::sync_directory;
+use crate::codec;
+use crate::storage::files::{self, sync_directory};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::os::unix::fs::OpenOptionsExt;
 
+use super::medium::{Medium, WriteError};
 use super::segment::{Found, Segment, SegmentHead, SegmentNames, encode_head, read_head_of};
-use super::{LogConfiguration, LogReadError, LogReader, damaged, unusable};
+use super::{LogConfiguration, LogReadError, LogReader, damaged, unsynced_flags, unusable};
+use crate::codec::FRAME_HEADER_BYTES;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -33,7 +34,7 @@ struct Known {
 /// The only one that changes a log. Used by one thread.
 ///
 /// Invariants: `segments` is never empty and ascending without gaps; `file` is the last of them and `offset` the place
-/// after its last batch; all segments but the last are synced.
+/// after its last batch, with zeros behind it; all segments but the last are synced; `synced` is on disk.
 pub struct LogWriter {
     configuration: LogConfiguration,
     names: SegmentNames,
@@ -41,8 +42,9 @@ pub struct LogWriter {
     file: File,
     offset: u64,
     end: Position,
-    unsynced: bool,
+    synced: Position,
     poisoned: bool,
+    medium: Medium,
 }
 
 impl LogWriter {
@@ -79,11 +81,12 @@ impl LogWriter {
         number: u64,
         start: Position,
     ) -> Result<LogWriter, ServerError> {
-        let (file, known, offset) = create_segment(&configuration, &names, number, start, 0)
-            .map_err(|error| unusable(&names.path(number), &error))?;
+        let medium = Medium::default();
+        let (file, known, offset) = create_segment(&medium, &configuration, &names, number, start, 0)
+            .map_err(|error| unusable(&names.path(number), error.cause()))?;
         let segments = vec![known];
-        let (unsynced, poisoned) = (false, false);
-        Ok(LogWriter { configuration, names, segments, file, offset, end: start, unsynced, poisoned })
+        let (end, synced, poisoned) = (start, start, false);
+        Ok(LogWriter { configuration, names, segments, file, offset, end, synced, poisoned, medium })
     }
 
     fn resume(
@@ -100,64 +103,116 @@ impl LogWriter {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
         let used = segment.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let torn = used.saturating_sub(offset) as u64;
+        let medium = Medium::default();
         if torn > 0 {
-            wipe(&file, offset as u64, torn).and_then(|()| file.sync_data()).map_err(failed)?;
+            medium.wipe(&file, offset as u64, torn).map_err(failed)?;
         }
         // A copied log may have lost its zeros; it must not grow once it is being read.
         if (segment.bytes.len() as u64) < configuration.segment_size_bytes {
-            preallocate(&file, configuration.segment_size_bytes)
-                .and_then(|()| file.sync_all())
-                .map_err(failed)?;
+            medium.allocate(&file, configuration.segment_size_bytes).map_err(failed)?;
         }
+        // After a crash of the process alone, what was read may be in the system's memory only.
+        medium.sync(&file).map_err(failed)?;
         if let Some(last) = segments.last_mut() {
             last.file_bytes = last.file_bytes.max(configuration.segment_size_bytes);
         }
-        let (unsynced, poisoned) = (false, false);
-        let offset = offset as u64;
-        Ok((LogWriter { configuration, names, segments, file, offset, end, unsynced, poisoned }, torn))
+        let (offset, synced, poisoned) = (offset as u64, end, false);
+        Ok((LogWriter { configuration, names, segments, file, offset, end, synced, poisoned, medium }, torn))
     }
 
-    /// Writes a batch that follows [`LogWriter::end`]. After an error nothing was appended; it may be tried again.
-    pub fn append(&mut self, batch: &Batch) -> io::Result<()> {
+    /// Writes a batch that follows [`LogWriter::end`]. After an error nothing was appended.
+    pub fn append(&mut self, batch: &Batch) -> Result<(), WriteError> {
         self.check_usable()?;
         if batch.header.before != self.end {
             let text = format!("the batch follows {}, the log ends at {}", batch.header.before, self.end);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(WriteError::Failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         let length = batch.bytes.len() as u64;
-        if self.offset + length > self.segments[self.segments.len() - 1].file_bytes {
-            self.roll_over(length)?;
+        self.make_place(length)?;
+        let unsynced = self.end.sequence.saturating_sub(self.synced.sequence);
+        let header = codec::header_with_flags(&batch.bytes, unsynced_flags(batch, unsynced));
+        // The header last: until it is there, the batch is not.
+        let body_at = self.offset + FRAME_HEADER_BYTES as u64;
+        let written = self
+            .medium
+            .write(&self.file, &batch.bytes[FRAME_HEADER_BYTES..], body_at)
+            .and_then(|()| self.medium.write(&self.file, &header, self.offset));
+        if let Err(error) = written {
+            return Err(self.take_back(length, error));
         }
-        self.file.write_all_at(&batch.bytes, self.offset)?;
         self.offset += length;
         self.end = batch.after;
-        self.unsynced = true;
         Ok(())
     }
 
-    fn roll_over(&mut self, length: u64) -> io::Result<()> {
+    /// Makes sure that a batch of so many bytes can be appended.
+    pub fn reserve(&mut self, length: u64) -> Result<(), WriteError> {
+        self.check_usable()?;
+        self.make_place(length)?;
+        match self.medium.wipe(&self.file, self.offset, length) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.take_back(length, error)),
+        }
+    }
+
+    fn make_place(&mut self, length: u64) -> Result<(), WriteError> {
+        if self.offset + length <= self.segments[self.segments.len() - 1].file_bytes {
+            return Ok(());
+        }
         self.sync()?;
         let number = self.segments[self.segments.len() - 1].number + 1;
+        let created =
+            create_segment(&self.medium, &self.configuration, &self.names, number, self.end, length);
         let (file, known, offset) =
-            create_segment(&self.configuration, &self.names, number, self.end, length)?;
+            created.inspect_err(|error| self.poisoned |= matches!(error, WriteError::Failed(_)))?;
         (self.file, self.offset) = (file, offset);
         self.segments.push(known);
+        let maximum = self.configuration.maximum_bytes.unwrap_or(u64::MAX);
+        while self.segments.len() > 1
+            && self.segments.iter().map(|known| known.file_bytes).sum::<u64>() > maximum
+        {
+            self.remove_oldest()?;
+        }
         Ok(())
+    }
+
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        std::fs::remove_file(self.names.path(self.segments[0].number))?;
+        self.segments.remove(0);
+        // Each before the next: the numbers of what a crash leaves follow each other.
+        sync_directory(self.names.directory())
+    }
+
+    /// Zeros again where a write ended half-way. Zeros need no room where bytes were written; where they find none,
+    /// nothing was written either.
+    fn take_back(&mut self, length: u64, error: io::Error) -> WriteError {
+        let wiped = self.medium.wipe(&self.file, self.offset, length).map_err(WriteError::from);
+        match (WriteError::from(error), wiped) {
+            (WriteError::NoRoom(error), Ok(()) | Err(WriteError::NoRoom(_))) => WriteError::NoRoom(error),
+            (WriteError::Failed(error), _) | (_, Err(WriteError::Failed(error))) => {
+                self.poisoned = true;
+                WriteError::Failed(error)
+            }
+        }
     }
 
     /// Puts everything appended on disk. After a failure the writer refuses all further work.
-    pub fn sync(&mut self) -> io::Result<()> {
+    pub fn sync(&mut self) -> Result<(), WriteError> {
         self.check_usable()?;
-        if self.unsynced {
-            self.file.sync_data().inspect_err(|_| self.poisoned = true)?;
-            self.unsynced = false;
+        if self.synced != self.end {
+            self.medium.sync(&self.file).map_err(|error| {
+                self.poisoned = true;
+                WriteError::Failed(error)
+            })?;
+            self.synced = self.end;
         }
         Ok(())
     }
 
-    fn check_usable(&self) -> io::Result<()> {
+    fn check_usable(&self) -> Result<(), WriteError> {
         if self.poisoned {
-            return Err(io::Error::other("syncing the log failed earlier; what is on disk is unknown"));
+            let text = "writing the log failed earlier; what is on disk is unknown";
+            return Err(WriteError::Failed(io::Error::other(text)));
         }
         Ok(())
     }
@@ -172,9 +227,15 @@ impl LogWriter {
         self.segments[0].start
     }
 
-    /// Bytes that the segments take on disk.
+    /// Bytes in the log, without what was allocated in advance.
     pub fn size_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.file_bytes).sum()
+        let full = &self.segments[..self.segments.len() - 1];
+        full.iter().map(|segment| segment.file_bytes).sum::<u64>() + self.offset
+    }
+
+    /// Files of the log.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
     }
 
     /// Drops the batches after `position`, durably. Meant for a few pending ones: each dropped batch costs a sync.
@@ -183,7 +244,7 @@ impl LogWriter {
         if position == self.end {
             return Ok(());
         }
-        self.check_usable().map_err(|error| unusable(self.names.directory(), &error))?;
+        self.check_usable().map_err(|error| unusable(self.names.directory(), error.cause()))?;
         // Before anything is deleted: the position must be there.
         LogReader::open(&self.configuration, position)?;
         while self.segments.len() > 1
@@ -206,14 +267,15 @@ impl LogWriter {
         }
         // The newest first, each synced: a crash in between leaves a whole log.
         for (offset, length, before) in dropped.into_iter().rev() {
-            let wiped = wipe(&self.file, offset, length).and_then(|()| self.file.sync_data());
+            let wiped = self.medium.wipe(&self.file, offset, length);
+            let wiped = wiped.and_then(|()| self.medium.sync(&self.file));
             wiped.map_err(|error| {
                 self.poisoned = true;
                 unusable(&path, &error)
             })?;
             (self.offset, self.end) = (offset, before);
         }
-        self.unsynced = false;
+        self.synced = self.end;
         Ok(())
     }
 
@@ -236,13 +298,19 @@ impl LogWriter {
                 .damaged_at(offset, format!("the segment ends at {end}, the next starts at {}", self.end)));
         }
         self.offset = offset as u64;
-        self.unsynced = false;
+        self.synced = self.end;
         Ok(())
     }
 
     #[cfg(test)]
     pub(super) fn offset_for_tests(&self) -> u64 {
         self.offset
+    }
+
+    /// Makes this writer's disk fail as the test wants it.
+    #[cfg(test)]
+    pub(crate) fn set_fault(&mut self, fault: super::medium::Fault) {
+        self.medium.fault = Some(fault);
     }
 
     /// Deletes all segments and begins anew at `position`: after a netcopy, or if the database is ahead of the log.
@@ -263,14 +331,10 @@ impl LogWriter {
 
     /// Deletes whole segments that end at or before `position`, always keeping the current and the one before.
     pub fn retain_from(&mut self, position: Position) -> io::Result<()> {
-        let mut deleted = 0;
         while self.segments.len() > 2 && self.segments[1].start.sequence <= position.sequence {
-            let path = self.names.path(self.segments[0].number);
-            std::fs::remove_file(path)?;
-            self.segments.remove(0);
-            deleted += 1;
+            self.remove_oldest()?;
         }
-        if deleted > 0 { sync_directory(self.names.directory()) } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -306,9 +370,12 @@ fn find_end(segment: &Segment) -> Result<(usize, Position), ServerError> {
     if whole {
         return Err(segment.damaged_at(offset, what));
     }
-    match segment.later_batch(offset, &position) {
+    // What was on disk when a later batch was written is no tail.
+    let was_synced = |later: &Batch| super::synced_before(later).is_some_and(|at| at > position.sequence);
+    match segment.later_batch(offset, &position, was_synced) {
         Some(later) => {
-            Err(segment.damaged_at(offset, format!("{what}, but a whole batch follows at {later}")))
+            let text = format!("{what}, but it was on disk before the batch at {later} was written");
+            Err(segment.damaged_at(offset, text))
         }
         None => Ok((offset, position)),
     }
@@ -316,64 +383,33 @@ fn find_end(segment: &Segment) -> Result<(usize, Position), ServerError> {
 
 /// Makes a segment with room for a batch of `batch_bytes`; it has its name only when it is whole and on disk.
 fn create_segment(
+    medium: &Medium,
     configuration: &LogConfiguration,
     names: &SegmentNames,
     number: u64,
     start: Position,
     batch_bytes: u64,
-) -> io::Result<(File, Known, u64)> {
-    let head = encode_head(&SegmentHead { database_id: configuration.database_id, number, start })?;
+) -> Result<(File, Known, u64), WriteError> {
+    let head = encode_head(&SegmentHead { database_id: configuration.database_id, number, start })
+        .map_err(WriteError::Failed)?;
     let offset = head.len() as u64;
     let file_bytes = configuration.segment_size_bytes.max(offset + batch_bytes);
     let path = names.path(number);
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");
     let unfinished = std::path::PathBuf::from(unfinished);
-    let make = || {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        preallocate(&file, file_bytes)?;
-        file.write_all_at(&head, 0)?;
-        file.sync_all()?;
+    let make = || -> Result<File, WriteError> {
+        let file = files::create_private(&unfinished)?;
+        medium.allocate(&file, file_bytes)?;
+        medium.write(&file, &head, 0)?;
+        medium.sync(&file).map_err(WriteError::Failed)?;
         std::fs::rename(&unfinished, &path)?;
-        sync_directory(names.directory())?;
         Ok(file)
     };
-    match make() {
-        Ok(file) => Ok((file, Known { number, start, file_bytes }, offset)),
-        Err(error) => {
-            // Most likely a full disk: give back what was taken. The first error is the one to report.
-            let _ = std::fs::remove_file(&unfinished);
-            Err(error)
-        }
-    }
-}
-
-/// Makes the file so long, with real room behind it where the file system can do that.
-fn preallocate(file: &File, length_bytes: u64) -> io::Result<()> {
-    match fs4::FileExt::allocate(file, length_bytes) {
-        Err(error) if !is_unsupported(&error) => return Err(error),
-        _ => {}
-    }
-    // Allocating may leave the length as it was.
-    if file.metadata()?.len() < length_bytes { file.set_len(length_bytes) } else { Ok(()) }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
-}
-
-fn wipe(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    while length > 0 {
-        let part = length.min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..part as usize], offset)?;
-        (offset, length) = (offset + part, length - part);
-    }
-    Ok(())
+    let file = make().inspect_err(|_| {
+        // Most likely a full disk: give back what was taken. The first error is the one to report.
+        let _ = std::fs::remove_file(&unfinished);
+    })?;
+    files::sync_directory(names.directory()).map_err(WriteError::Failed)?;
+    Ok((file, Known { number, start, file_bytes }, offset))
 }

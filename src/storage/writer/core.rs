@@ -20,7 +20,8 @@ pub(super) struct Core {
     /// Transactions of this batch that changed something.
     count: u32,
     schema_changed: bool,
-    after: Position,
+    /// The batch that was sealed last.
+    sealed: Option<Batch>,
     /// Where the changes of the member that is running begin.
     member_mark: usize,
 }
@@ -35,14 +36,7 @@ pub(super) struct Sealed {
 impl Core {
     pub(super) fn new(connection: Connection) -> Result<Core, ServerError> {
         let capture = Capture::install(&connection)?;
-        Ok(Core {
-            connection,
-            capture,
-            count: 0,
-            schema_changed: false,
-            after: Position::ORIGIN,
-            member_mark: 0,
-        })
+        Ok(Core { connection, capture, count: 0, schema_changed: false, sealed: None, member_mark: 0 })
     }
 
     pub(super) fn interrupt_handle(&self) -> InterruptHandle {
@@ -179,23 +173,37 @@ impl Core {
         let header =
             BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
         let batch = Batch::seal(header, &self.capture.take()).map_err(|_| capture::too_large())?;
-        self.after = batch.after;
+        self.sealed = Some(batch.clone());
         database::write_position(&self.connection, batch.after)?;
         Ok(Some(Sealed { batch, two_safe, durability }))
     }
 
-    /// Makes a decided batch visible. It cannot be refused any more: a failure ends the process, and recovery makes
-    /// it true from the log.
-    pub(super) fn commit(&mut self) -> (Position, bool) {
-        if let Err(error) = self.run("COMMIT") {
+    /// Makes a decided batch visible: tells its position and whether the schema has changed. It cannot be refused
+    /// any more. With the disk full, what SQLite has rolled back is done again from the batch's bytes, by `again`; any
+    /// other failure ends the process, and recovery makes it true from the log.
+    pub(super) fn commit(
+        &mut self,
+        again: impl FnOnce(&Batch, ServerError) -> Result<(), ServerError>,
+    ) -> Option<(Position, bool)> {
+        let batch = self.sealed.take()?;
+        let schema_changed = std::mem::take(&mut self.schema_changed);
+        let committed = match self.run("COMMIT") {
+            Err(error) if error.code == Some(Code::DISK_FULL) => {
+                self.roll_back();
+                again(&batch, error)
+            }
+            outcome => outcome,
+        };
+        if let Err(error) = committed {
             log::error!(
                 "{}: a decided batch could not be committed: {error}; stopping, recovery follows at the next start",
                 Code::FAILED_UNEXPECTEDLY.number()
             );
             std::process::abort();
         }
+        self.capture.committed();
         self.count = 0;
-        (self.after, std::mem::take(&mut self.schema_changed))
+        Some((batch.after, schema_changed))
     }
 
     pub(super) fn roll_back(&mut self) {

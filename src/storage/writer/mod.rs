@@ -28,6 +28,7 @@ use self::core::{Core, Sealed};
 use self::queue::{Entered, Queue, Waiter};
 pub use self::steps::{Offered, Undecided};
 pub use self::transaction::{OpenTransaction, WriteTransaction};
+use super::apply::Applier;
 use super::batch::Batch;
 use super::database::Database;
 use crate::counters::Counters;
@@ -42,6 +43,8 @@ const BATCH_TRANSACTIONS: usize = 256;
 /// A batch of so many bytes takes no further transactions.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// How often it is tried to commit a decided batch for which there was no room.
+const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 /// How often [`Writer::while_still`] looks whether the writer is free.
 const STILL_POLL: Duration = Duration::from_micros(100);
 
@@ -81,6 +84,11 @@ pub enum WriterRequest {
     Submit(Submission),
     /// Take it back if nobody has it yet.
     Withdraw,
+    /// The database has no room for a decided batch, or has it again.
+    Room {
+        /// The system's words; none: there is room.
+        lacks: Option<String>,
+    },
 }
 
 /// The transactions of a batch that is being made.
@@ -143,8 +151,9 @@ impl Writer {
 
     /// Gives the connection up, before the database is replaced.
     pub fn detach(&self) {
-        self.queue.set_interrupt(None);
+        self.queue.close();
         *self.lock_core() = None;
+        self.queue.set_interrupt(None);
     }
 
     /// This node is the primary from here on.
@@ -156,7 +165,8 @@ impl Writer {
     pub fn admit(self: &Arc<Self>, admission: Admission) {
         if let Some(session) = self.queue.admit(admission) {
             let writer = Arc::clone(self);
-            let abort = move || writer.abort_open(session, ServerError::new(Code::REPLICATED_ABORTED));
+            let why = ServerError::new(self.queue.why_interrupted().unwrap_or(Code::REPLICATED_ABORTED));
+            let abort = move || writer.abort_open(session, why);
             if let Err(error) = std::thread::Builder::new().name("abort".into()).spawn(abort) {
                 log::error!("cannot start a thread to end an open transaction: {error}");
             }
@@ -304,8 +314,8 @@ impl Writer {
             Ok(()) => group.members.push(waiter),
             Err(error) => {
                 // Interrupted for a switch, most likely: what matters to its client is where to repeat it.
-                let interrupted = error.sqlstate == "57014" && self.queue.refuses();
-                let error = if interrupted { ServerError::new(Code::REPLICATED_ABORTED) } else { error };
+                let refused = self.queue.why_interrupted().filter(|_| error.sqlstate == "57014");
+                let error = refused.map_or(error, ServerError::new);
                 if core.lost_batch() {
                     // SQLite rolled everything back (disk full, ON CONFLICT ROLLBACK, an interrupt): nothing was
                     // sent yet, so the others can be told to repeat.
@@ -357,16 +367,19 @@ impl Writer {
     fn conclude(&self, core: &mut Core, decision: Decision) -> Result<(), ServerError> {
         match decision {
             Decision::Commit | Decision::CommitAlone => {
-                let (after, schema_changed) = core.commit();
+                let again = |batch: &Batch, full| self.apply_when_there_is_room(batch, full);
+                let committed = core.commit(again);
                 if decision == Decision::CommitAlone {
                     self.database.sync();
                 }
                 self.counters.batches_committed.add(1);
-                let before = self.queue.history().0.sequence;
-                self.counters.transactions_committed.add(after.sequence.saturating_sub(before));
-                self.queue.advance(after);
-                if schema_changed {
-                    self.database.schema_changed();
+                if let Some((after, schema_changed)) = committed {
+                    let before = self.queue.history().0.sequence;
+                    self.counters.transactions_committed.add(after.sequence.saturating_sub(before));
+                    self.queue.advance(after);
+                    if schema_changed {
+                        self.database.schema_changed();
+                    }
                 }
                 Ok(())
             }
@@ -385,6 +398,28 @@ impl Writer {
                 })
             }
         }
+    }
+
+    /// Makes a decided batch true that SQLite had no room for: as often as it takes, or until the server goes down.
+    fn apply_when_there_is_room(&self, batch: &Batch, full: ServerError) -> Result<(), ServerError> {
+        (self.submit)(WriterRequest::Room { lacks: Some(full.message.clone()) });
+        // What the writer's capture knows of the database comes from what was rolled back.
+        self.queue.set_taken_over(true);
+        loop {
+            let mut applier = Applier::new(self.database.open_for_apply()?)?;
+            let applied = applier.begin().and_then(|()| applier.apply(batch));
+            // The wait is between the changes and the commit: whoever needs the database as it will be waits, too.
+            std::thread::sleep(ROOM_INTERVAL);
+            match applied.and_then(|()| applier.commit()) {
+                Ok(()) => break,
+                Err(error) if error.code != Some(Code::DISK_FULL) || self.queue.is_closing() => {
+                    return Err(error);
+                }
+                Err(_) => applier.rollback(),
+            }
+        }
+        (self.submit)(WriterRequest::Room { lacks: None });
+        Ok(())
     }
 
     /// Has SQLite's log moved into the database file while the writer stands still, so that it starts over: at once if

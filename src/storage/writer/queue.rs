@@ -69,6 +69,7 @@ struct Inner {
     /// The last batch was not made by this writer.
     taken_over: bool,
     idle_timeout: Duration,
+    closing: bool,
 }
 
 pub(super) struct Queue {
@@ -160,6 +161,7 @@ impl Queue {
                 epoch: 0,
                 taken_over: false,
                 idle_timeout: Duration::from_secs(5),
+                closing: false,
             }),
         }
     }
@@ -193,8 +195,11 @@ impl Queue {
         lock(&self.inner).idle_timeout = timeout;
     }
 
+    /// The handle of a database that was opened, or none.
     pub(super) fn set_interrupt(&self, handle: Option<InterruptHandle>) {
-        lock(&self.inner).interrupt = handle;
+        let mut inner = lock(&self.inner);
+        inner.closing = false;
+        inner.interrupt = handle;
     }
 
     /// Sets the rule; tells the session whose open transaction has to end because of it.
@@ -265,9 +270,22 @@ impl Queue {
         }
     }
 
-    /// Whether writers are refused now.
-    pub(super) fn refuses(&self) -> bool {
-        matches!(lock(&self.inner).admission, Admission::Refuse(_))
+    /// If writers are refused now, what those are told who were at work.
+    pub(super) fn why_interrupted(&self) -> Option<Code> {
+        match lock(&self.inner).admission {
+            Admission::Refuse(Code::DISK_FULL) => Some(Code::DISK_FULL),
+            Admission::Refuse(_) => Some(Code::REPLICATED_ABORTED),
+            _ => None,
+        }
+    }
+
+    /// The database is about to be closed.
+    pub(super) fn close(&self) {
+        lock(&self.inner).closing = true;
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        lock(&self.inner).closing
     }
 
     pub(super) fn lock_timeout_error(&self) -> ServerError {
