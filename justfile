@@ -19,6 +19,14 @@ bench *options:
 fuzz cases="100000":
     HSB_FUZZ_CASES={{cases}} cargo test --release --test fuzz -- --nocapture
 
+# The pair under faults in virtual time; a seed is a run. Shows seeds a minute, faults and transitions reached.
+simulate seeds="5000":
+    HSB_SIM_SEEDS={{seeds}} cargo test --test simulation nothing_acknowledged -- --nocapture
+
+# The same with new seeds until a violation.
+simulate-endlessly:
+    HSB_SIM_SEEDS=0 cargo test --test simulation nothing_acknowledged -- --nocapture
+
 # Back-pressure with more than in `cargo test`: a 1 GB transaction, a secondary that stands still for a minute.
 back-pressure:
     HSB_TRANSACTION_MB=1024 HSB_STOPPED_SECONDS=60 HSB_UNREAD_MB=2000 cargo test --release --test back_pressure

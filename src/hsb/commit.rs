@@ -117,10 +117,12 @@ impl Heart {
         }
     }
 
-    /// The node is alone now: what is in flight waits for no acknowledgement any more, but for the disk.
+    /// The node is alone now: what is in flight waits for no acknowledgement any more, but for the disk. Whatever the
+    /// durability, if it was to be acknowledged: it is the first answer alone, and all before it must be on disk.
     pub(super) fn decide_alone(&mut self) {
         let strict = self.settings.is_strict(Durability::Default, false);
         if let Some(batch) = &mut self.in_flight {
+            let strict = strict || batch.info.needs_acknowledgement;
             batch.info.needs_acknowledgement = false;
             if strict && !batch.info.strict {
                 batch.info.strict = true;

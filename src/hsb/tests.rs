@@ -408,3 +408,33 @@ fn what_was_in_doubt_is_committed_durably() {
     let effects = with_batch_in_flight(PrimaryActive).handle(Event::Acknowledged { position: position(6) });
     assert!(effects.contains(&Effect::Decide(Decision::Commit)), "{effects:?}");
 }
+
+/// Found by simulation: a primary that was restarted and made a checkpoint before its peer was back had deleted what the
+/// peer needed, and only a netcopy helped.
+#[test]
+fn a_restarted_primary_keeps_the_log_for_its_peer() {
+    let checkpoint = Event::Checkpointed { position: position(5), delete_log: true };
+    for (state, kept_from) in
+        [(SecondaryAlone, Position::ORIGIN), (SecondaryActive, position(5)), (Standalone, position(5))]
+    {
+        let effects = heart(state).handle(checkpoint.clone());
+        assert!(effects.contains(&Effect::Retain(kept_from)), "{state}: {effects:?}");
+    }
+}
+
+/// Found by simulation: with relaxed durability the first answer alone did not wait for the disk.
+#[test]
+fn the_first_answer_alone_waits_for_the_disk_whatever_the_durability() {
+    let mut heart = with_batch_in_flight(PrimaryActive);
+    let relaxed = DurabilityLevel::Relaxed;
+    heart.set_settings(Settings { auto_primary_alone: true, durability: relaxed, ..SETTINGS });
+    assert_eq!(heart.settings().durability, relaxed);
+    if let Some(batch) = &mut heart.in_flight {
+        batch.durable = false;
+    }
+    let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
+    assert_eq!(heart.state, PrimaryAlone);
+    let decides = |effects: &[Effect]| effects.contains(&Effect::Decide(Decision::CommitAlone));
+    assert!(effects.contains(&Effect::Flush) && !decides(&effects), "{effects:?}");
+    assert!(decides(&heart.handle(Event::Logged { position: position(6), durable: true })));
+}

@@ -113,6 +113,7 @@ pub fn signal_process(id: u32, signal: &str) {
 }
 
 /// Pseudo-random numbers (SplitMix64) that can be had again from their seed.
+#[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
@@ -122,6 +123,11 @@ impl Random {
             || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = std::env::var("HSB_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
         println!("{what}: HSB_SEED={seed}");
+        Random(seed)
+    }
+
+    /// From a known seed.
+    pub fn from_seed(seed: u64) -> Random {
         Random(seed)
     }
 

@@ -322,7 +322,13 @@ impl LogThread {
         }
     }
 
-    fn publish(&self) {
+    /// Where the log ends.
+    pub fn end(&self) -> Position {
+        self.writer.as_ref().map_or(Position::ORIGIN, LogWriter::end)
+    }
+
+    /// Tells other threads how far the log is. Once before the first step.
+    pub fn publish(&self) {
         if let Some(writer) = &self.writer {
             self.counters.log_end.set(writer.end().sequence);
             self.counters.log_size.set(writer.size_bytes());

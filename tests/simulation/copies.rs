@@ -1,0 +1,148 @@
+//! Netcopy: asked for, admitted, and done in one moment. The image is what the product sends, page for page; the network
+//! in between is not simulated.
+
+use std::path::Path;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use hotstandby::actors::replication_sender::UseLog;
+use hotstandby::actors::supervisor::{CopyArrives, CopyEnded, CopyReceived};
+use hotstandby::actors::threads::{apply::ApplyJob, log::LogJob};
+use hotstandby::error::ServerError;
+use hotstandby::hsb::codes::Code;
+use hotstandby::hsb::event::Hello;
+use hotstandby::hsb::position::Position;
+use hotstandby::storage::apply::Applier;
+use hotstandby::storage::database::read_identity;
+use hotstandby::storage::log::{self, LogWriter};
+use rusqlite::Connection;
+
+use crate::disk;
+use crate::world::{Event, World};
+
+/// A copy that waits for the target's consent.
+pub struct Copy {
+    source: usize,
+    incarnations: [u32; 2],
+    consent: Receiver<Result<Hello, (Code, String)>>,
+}
+
+impl World {
+    /// The source's supervisor wants its database copied.
+    pub fn begin_copy(&mut self, source: usize, hello: Hello) {
+        let incarnations = [self.incarnation(0), self.incarnation(1)];
+        let Some(target) = self.nodes[1 - source].running.as_ref().filter(|target| !target.paused) else {
+            return self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+        };
+        if !self.network.is_passable() {
+            return self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+        }
+        let (reply, consent) = bounded(1);
+        target.addresses.supervisor.do_send(CopyArrives { hello, reply });
+        self.copies.push(Copy { source, incarnations, consent });
+        self.after(20, Event::Copy);
+    }
+
+    /// Looks for consent, and copies where there is.
+    pub fn copy(&mut self) -> Result<(), String> {
+        for copy in std::mem::take(&mut self.copies) {
+            let lives = |node: usize| copy.incarnations[node] == self.incarnation(node);
+            let (source, target) = (copy.source, 1 - copy.source);
+            match copy.consent.try_recv() {
+                Ok(Ok(_)) if lives(source) && lives(target) => {
+                    self.swap(source).map_err(|error| format!("netcopy: {error}"))?;
+                    self.end_copy(source, Ok(()));
+                }
+                Ok(Err(failure)) if lives(source) => {
+                    if failure.0 == Code::NOT_SYNCHRONIZED {
+                        self.operator.replace = Some(target);
+                    }
+                    self.end_copy(source, Err(failure));
+                }
+                Err(_) if lives(target) => {
+                    self.copies.push(copy);
+                    self.after(20, Event::Copy);
+                }
+                _ if lives(target) => self.break_copy(target),
+                _ if lives(source) => self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new()))),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The source is gone.
+    fn break_copy(&mut self, target: usize) {
+        if let Some(running) = &self.nodes[target].running {
+            let (known, _) = unbounded();
+            let opened = Err((Code::COMMUNICATION_ERROR, String::new()));
+            running.addresses.supervisor.do_send(CopyReceived { opened, known });
+        }
+    }
+
+    fn end_copy(&mut self, source: usize, result: Result<(), (Code, String)>) {
+        self.note(format_args!("copy from node {source}: {result:?}"));
+        if let Some(running) = &self.nodes[source].running {
+            running.addresses.supervisor.do_send(CopyEnded { netcopy: true, result });
+        }
+    }
+
+    /// Closes the target's database everywhere, puts the image in its place and opens it.
+    fn swap(&mut self, source: usize) -> Result<(), ServerError> {
+        let target = 1 - source;
+        let image = disk::database(&self.nodes[target].directory()).with_extension("arrived");
+        let Some(from) = &self.nodes[source].running else { return Ok(()) };
+        write_image(&from.database.open_reader()?, &image)?;
+        let configuration = self.nodes[target].log_configuration([0; 16]);
+        let Some(running) = &mut self.nodes[target].running else { return Ok(()) };
+        running.writer.detach();
+        running.reader = None;
+        let (done, _) = unbounded();
+        let closed = || Box::new(|| None);
+        // What was queued for the old database is void.
+        running.apply_jobs.try_iter().for_each(drop);
+        running.log_jobs.try_iter().for_each(drop);
+        drop(running.to_apply.send(ApplyJob::Replace(closed(), done.clone())));
+        running.apply_thread.step(&running.apply_jobs);
+        let close_log = LogJob::Replace(Box::new(|| None), done.clone());
+        running.log_thread.step(close_log, &running.log_jobs)?;
+
+        let path = running.database.path().to_path_buf();
+        for suffix in ["db-wal", "db-shm"] {
+            // There may be none.
+            let _ = std::fs::remove_file(path.with_extension(suffix));
+        }
+        log::remove_all(&configuration)?;
+        std::fs::rename(&image, &path).map_err(|error| ServerError::with(Code::OPERATION_FAILED, error))?;
+
+        let applier = Applier::new(running.database.open_for_apply()?)?;
+        let (database_id, position): ([u8; 16], Position) = read_identity(&running.database.open_reader()?)?;
+        let configuration = log::LogConfiguration { database_id, ..configuration };
+        let (log, _) = LogWriter::open(configuration.clone(), position)?;
+        drop(running.to_apply.send(ApplyJob::Replace(Box::new(|| Some(applier)), done.clone())));
+        running.apply_thread.step(&running.apply_jobs);
+        running.log_thread.step(LogJob::Replace(Box::new(|| Some(log)), done.clone()), &running.log_jobs)?;
+        *running.log_synced.lock().unwrap() = position;
+        running.addresses.sender.do_send(UseLog(configuration));
+        running.writer.attach(running.database.open_writer()?)?;
+        let reader = running.database.open_reader()?;
+        running
+            .addresses
+            .supervisor
+            .do_send(CopyReceived { opened: Ok((database_id, position)), known: done });
+        self.oracle.seen[target].clear();
+        running.reader = Some(reader);
+        running.wal_synced = (0, 0);
+        Ok(())
+    }
+}
+
+fn write_image(source: &Connection, path: &Path) -> Result<(), ServerError> {
+    source.execute_batch("BEGIN")?;
+    let mut image = Vec::new();
+    let mut statement = source.prepare("SELECT data FROM sqlite_dbpage")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        image.extend_from_slice(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
+    }
+    std::fs::write(path, image).map_err(|error| ServerError::with(Code::OPERATION_FAILED, error))
+}

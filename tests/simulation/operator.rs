@@ -1,0 +1,229 @@
+//! The operator, or watchdog: repairs what broke, changes things now and then, and never promotes a node that lacks what
+//! was acknowledged.
+
+use crossbeam_channel::{Receiver, bounded};
+use hotstandby::actors::supervisor::{Answer, Operator as Order};
+use hotstandby::hsb::codes::Code;
+use hotstandby::hsb::event::{Command, ConnectStatus};
+use hotstandby::hsb::state::State;
+
+use crate::node::View;
+use crate::world::{Event, World};
+
+/// Longest wait for an answer.
+const ANSWER_MS: u64 = 30_000;
+
+#[derive(Default)]
+pub struct Operator {
+    /// Refused to connect: only a copy helps.
+    copy_needed: bool,
+    /// To be started as a backup server: what it has is given up.
+    pub replace: Option<usize>,
+    asked: Vec<(usize, u32, u64, Command, Receiver<Answer>)>,
+}
+
+impl World {
+    pub fn operate(&mut self) -> Result<(), String> {
+        self.between(if self.healing { 100 } else { 200 }, 700, Event::Operator);
+        self.hear_answers()?;
+        match [0, 1].map(|node| self.nodes[node].view().filter(|_| self.nodes[node].is_responsive())) {
+            [Some(first), Some(second)] => self.look_after([first, second])?,
+            [Some(alone), None] => self.look_after_one(0, alone),
+            [None, Some(alone)] => self.look_after_one(1, alone),
+            [None, None] => {}
+        }
+        Ok(())
+    }
+
+    fn hear_answers(&mut self) -> Result<(), String> {
+        let asked = std::mem::take(&mut self.operator.asked);
+        for (node, incarnation, at, command, answer) in asked {
+            if let Ok(rows) = answer.try_recv() {
+                self.note(format_args!("node {node} answers {command:?}: {rows:?}"));
+                let code = rows.first().map_or(0, |row| row.0);
+                let parted = [Code::NOT_SYNCHRONIZED, Code::LOG_TOO_SHORT, Code::APPLY_FAILED];
+                self.operator.copy_needed |= parted.iter().any(|parted| parted.number() == code);
+            } else if incarnation == self.incarnation(node) && self.nodes[node].running.is_some() {
+                if self.now() > at + ANSWER_MS {
+                    return Err(format!("node {node} has not answered {command:?} for {ANSWER_MS} ms"));
+                }
+                self.operator.asked.push((node, incarnation, at, command, answer));
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, node: usize, command: Command) {
+        let (reply, answer) = bounded(1);
+        let Some(running) = &self.nodes[node].running else { return };
+        running.addresses.supervisor.do_send(Order { command: Some(command), reply });
+        self.note(format_args!("node {node} is told to {command:?}"));
+        let (incarnation, now) = (self.incarnation(node), self.now());
+        self.operator.asked.push((node, incarnation, now, command, answer));
+    }
+
+    fn any(&mut self, commands: &[Command]) -> Command {
+        commands[self.random.below(commands.len() as u64) as usize]
+    }
+
+    /// Whether everything acknowledged is in the node's log.
+    fn has_all(&self, node: usize) -> bool {
+        self.plan.rough || self.nodes[node].written() >= self.oracle.acknowledged_up_to()
+    }
+
+    /// Whether everything that was ever decided is in the node's log, acknowledged or not: for promoting it while the
+    /// other node cannot be asked.
+    fn has_all_decided(&self, node: usize) -> bool {
+        self.plan.rough || self.has_all(node) && self.nodes[node].written() >= self.oracle.decided
+    }
+
+    fn look_after(&mut self, views: [View; 2]) -> Result<(), String> {
+        use Command::*;
+        let states = views.map(|view| view.state);
+        let which = |wanted: fn(State) -> bool| states.iter().position(|state| wanted(*state));
+        if let Some(node) = self.operator.replace.filter(|node| states[*node] != State::Offline) {
+            return self.kill(node, false);
+        }
+        if let Some(offline) = which(|state| state == State::Offline) {
+            let command = match states[1 - offline] {
+                State::PrimaryAlone => Netcopy,
+                _ => SetPrimaryAlone,
+            };
+            self.order(1 - offline, command);
+            return Ok(());
+        }
+        let primaries = states.iter().filter(|state| state.is_primary()).count();
+        match primaries {
+            2 => self.settle_two(views),
+            0 => {
+                // The one that has more leads.
+                let ahead = usize::from(self.nodes[1].written() > self.nodes[0].written());
+                if states.iter().all(|state| *state == State::SecondaryAlone) && self.has_all(ahead) {
+                    let command = self.any(&[SetPrimaryAlone, SetPrimaryAlone, SwitchPrimary, SetStandalone]);
+                    self.order(ahead, command);
+                }
+            }
+            _ => {
+                if let Some(primary) = which(State::is_primary) {
+                    self.look_after_pair(primary, states);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One primary, one secondary.
+    fn look_after_pair(&mut self, primary: usize, states: [State; 2]) {
+        use Command::*;
+        let rarely = !self.healing && self.random.below(6) == 0;
+        let either = self.random.below(2) as usize;
+        match (states[primary], states[1 - primary]) {
+            (State::PrimaryActive, State::SecondaryActive) if rarely => {
+                let orders = [
+                    (primary, SwitchSecondary),
+                    (1 - primary, SwitchPrimary),
+                    (either, Disconnect),
+                    (primary, SetStandalone),
+                    (primary, SetPrimaryAlone),
+                    (1 - primary, SetPrimaryAlone),
+                ];
+                let (node, command) = orders[self.random.below(6) as usize];
+                if node == primary || command != SetPrimaryAlone {
+                    self.order(node, command);
+                } else {
+                    self.fail_over(primary);
+                }
+            }
+            (State::PrimaryActive, State::SecondaryAlone) => self.fail_over(primary),
+            (State::Standalone, _) => {
+                self.order(primary, if rarely { SetSecondaryAlone } else { SetPrimaryAlone })
+            }
+            (State::PrimaryUncertain, State::SecondaryAlone) if self.random.below(3) == 0 => {
+                if self.random.below(2) == 0 {
+                    return self.fail_over(primary);
+                }
+                let all = [SetSecondaryAlone, SwitchSecondary, SetPrimaryAlone, SetStandalone];
+                // The secondary may have been the primary since, and have gone down as one.
+                let safe = if self.has_all_decided(primary) { &all[..] } else { &all[..2] };
+                let command = self.any(safe);
+                self.order(primary, command);
+            }
+            (State::PrimaryAlone, State::SecondaryAlone) if self.operator.copy_needed => {
+                self.operator.copy_needed = false;
+                self.order(primary, Netcopy);
+            }
+            (State::PrimaryUncertain, State::SecondaryAlone) if !self.has_all_decided(primary) => {
+                self.order(primary, SetSecondaryAlone);
+            }
+            (State::PrimaryUncertain, State::SecondaryAlone) if self.operator.copy_needed => {
+                self.order(primary, SetPrimaryAlone);
+            }
+            (State::PrimaryAlone | State::PrimaryUncertain, State::SecondaryAlone) => {
+                if rarely && self.random.below(3) == 0 {
+                    let command = self.any(&[SetStandalone, SetSecondaryAlone, SwitchSecondary]);
+                    self.order(primary, command);
+                } else {
+                    self.order(either, Connect);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The secondary takes over from a primary that is cut off and cannot acknowledge anything.
+    fn fail_over(&mut self, primary: usize) {
+        let secondary = 1 - primary;
+        let stands_still = !self.plan.auto_primary_alone || self.plan.rough;
+        if stands_still && !self.healing && self.has_all_decided(secondary) && self.random.below(2) == 0 {
+            self.order(secondary, Command::SetPrimaryAlone);
+        }
+    }
+
+    /// The older of two primaries has to follow.
+    fn settle_two(&mut self, views: [View; 2]) {
+        let progress = views.map(|view| view.hello.position.progress());
+        let older = usize::from(progress[1] < progress[0]);
+        let uncertain = views.iter().position(|view| view.state == State::PrimaryUncertain);
+        let older = uncertain.unwrap_or(older);
+        match views[older].state {
+            State::PrimaryActive => {}
+            _ => {
+                let command = self.any(&[Command::SetSecondaryAlone, Command::Connect]);
+                self.order(older, command);
+            }
+        }
+    }
+
+    fn look_after_one(&mut self, node: usize, view: View) {
+        let other_is_down = self.nodes[1 - node].running.is_none() || self.plan.rough;
+        if !other_is_down || self.random.below(3) > 0 {
+            return;
+        }
+        match view.state {
+            State::SecondaryAlone | State::SecondaryActive if self.has_all_decided(node) => {
+                self.order(node, Command::SetPrimaryAlone);
+            }
+            State::PrimaryUncertain if self.has_all_decided(node) => {
+                let command = self.any(&[Command::SetPrimaryAlone, Command::SetStandalone]);
+                self.order(node, command);
+            }
+            _ => {}
+        }
+    }
+
+    /// Connected, level, nobody waits.
+    pub fn is_healed(&self) -> bool {
+        let views = [self.nodes[0].view(), self.nodes[1].view()];
+        let [Some(first), Some(second)] = views else { return false };
+        let states = [first.state, second.state];
+        states.contains(&State::PrimaryActive)
+            && states.contains(&State::SecondaryActive)
+            && first.connect == ConnectStatus::Connected
+            && second.connect == ConnectStatus::Connected
+            && first.hello.position == second.hello.position
+            && first.hello.log_end == second.hello.log_end
+            && self.waiting_clients() == 0
+            && self.is_quiet(0)
+            && self.is_quiet(1)
+    }
+}
