@@ -290,10 +290,10 @@ fn a_catchup_shows_how_far_it_is() {
     pair.first.expect("hsb connect").unwrap();
     let line = || {
         let rows = pair.first.console().unwrap().command("hsb status").unwrap();
-        rows.into_iter().find_map(|(_, line)| line.strip_prefix("catchup").map(str::to_owned))
+        rows.into_iter().map(|(_, line)| line).find(|line| line.contains("CATCHING UP"))
     };
     wait_until("a part is there", || {
-        line().is_some_and(|line| line.contains(" of 60 transactions), ") && !line.contains(" 0 %"))
+        line().is_some_and(|line| line.contains(" of 60 transactions, ") && !line.contains(" 0 %"))
     });
     assert_eq!(pair.first.ask("hsb status connect").unwrap().0, 14008);
     assert_eq!(pair.first.ask("hsb status catchup").unwrap().0, 14003);

@@ -123,8 +123,9 @@ fn one_safe_max_delay_bounds_the_wait_for_company() {
     let fixture = fixture("SafenessLevel=1safe\nPingTimeout=0\n1SafeMaxDelay=86400000\n");
     let primary = &fixture.pair.first;
     let is_level = || {
-        let status = primary.console().unwrap().command("hsb status").unwrap();
-        status.iter().any(|row| row.1.contains(" 0 transactions not acknowledged"))
+        let counters = primary.console().unwrap().command("perfmon").unwrap();
+        let line = counters.iter().find_map(|row| row.1.strip_prefix("Transactions unacknowledged"));
+        line.is_some_and(|line| line.split_whitespace().next() == Some("0"))
     };
     wait_until("the secondary has acknowledged everything", is_level);
     fixture.network.hold(From::Second);

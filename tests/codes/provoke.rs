@@ -158,6 +158,18 @@ pub fn log_cannot_be_opened() -> u32 {
     number(&start(directory.path(), "[Logging]\nLogDir=logs\n").err().unwrap())
 }
 
+/// What the directory in memory would be called is taken by somebody's file.
+pub fn no_memory_for_the_log() -> u32 {
+    let directory = tempfile::tempdir().unwrap();
+    let path = std::fs::canonicalize(directory.path()).unwrap();
+    let name = xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes());
+    let in_the_way = std::path::PathBuf::from(format!("/dev/shm/hotstandby-{name:016x}"));
+    std::fs::write(&in_the_way, b"").unwrap();
+    let outcome = start(directory.path(), "[Logging]\nLogEnabled=no\n");
+    std::fs::remove_file(&in_the_way).unwrap();
+    number(&outcome.err().unwrap())
+}
+
 pub fn disk_full() -> u32 {
     // SQLite's own word for a disk that is full.
     let connection = rusqlite::Connection::open_in_memory().unwrap();
