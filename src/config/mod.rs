@@ -4,7 +4,7 @@
 //! * `parser`: the file's syntax; * `parameters`: the values in force; * `getters`: the same, typed;
 //! * `example`: solid.ini.example.
 //!
-//! Not here: acting on a change (the admin handler does), command-line options.
+//! Not here: acting on a change (`node::parameters` does), command-line options.
 
 pub mod address;
 pub mod example;

@@ -388,7 +388,8 @@ const INTRODUCTION: &str = "\
 # What comes of every command and event
 
 Written by `tests/model/matrix.rs` (`UPDATE_GOLDEN=1 cargo test --test model`). RC 0 is success; the codes are in
-`errorcode <n>`. *level*, *behind*, *ahead*, *diverged*: the peer's database seen from this one.
+`errorcode <n>`. *level*, *behind*, *ahead*, *diverged*: the peer's database seen from this one. `hsb rewind` is left
+out: it changes no state.
 ";
 
 #[test]
