@@ -152,8 +152,12 @@ impl Supervisor {
     }
 
     fn carry_out(&mut self, effect: Effect, context: &mut Context<Self>) {
-        // Whoever is told of a change and looks at once has to see it.
-        if matches!(effect, Effect::Reply { .. } | Effect::Entered { .. } | Effect::ConnectStatus(_)) {
+        // Whoever is told of a change and looks at once has to see it; so has the peer that is asked and asks back.
+        let is_noticed = matches!(
+            effect,
+            Effect::Reply { .. } | Effect::Entered { .. } | Effect::ConnectStatus(_) | Effect::Dial { .. }
+        );
+        if is_noticed {
             self.outside.publish(&self.heart);
         }
         match effect {
@@ -202,11 +206,7 @@ impl Supervisor {
     fn carry_out_on_link(&mut self, effect: Effect, context: &mut Context<Self>) {
         let link = self.heart.link();
         match effect {
-            Effect::Dial { request, purpose } => {
-                // Before the peer is asked, what is under way here is known: it may ask the same at this moment.
-                self.outside.publish(&self.heart);
-                self.outside.dial(request, purpose, self.heart.hello());
-            }
+            Effect::Dial { request, purpose } => self.outside.dial(request, purpose, self.heart.hello()),
             Effect::Welcome(id) => self.welcome(id),
             Effect::TurnAway { link, code, detail } => {
                 if let Some(mut stream) = self.arrivals.remove(&link) {
