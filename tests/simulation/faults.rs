@@ -114,6 +114,7 @@ impl World {
             return Ok(());
         }
         self.read(node)?;
+        self.note_decided(node);
         let needed = self.oracle.acknowledged_up_to();
         let elsewhere = self.nodes[1 - node].written() >= needed;
         let power = power && (self.plan.rough || elsewhere || self.nodes[node].durable().log >= needed);

@@ -190,13 +190,19 @@ impl World {
             for (state, wish) in wishes {
                 self.grant(node, state, wish)?;
             }
-            if let Some(view) = self.nodes[node].view() {
-                self.oracle.decided = self.oracle.decided.max(view.hello.position.progress());
-            }
+            self.note_decided(node);
             self.employ(node);
         }
         self.answer_dials();
         self.serve_clients()
+    }
+
+    /// What a node calls decided, and what it will call so after a crash: alone, that is all its log.
+    pub fn note_decided(&mut self, node: usize) {
+        let Some(view) = self.nodes[node].view() else { return };
+        let alone = matches!(view.state, State::PrimaryAlone | State::Standalone);
+        let position = if alone { self.nodes[node].written() } else { view.hello.position.progress() };
+        self.oracle.decided = self.oracle.decided.max(position);
     }
 
     /// Schedules a step for every thread body that has something to do.
