@@ -231,6 +231,21 @@ fn a_shutdown_gives_up_a_netcopy_and_the_repeat_is_compressed() {
     assert!(sent < 1_000_000, "{sent}");
 }
 
+/// The copy has not begun, but its end is waited for and told all the same.
+#[test]
+fn a_shutdown_waits_for_a_netcopy_that_still_dials() {
+    let mut fixture = primary("");
+    fixture.pair.second.start(&["-x", "backupserver"]).unwrap();
+    fixture.network.hold(From::Second);
+    fixture.pair.first.expect("hsb netcopy").unwrap();
+    assert_eq!(fixture.pair.first.ask("hsb status copy").unwrap().0, 14003);
+    fixture.pair.first.expect("shutdown").unwrap();
+    wait_until("it waits", || messages(&fixture.pair.first).contains("the copy under way is given up"));
+    fixture.network.resume();
+    fixture.pair.first.wait_for_end().unwrap();
+    assert!(messages(&fixture.pair.first).contains("10082"), "the copy was given up");
+}
+
 /// The log is kept from the copy's position on, however many checkpoints are made.
 #[test]
 fn a_copied_directory_starts_and_catches_up() {

@@ -159,6 +159,11 @@ impl Server {
     /// Asks it to shut down in order and waits until it has.
     pub fn stop(&mut self) -> Result<(), ServerError> {
         self.expect("shutdown")?;
+        self.wait_for_end()
+    }
+
+    /// Waits until its process has ended.
+    pub fn wait_for_end(&mut self) -> Result<(), ServerError> {
         if let Some(mut child) = self.child.take() {
             child.wait().map_err(|error| failed(error.to_string()))?;
         }

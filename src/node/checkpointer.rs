@@ -15,6 +15,7 @@ use crate::actors::threads::apply::ApplyJob;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::storage::checkpoint::{self, Schedule};
@@ -73,11 +74,16 @@ impl Checkpointer {
         Ok(position)
     }
 
-    /// The server goes down: copies that are being made are given up. Waits until they are, at most so long.
+    /// The server goes down: a copy is given up. Waits until it is, at most so long; one that still dials, or makes its
+    /// checkpoint, has no progress to look at, and its end is to be told to the peer and to the message log all the same.
     pub(super) fn give_up_copies(&self, patience: Duration) {
         self.storage.abort_copies.store(true, Ordering::Relaxed);
+        let is_active = || self.storage.status.snapshot().copy == CopyStatus::Active;
+        if is_active() {
+            log::info!("the copy under way is given up");
+        }
         let deadline = Instant::now() + patience;
-        while self.storage.copy_progress.gauge().is_some() && Instant::now() < deadline {
+        while is_active() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
