@@ -78,6 +78,7 @@ impl Heart {
         {
             batch.logged = true;
             batch.durable |= durable;
+            self.check_history();
             self.try_to_decide();
         }
     }
@@ -146,6 +147,7 @@ impl Heart {
     /// Procedures that wait until no batch is in flight go on here.
     pub(super) fn nothing_in_flight(&mut self) {
         match self.phase {
+            Phase::Meeting { .. } => self.check_history(),
             Phase::CatchingUp { .. } => self.try_to_go_active(),
             Phase::Leaving { .. } => self.try_to_leave(),
             Phase::HandingOver { .. } => self.try_to_hand_over(),

@@ -186,9 +186,18 @@ impl Heart {
 
     fn meet(&mut self, request: Option<RequestId>, mine: Position, peer: Hello) {
         self.note("30551: connection to the other server established");
-        self.phase = Phase::Meeting { request, mine, peer };
-        let looks = if peer.state.is_primary() { is_further(mine, peer.position) } else { true };
-        if self.state.is_primary() && looks {
+        let further = !peer.state.is_primary() || is_further(mine, peer.position);
+        self.phase = Phase::Meeting { request, mine, peer, looks: self.state.is_primary() && further };
+        self.check_history();
+    }
+
+    /// The log is searched once it has all that was ever sent: the peer may hold the last batch already.
+    pub(super) fn check_history(&mut self) {
+        if let Phase::Meeting { peer, looks, .. } = &mut self.phase
+            && *looks
+            && self.in_flight.is_none_or(|batch| batch.logged)
+        {
+            *looks = false;
             self.effects.push(Effect::CheckHistory(peer.position));
         }
     }

@@ -7,7 +7,7 @@ use super::phase::{Activity, state_number};
 use super::position::{Chain, Position};
 use super::state::State::{self, *};
 use super::state::{StartTime, start_time_set_by};
-use super::tests::{SETTINGS, STATES, UNREACHABLE, answer, command, heart, position};
+use super::tests::{SETTINGS, STATES, UNREACHABLE, answer, command, heart, position, with_batch_in_flight};
 
 fn hello(state: State, position: Position) -> Hello {
     Hello { database_id: [1; 16], state, position, log_end: position, pair: SETTINGS.pair }
@@ -136,6 +136,22 @@ fn r5_primaries_whose_histories_have_parted_both_stop() {
             assert!(format!("{effects:?}").contains(words), "{effects:?}");
         }
     }
+}
+
+/// Seen on a loaded machine: the secondary had the batch in doubt in its log before the primary had, and connecting
+/// right after the link had broken was refused with 14525.
+#[test]
+fn the_log_is_searched_once_the_last_batch_is_in_it() {
+    let mut heart = with_batch_in_flight(PrimaryUncertain);
+    if let Some(batch) = &mut heart.in_flight {
+        batch.logged = false;
+    }
+    let peer = hello(SecondaryAlone, position(6));
+    let searches = |effects: &[Effect]| effects.contains(&Effect::CheckHistory(peer.position));
+    assert!(!searches(&heart.handle(Event::PeerArrived { link: 3, hello: peer })));
+    let logged = |durable| Event::Logged { position: position(6), durable };
+    assert!(searches(&heart.handle(logged(false))));
+    assert!(!searches(&heart.handle(logged(true))), "once is enough");
 }
 
 #[test]

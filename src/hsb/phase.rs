@@ -48,10 +48,12 @@ pub(super) enum Phase {
         purpose: DialPurpose,
     },
     /// Both know each other; the primary looks the secondary's position up. `mine`: what the peer was told of this node.
+    /// `looks`: it is for this node to look, and it has not begun.
     Meeting {
         request: Option<RequestId>,
         mine: Position,
         peer: Hello,
+        looks: bool,
     },
     /// `closing`: new batches are held until both are level; `told`: GoActive is on its way.
     CatchingUp {

@@ -52,7 +52,7 @@ pub(super) fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {
     heart.handle(Event::Command { request: 1, command })
 }
 
-fn with_batch_in_flight(state: State) -> Heart {
+pub(super) fn with_batch_in_flight(state: State) -> Heart {
     let mut heart = heart(state);
     let info = BatchInfo {
         before: position(5),
