@@ -29,14 +29,17 @@ fn trap_10_a_primary_that_was_paused_acknowledges_nothing_when_it_wakes() {
     insert(&pair.second, 10).join().unwrap().unwrap();
     signal(&pair.first, "-CONT");
     pair.first.wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
-    assert!(!has_row(&pair.first, 20) && !waiting.is_finished(), "acknowledged by a stale primary");
+    assert!(!has_row(&pair.first, 20), "committed by a stale primary");
+    assert!(!waiting.is_finished(), "answered by a stale primary: {:?}", waiting.join());
     let (code, text) = pair.first.ask("hsb connect").unwrap();
     assert_eq!(code, 14700, "{text}");
     assert_eq!(state(&pair.first), "PRIMARY UNCERTAIN");
-    assert!(!has_row(&pair.first, 20) && !waiting.is_finished(), "acknowledged by a stale primary");
+    assert!(!has_row(&pair.first, 20), "committed by a stale primary");
+    assert!(!waiting.is_finished(), "answered by a stale primary: {:?}", waiting.join());
     pair.first.expect("hsb set secondary alone").unwrap();
     let (_, message) = server_error(&waiting.join().unwrap().unwrap_err()).unwrap();
-    assert!(message.contains("10047") || message.contains("10041"), "{message}");
+    // The statement may have been under way before, or be read only now.
+    assert!(["10047", "10041", "10045"].iter().any(|code| message.contains(code)), "{message}");
     reconnect(pair);
     assert!(has_row(&pair.first, 10) && !has_row(&pair.first, 20));
 }

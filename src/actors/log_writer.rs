@@ -96,8 +96,9 @@ pub struct LogWriter {
 
 impl LogWriter {
     fn job(&self, job: LogJob) {
+        // Only an orderly end closes it; a log that cannot be written ends the process.
         if self.jobs.send(job).is_err() {
-            log::error!("the log thread has ended");
+            log::debug!("the log is closed: the server is going down");
         }
     }
 }

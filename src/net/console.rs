@@ -7,6 +7,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A longer line ends the connection.
@@ -34,6 +35,24 @@ pub struct ConsoleHandlers<'a, Login> {
     pub subscribe: &'a dyn Fn(&Login, &str) -> Result<Watch, ServerError>,
     /// How long the client may pause in the middle of a line; none: for ever.
     pub pause_limit: &'a dyn Fn() -> Option<Duration>,
+    /// Counts the commands whose answers have not been sent yet.
+    pub unanswered: &'a AtomicUsize,
+}
+
+/// A command whose answer has not been sent.
+struct Unanswered<'a>(&'a AtomicUsize);
+
+impl<'a> Unanswered<'a> {
+    fn count(counter: &'a AtomicUsize) -> Unanswered<'a> {
+        counter.fetch_add(1, Ordering::AcqRel);
+        Unanswered(counter)
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Talks to a console client until it leaves or breaks the rules.
@@ -95,7 +114,10 @@ fn converse<Login>(lines: &mut Lines<'_>, handlers: &ConsoleHandlers<'_, Login>)
                 Ok(events) => return watch(lines.stream, events),
                 Err(error) => send(lines.stream, &answer(&[row_of(&error)]))?,
             },
-            _ => send(lines.stream, &answer(&(handlers.execute)(&login, line.trim())))?,
+            _ => {
+                let _unanswered = Unanswered::count(handlers.unanswered);
+                send(lines.stream, &answer(&(handlers.execute)(&login, line.trim())))?;
+            }
         }
     }
 }
@@ -252,7 +274,9 @@ mod tests {
                 ("admin", "pass word") => Ok(user.to_owned()),
                 _ => Err(ServerError::sql("28P01", "password authentication failed")),
             };
+            let unanswered = &AtomicUsize::new(0);
             let execute = |login: &String, command: &str| match command {
+                "unanswered" => vec![(0, unanswered.load(Ordering::Acquire).to_string())],
                 "hsb state" => vec![(0, "PRIMARY ACTIVE".to_owned())],
                 "hsb status copy" => vec![(14003, "ACTIVE".to_owned())],
                 "two" => vec![(0, "a\nb\n".to_owned()), (14527, String::new()), (14526, "x".to_owned())],
@@ -264,8 +288,9 @@ mod tests {
             };
             let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
             let pause_limit = &|| Some(Duration::from_millis(50));
-            let handlers = ConsoleHandlers { authenticate, execute, subscribe, pause_limit };
+            let handlers = ConsoleHandlers { authenticate, execute, subscribe, pause_limit, unanswered };
             serve_within(&server, &handlers, login_timeout);
+            assert_eq!(unanswered.load(Ordering::Acquire), 0);
         });
         client.write_all(input).unwrap();
         if close_after {
@@ -293,6 +318,13 @@ mod tests {
             watched.starts_with("OK\nPRIMARY ALONEX\n13068\t") && watched.ends_with("ERROR 13068\n"),
             "{watched}"
         );
+    }
+
+    /// The end of a server waits for it: the answer to `shutdown` is not to be lost.
+    #[test]
+    fn a_command_counts_until_it_is_answered() {
+        let output = talk(b"login admin pass word\nunanswered\nunanswered\n");
+        assert_eq!(output, "OK\n0\t1\nOK\n0\t1\nOK\n");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod storage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ use crate::storage::writer::Writer;
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of the server waits for the peer, for sessions, for threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
+/// How long it waits until consoles have their answers, that to `shutdown` among them.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits for a copy to notice that it is given up.
 const COPY_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -70,6 +73,8 @@ pub struct NodeContext {
     pub parameters: Arc<Parameters>,
     /// Events as they happen.
     pub events: Arc<EventHub>,
+    /// Commands of consoles whose answers have not been sent yet.
+    pub unanswered: AtomicUsize,
 }
 
 /// The way to the admin handler from any thread that may block.
@@ -186,6 +191,10 @@ impl Node {
             if thread.join().is_err() {
                 log::error!("a thread ended badly");
             }
+        }
+        let deadline = Instant::now() + ANSWER_PATIENCE;
+        while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
         log::info!("the server has shut down");
     }

@@ -100,7 +100,8 @@ fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let subscribe = |login: &Arc<Login>, name: &str| watch(context, login, name);
     let pause_limit = || context.parameters.listen().read_timeout;
     let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
-    console::serve(stream, &ConsoleHandlers { authenticate, execute, subscribe, pause_limit: &pause_limit });
+    let (pause_limit, unanswered) = (&pause_limit, &context.unanswered);
+    console::serve(stream, &ConsoleHandlers { authenticate, execute, subscribe, pause_limit, unanswered });
 }
 
 /// Events for a console, as long as its user may be there.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -297,6 +297,7 @@ impl Building {
             sessions: Arc::clone(&this.sessions),
             parameters: Arc::clone(&this.parameters),
             events: Arc::clone(&this.events),
+            unanswered: AtomicUsize::new(0),
         });
         let peers = PeerPort {
             services: Arc::clone(&wiring.services),

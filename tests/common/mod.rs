@@ -106,10 +106,21 @@ pub fn signal(server: &Server, signal: &str) {
     signal_process(server.process_id().unwrap(), signal);
 }
 
-/// The same to a process by its id.
+/// The same to a process by its id. With `-STOP`, returns when all its threads stand still: the first one has to be
+/// scheduled to stop the others, which go on meanwhile.
 pub fn signal_process(id: u32, signal: &str) {
     let status = std::process::Command::new("kill").args([signal, &id.to_string()]).status();
     assert!(status.unwrap().success());
+    if signal == "-STOP" {
+        wait_until("the process stands still", || {
+            let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+            threads.map(|thread| thread.unwrap().path().join("stat")).all(|stat| {
+                // After the name in parentheses. A thread that has ended does not run either.
+                let text = std::fs::read_to_string(stat).unwrap_or_default();
+                text.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+            })
+        });
+    }
 }
 
 /// Pseudo-random numbers (SplitMix64) that can be had again from their seed.
