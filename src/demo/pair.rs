@@ -2,7 +2,7 @@
 //!
 //! A server that is dropped is killed, by its process id, and reaped.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +22,9 @@ pub struct Server {
     pub name: &'static str,
     /// With solid.ini, the database and the log.
     pub directory: PathBuf,
-    /// On loopback.
+    /// Where it is reached: on loopback, unless it was put elsewhere.
+    pub host: IpAddr,
+    /// Its port there.
     pub port: u16,
     _reserved: ReservedPort,
     program: PathBuf,
@@ -103,7 +105,15 @@ impl Server {
         std::fs::create_dir_all(&directory)
             .and_then(|()| std::fs::write(directory.join("solid.ini"), ini))
             .map_err(|error| failed(format!("{}: {error}", directory.display())))?;
-        Ok(Server { name, directory, port, _reserved: reserved, program: program.to_path_buf(), child: None })
+        Ok(Server {
+            name,
+            directory,
+            host: Ipv4Addr::LOCALHOST.into(),
+            port,
+            _reserved: reserved,
+            program: program.to_path_buf(),
+            child: None,
+        })
     }
 
     /// Starts the process and waits until it accepts connections.
@@ -139,7 +149,7 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        (self.host, self.port).into()
     }
 
     /// The process, while it runs.
@@ -182,7 +192,7 @@ impl Server {
 
     /// A new SQL connection of the administrator.
     pub fn sql(&self) -> Result<postgres::Client, postgres::Error> {
-        sql_configuration(self.port).connect(postgres::NoTls)
+        sql_configuration(self.port).hostaddr(self.host).connect(postgres::NoTls)
     }
 
     /// A new console connection.

@@ -35,7 +35,7 @@ pub fn sql(server: &Server) -> Client {
 pub fn try_sql(server: &Server, password: &str) -> Result<Client, postgres::Error> {
     let mut configuration = postgres::Config::new();
     configuration
-        .host("127.0.0.1")
+        .hostaddr(server.host)
         .port(server.port)
         .user(ADMINISTRATOR.0)
         .password(password)
