@@ -103,6 +103,32 @@ fn without_a_log_on_disk_the_pair_catches_up_and_survives_a_crash() {
     assert_eq!(rows(&pair.first), 60);
 }
 
+/// The promise without a log on disk: the database is whole, at its last checkpoint or later, and its position says so.
+#[test]
+fn without_a_log_on_disk_a_power_cut_goes_back_to_the_last_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let extra = "[Logging]\nLogEnabled=no\nDurabilityLevel=3\n";
+    let mut pair = Pair::prepare(program(), root.path(), extra).unwrap();
+    let _memory = Memory::of(&pair);
+    let server = &mut pair.first;
+    server.start(&[]).unwrap();
+    server.expect("hsb set primary alone").unwrap();
+    create(server);
+    insert(server, 0..5, 100);
+    server.expect("makecp").unwrap();
+    let checkpoint = position(server);
+    let wal = server.directory.join("solid.db-wal");
+    let synced = std::fs::read(&wal).unwrap();
+    insert(server, 5..10, 100);
+    let lines = server.console().unwrap().command("hsb status").unwrap();
+    assert!(lines.iter().any(|(_, line)| line.contains("the log is in memory")), "{lines:?}");
+    server.kill();
+    std::fs::write(&wal, synced).unwrap();
+    std::fs::remove_file(server.directory.join("solid.db-shm")).unwrap();
+    server.start(&[]).unwrap();
+    assert_eq!((position(server), rows(server)), (checkpoint, 5));
+}
+
 /// What the log on disk holds and the database does not is not lost by turning the log off.
 #[test]
 fn a_log_that_is_turned_off_goes_into_the_database_first() {

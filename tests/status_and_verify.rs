@@ -120,14 +120,51 @@ fn verify_of_servers_that_are_not_connected() {
     assert_eq!(first.ask("hsb verify").0, 14503);
 }
 
+/// A figure of `perfmon`.
+fn value(server: &Server, name: &str) -> u64 {
+    let rows = server.context.admin.execute("dba", true, "perfmon");
+    let row = rows.iter().find(|row| row.1.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
+    row.1[28..].split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Under relaxed durability nothing but a longer delay brings the logs to disk here.
+#[test]
+fn trap_09_what_is_acknowledged_and_on_no_disk_yet_is_counted() {
+    let (first, second) = connected_pair("2SafeAckPolicy=1\n[Logging]\nRelaxedMaxDelay=600000\n");
+    let on_no_disk = |server: &Server, count: u64| {
+        let (screen, line) = (screen(server), format!("on no disk    {count} transactions acknowledged"));
+        assert!(screen.contains(&line), "'{line}' is missing in\n{screen}");
+    };
+    let before = status(&first)["this"]["on_disk"].clone();
+    assert_eq!(before, status(&first)["this"]["position"]["sequence"]);
+    let mut sql = first.connect();
+    sql.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").unwrap();
+    for id in 1..=3 {
+        sql.batch_execute(&format!("INSERT INTO t VALUES ({id})")).unwrap();
+    }
+    level(&first, &second);
+    for server in [&first, &second] {
+        on_no_disk(server, 4);
+        assert_eq!(value(server, "Transactions not on disk"), 4);
+        assert_eq!(status(server)["this"]["on_disk"], before);
+    }
+    sql.batch_execute("SET TRANSACTION DURABILITY STRICT; INSERT INTO t VALUES (4)").unwrap();
+    level(&first, &second);
+    assert_eq!(value(&first, "Transactions not on disk"), 0);
+    assert_eq!(value(&second, "Transactions not on disk"), 5);
+    for server in [&first, &second] {
+        on_no_disk(server, 0);
+    }
+    // Alone, the other server's disk does not count.
+    second.admin("hsb disconnect");
+    first.wait_for("hsb state", "PRIMARY ALONE");
+    sql.batch_execute("SET DURABILITY RELAXED; INSERT INTO t VALUES (5)").unwrap();
+    on_no_disk(&first, 1);
+}
+
 #[test]
 fn perfmon_counts() {
     let (first, second) = connected_pair("[Logging]\nRelaxedMaxDelay=100\n");
-    let value = |server: &Server, name: &str| -> u64 {
-        let rows = server.context.admin.execute("dba", true, "perfmon");
-        let row = rows.iter().find(|row| row.1.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
-        row.1[28..].split_whitespace().next().unwrap().parse().unwrap()
-    };
     let before = value(&first, "Transactions committed");
     let mut sql = first.connect();
     sql.batch_execute("CREATE TABLE t (id BIGINT PRIMARY KEY)").unwrap();

@@ -1,6 +1,6 @@
 //! `perfmon`: counters and figures that are derived from positions.
 
-use super::{AdminServices, Call, Rows};
+use super::{AdminServices, Call, Rows, report};
 use crate::hsb::phase::state_number;
 use crate::hsb::state::State;
 
@@ -18,9 +18,14 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
     ];
     rows.extend(counters.list().into_iter().map(|(name, value, meaning)| line(name, value, meaning)));
     rows.push(line("Checkpoints", services.checkpointer.count(), "checkpoints made"));
-    // Between the two readings more may have come to disk than was decided.
-    let on_no_disk = now.decided.sequence.saturating_sub(counters.log_durable.get());
-    rows.push(line("Transactions not on disk", on_no_disk, "decided, and not on this server's disk yet"));
+    if let Some(on_disk) = report::on_disk(services) {
+        let not_on_disk = counters.log_end.get().saturating_sub(on_disk);
+        rows.push(line(
+            "Transactions not on disk",
+            not_on_disk,
+            "in the log, and not on this server's disk yet",
+        ));
+    }
     let waiting = counters.log_end.get().saturating_sub(now.decided.sequence);
     let backlog = if now.state.is_secondary() { waiting } else { 0 };
     rows.push(line("Transactions to apply", backlog, "received from the primary and not executed yet"));

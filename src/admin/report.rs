@@ -85,6 +85,8 @@ pub struct NodeReport {
     pub position: PositionReport,
     /// The end of the log; beyond `position` while the outcome of a batch is open.
     pub log_end: PositionReport,
+    /// The log has so many transactions on this server's disk; none: it is in memory.
+    pub on_disk: Option<u64>,
     /// A batch at the end of the log waits for its outcome.
     pub pending: bool,
     /// The secondary has this, as far as this primary knows.
@@ -135,6 +137,8 @@ impl std::fmt::Display for PositionReport {
 
 /// This node, now.
 pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
+    // Before the position, so that what is counted as not on disk is rather too much.
+    let on_disk = on_disk(services);
     let now = services.status.snapshot();
     let settings = now.settings;
     NodeReport {
@@ -143,6 +147,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         connection: now.connect.name().into(),
         position: now.decided.into(),
         log_end: now.log_end.into(),
+        on_disk,
         pending: now.decided != now.log_end && now.state != State::PrimaryActive,
         acknowledged: now.acknowledged.into(),
         lag: lag(&now),
@@ -168,6 +173,12 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         uptime_seconds: services.started.elapsed().as_secs(),
         version: env!("CARGO_PKG_VERSION").into(),
     }
+}
+
+/// See [`NodeReport::on_disk`].
+pub(super) fn on_disk(services: &AdminServices) -> Option<u64> {
+    let in_memory = services.parameters.diskless() || !services.parameters.log_enabled();
+    (!in_memory).then(|| services.counters.log_durable.get())
 }
 
 fn behind(now: &Snapshot) -> u64 {

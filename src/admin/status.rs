@@ -91,6 +91,8 @@ fn lines(pair: &PairReport) -> Vec<String> {
             primary.durability,
             if primary.auto_primary_alone { "yes" } else { "no" },
         ));
+        let secondary = if is_primary(this) { other } else { Some(this) };
+        lines.push(format!("on no disk    {}", on_no_disk(primary, secondary)));
     }
     for (name, node) in [("this server", Some(this)), ("other server", other)] {
         let Some(node) = node else { continue };
@@ -140,6 +142,16 @@ fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
         _ => String::new(),
     };
     format!("{transactions} transactions not acknowledged{bytes}{applied}")
+}
+
+/// What would be lost of what was acknowledged if every server lost its memory now.
+fn on_no_disk(primary: &NodeReport, secondary: Option<&NodeReport>) -> String {
+    let connected = secondary.filter(|_| primary.connection == "CONNECTED");
+    let Some(on_disk) = primary.on_disk.max(connected.and_then(|node| node.on_disk)) else {
+        return "all since the last checkpoint: the log is in memory".into();
+    };
+    let count = primary.position.sequence.saturating_sub(on_disk);
+    format!("{count} transactions acknowledged and not on a disk yet")
 }
 
 fn under_way(operation: &OperationReport) -> String {
@@ -221,6 +233,7 @@ fn next_steps(this: &NodeReport, other: Option<&NodeReport>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::report::PositionReport;
     use super::*;
 
     fn node(state: &str) -> NodeReport {
@@ -244,6 +257,23 @@ mod tests {
         assert!(steps("STANDALONE", Some("SECONDARY ALONE")).contains("'hsb netcopy'"));
         let damaged = NodeReport { netcopy_needed: true, ..node("SECONDARY ALONE") };
         assert!(next_steps(&node("PRIMARY ALONE"), Some(&damaged))[0].contains("'hsb netcopy'"));
+    }
+
+    #[test]
+    fn what_is_on_one_disk_of_a_connected_pair_is_on_a_disk() {
+        let with = |state: &str, on_disk| {
+            let position = PositionReport { sequence: 10, ..PositionReport::default() };
+            NodeReport { position, on_disk, ..node(state) }
+        };
+        let count = |primary: &NodeReport, secondary: &NodeReport| on_no_disk(primary, Some(secondary));
+        let (active, other) = (with("PRIMARY ACTIVE", Some(7)), with("SECONDARY ACTIVE", Some(9)));
+        assert!(count(&active, &other).starts_with("1 transactions"));
+        assert!(on_no_disk(&active, None).starts_with("3 transactions"), "what is not known is on no disk");
+        // Another history, as far as is known.
+        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 transactions"));
+        let memory = with("PRIMARY ACTIVE", None);
+        assert!(count(&memory, &other).starts_with("1 transactions"));
+        assert!(on_no_disk(&memory, None).contains("in memory"));
     }
 
     #[test]

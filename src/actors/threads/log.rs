@@ -331,6 +331,7 @@ impl LogThread {
     pub fn publish(&self) {
         if let Some(writer) = &self.writer {
             self.counters.log_end.set(writer.end().sequence);
+            self.counters.log_durable.set(writer.synced().sequence);
             self.counters.log_size.set(writer.size_bytes());
             self.mark.publish(writer.end());
         }
@@ -338,9 +339,6 @@ impl LogThread {
 
     fn progress(&self, durable: bool) {
         if let Some(writer) = &self.writer {
-            if durable {
-                self.counters.log_durable.set(writer.end().sequence);
-            }
             (self.report)(LogReport::Progress { position: writer.end(), durable });
         }
     }

@@ -222,6 +222,11 @@ impl LogWriter {
         self.end
     }
 
+    /// On disk up to here.
+    pub fn synced(&self) -> Position {
+        self.synced
+    }
+
     /// The oldest position from which the log can be read.
     pub fn start(&self) -> Position {
         self.segments[0].start

@@ -146,6 +146,24 @@ fn the_thread_ends_with_the_disk_full() {
     assert!(stage.positions().is_empty());
 }
 
+/// What an earlier run has written is on disk; else it would count as at risk for as long as nothing is written.
+#[test]
+fn trap_09_what_is_on_disk_is_known_from_the_start() {
+    let (_full, fault) = full_disk();
+    let stage = Stage::new(fault);
+    let (mut writer, _) = LogWriter::open(stage.configuration.clone(), Position::ORIGIN).unwrap();
+    let last = batch(Position::ORIGIN, "of an earlier run");
+    writer.append(&last).unwrap();
+    drop(writer);
+    let (writer, _) = LogWriter::open(stage.configuration.clone(), Position::ORIGIN).unwrap();
+    let counters = Arc::<Counters>::default();
+    let thread =
+        LogThread::new(Some(writer), Arc::default(), PATIENCE, Arc::clone(&counters), Box::new(|_| {}));
+    thread.publish();
+    assert_eq!((counters.log_end.get(), counters.log_durable.get()), (1, 1));
+    drop(stage);
+}
+
 const CHILD: &str = "HSB_TEST_FAILING_DISK";
 
 /// In a process of its own: fails one operation, once, and goes on if the process does.

@@ -1,0 +1,143 @@
+//! Power cuts, of one machine and of both at once: what was promised to be on a disk is there, and `hsb status` has counted
+//! the rest.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::fixture::{has_row, insert, rows};
+use common::{assert_identical, connected_pair, sql};
+use hotstandby::demo::pair::{Pair, Server};
+use hotstandby::storage::database::{Database, read_identity};
+use hotstandby::storage::log::{LogConfiguration, LogWriter};
+
+/// Nothing comes to disk by itself in so many milliseconds.
+const NEVER: &str = "[Logging]\nRelaxedMaxDelay=600000\n";
+const ROWS: i64 = 20;
+
+/// Transactions that the server's log has on its disk.
+fn on_disk(server: &Server) -> u64 {
+    let (_, json) = server.ask("hsb status json").unwrap();
+    serde_json::from_str::<serde_json::Value>(&json).unwrap()["this"]["on_disk"].as_u64().unwrap()
+}
+
+/// What `hsb status` counts as acknowledged and on no disk yet.
+fn counted(server: &Server) -> i64 {
+    let lines = server.console().unwrap().command("hsb status").unwrap();
+    let count = lines.iter().find_map(|(_, line)| line.strip_prefix("on no disk"));
+    count.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Ends the process and takes what was not synced: the end of the log, and all of SQLite's.
+fn cut_power(server: &mut Server) {
+    let on_disk = on_disk(server);
+    server.kill();
+    let file = server.database_file();
+    std::fs::remove_file(file.with_extension("db-wal")).unwrap();
+    let (database_id, position) =
+        read_identity(&Database::at(file, 1 << 20).open_for_apply().unwrap()).unwrap();
+    let configuration = LogConfiguration {
+        directory: server.directory.clone(),
+        template: "sol#####.log".into(),
+        digit: '#',
+        segment_size_bytes: 10 << 20,
+        database_id,
+        maximum_bytes: None,
+    };
+    let (mut log, mut found) = LogWriter::open(configuration, position).unwrap();
+    while found.reader.next(on_disk).unwrap().is_some() {}
+    log.truncate_after(found.reader.position()).unwrap();
+}
+
+/// A pair with row 0 on the primary's disk, and then with ROWS more that were acknowledged under these settings.
+fn pair_with_rows(hotstandby: &str, logging: &str, session: &str) -> (tempfile::TempDir, Pair) {
+    let (root, pair) = connected_pair(&format!("{hotstandby}\n{NEVER}{logging}\n"));
+    let mut sql = sql(&pair.first);
+    for statement in ["CREATE TABLE t (id BIGINT PRIMARY KEY)", "SET TRANSACTION DURABILITY STRICT"] {
+        sql.batch_execute(statement).unwrap();
+    }
+    sql.batch_execute("INSERT INTO t VALUES (0)").unwrap();
+    sql.batch_execute(session).unwrap();
+    for id in 1..=ROWS {
+        sql.batch_execute(&format!("INSERT INTO t VALUES ({id})")).unwrap();
+    }
+    (root, pair)
+}
+
+/// The server with the greater `hsb logpos` goes on.
+#[test]
+fn both_machines_without_power_lose_what_hsb_status_counts_and_no_more() {
+    let one_safe = "SET SAFENESS 1SAFE";
+    for (policy, durability, session, lost) in [
+        (1, 1, "", ROWS),
+        (1, 2, "", ROWS),
+        (2, 2, "", ROWS),
+        (1, 3, "", 0),
+        (3, 1, "", 0),
+        (3, 3, "", 0),
+        (1, 1, one_safe, ROWS),
+        (1, 2, one_safe, 0),
+        (1, 1, "SET DURABILITY STRICT", 0),
+    ] {
+        let settings = format!("2SafeAckPolicy={policy}, DurabilityLevel={durability}, {session}");
+        let (_root, mut pair) = pair_with_rows(
+            &format!("2SafeAckPolicy={policy}"),
+            &format!("DurabilityLevel={durability}"),
+            session,
+        );
+        assert_eq!(counted(&pair.first), lost, "{settings}");
+        for server in [&mut pair.first, &mut pair.second] {
+            cut_power(server);
+        }
+        for server in [&mut pair.first, &mut pair.second] {
+            server.start(&[]).unwrap();
+        }
+        let reached = |server: &Server| server.expect("hsb logpos").unwrap();
+        if reached(&pair.second) > reached(&pair.first) {
+            pair.swap();
+        }
+        pair.first.expect("hsb set primary alone").unwrap();
+        assert_eq!(ROWS + 1 - rows(&pair.first), lost, "{settings}");
+        insert(&pair.first, 100).join().unwrap().unwrap();
+        pair.connect().unwrap();
+        assert_identical(&pair);
+    }
+}
+
+/// Factory settings: each acknowledged transaction is in the other server's memory.
+#[test]
+fn one_machine_without_power_loses_nothing() {
+    let (_root, mut pair) = pair_with_rows("", "", "");
+    cut_power(&mut pair.first);
+    pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    pair.second.expect("hsb set primary alone").unwrap();
+    assert_eq!(rows(&pair.second), ROWS + 1);
+    insert(&pair.second, 100).join().unwrap().unwrap();
+    pair.swap();
+    pair.second.start(&[]).unwrap();
+    pair.connect().unwrap();
+    insert(&pair.first, 101).join().unwrap().unwrap();
+    cut_power(&mut pair.second);
+    pair.first.wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
+    assert!(has_row(&pair.first, 101));
+    pair.second.start(&[]).unwrap();
+    pair.connect().unwrap();
+    assert_identical(&pair);
+}
+
+/// SQLite's own checksums end its log at the bad place, so that the database falls back; ours makes it good again.
+#[test]
+fn damage_in_the_log_of_sqlite_is_made_good_from_the_transaction_log() {
+    let (_root, mut pair) = pair_with_rows("", "", "");
+    pair.first.kill();
+    let file = pair.first.database_file().with_extension("db-wal");
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The first of its pages.
+    bytes[32 + 24 + 100] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    pair.first.start(&[]).unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert_eq!(rows(&pair.first), ROWS + 1);
+    pair.connect().unwrap();
+    assert_identical(&pair);
+}
