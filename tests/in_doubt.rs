@@ -53,7 +53,7 @@ fn assert_outcome_unknown(waiting: Waiting) {
 }
 
 #[test]
-fn nothing_shows_or_undoes_a_commit_that_waits_for_its_acknowledgement() {
+fn trap_01_nothing_shows_or_undoes_a_commit_that_waits_for_its_acknowledgement() {
     let fixture = fixture(QUICK_PINGS);
     let Fixture { network, pair, .. } = &fixture;
     let mut reader = sql(&pair.first);
@@ -284,7 +284,7 @@ fn crashed_in_doubt(batch: Batch) -> Fixture {
 }
 
 #[test]
-fn after_a_crash_in_doubt_set_primary_alone_commits() {
+fn trap_02_after_a_crash_in_doubt_nothing_shows_until_set_primary_alone() {
     for batch in [Batch::Arrives, Batch::GetsLost] {
         let fixture = crashed_in_doubt(batch);
         let pair = &fixture.pair;

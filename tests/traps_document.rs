@@ -1,4 +1,5 @@
-//! docs/traps.md is true as far as a program can tell: its tests and files exist, and no trap is left out.
+//! docs/traps.md is true as far as a program can tell: its tests and files exist, and no trap is left out or without a test
+//! that is named after it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,28 +31,44 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
+fn sources() -> Vec<(PathBuf, String)> {
+    [rust_files(&root().join("src")), rust_files(&root().join("tests"))].concat()
+}
+
+fn is_test(sources: &[(PathBuf, String)], name: &str) -> bool {
+    let function = format!("fn {name}(");
+    sources.iter().any(|(_, text)| {
+        let found = text.split_once(&function);
+        found.is_some_and(|(before, _)| before.trim_end_matches("async ").trim_end().ends_with("test]"))
+    })
+}
+
 #[test]
 fn the_document_names_tests_and_files_that_exist() {
     let document = fs::read_to_string(root().join("docs/traps.md")).unwrap();
-    let sources = [rust_files(&root().join("src")), rust_files(&root().join("tests"))].concat();
+    let sources = sources();
     let mut traps = Vec::new();
     for line in document.lines().filter(|line| {
         line.starts_with("| ") && !line.starts_with("| trap ") && !line.starts_with("| fault ")
     }) {
         let cells: Vec<&str> = line.split(" | ").collect();
         let number = cells[0].trim_start_matches("| ").split_once('.').map(|(number, _)| number);
-        traps.extend(number.and_then(|number| number.parse::<usize>().ok()));
+        let number = number.and_then(|number| number.parse::<usize>().ok());
+        traps.extend(number);
+        if let Some(number) = number {
+            assert_eq!(cells.len(), 4, "{line}");
+            let named = quoted(cells[2]).any(|name| name.starts_with(&format!("trap_{number:02}_")));
+            assert!(named, "no test is named after trap {number}");
+            assert!(
+                cells[3].trim_end_matches('|').trim() != "",
+                "what makes the tests of trap {number} fail?"
+            );
+        }
         for file in quoted(cells[1]).filter(|word| word.starts_with("src/")) {
             assert!(root().join(file).is_file(), "{file} does not exist: {line}");
         }
         for name in quoted(cells[2]) {
-            let function = format!("fn {name}(");
-            let there = sources.iter().any(|(_, text)| {
-                text.split_once(&function).is_some_and(|(before, _)| {
-                    before.trim_end_matches("async ").trim_end().ends_with("test]")
-                })
-            });
-            assert!(there, "there is no test {name}: {line}");
+            assert!(is_test(&sources, name), "there is no test {name}: {line}");
         }
     }
     assert_eq!(traps, (1..=TRAPS).collect::<Vec<_>>());

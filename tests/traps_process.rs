@@ -107,12 +107,13 @@ fn trap_15_a_long_reader_at_the_secondary_does_not_block_apply() {
         reader.build_transaction().isolation_level(postgres::IsolationLevel::RepeatableRead).start().unwrap();
     let portal = transaction.bind("SELECT id FROM t ORDER BY id", &[]).unwrap();
     assert_eq!(transaction.query_portal(&portal, 1).unwrap().len(), 1);
-    let mut writer = sql(&pair.first);
     for id in 3..=40 {
-        writer.batch_execute(&format!("INSERT INTO t VALUES ({id})")).unwrap();
+        let commit = insert(&pair.first, id);
+        wait_until("the commit is answered", || commit.is_finished());
+        commit.join().unwrap().unwrap();
         assert!(has_row(&pair.second, id), "answered and not visible");
     }
-    writer.batch_execute("ALTER TABLE t ADD COLUMN name TEXT; UPDATE t SET name = 'x'").unwrap();
+    sql(&pair.first).batch_execute("ALTER TABLE t ADD COLUMN name TEXT; UPDATE t SET name = 'x'").unwrap();
     pair.second.expect("makecp").unwrap();
     assert_eq!(number(&mut sql(&pair.second), "SELECT count(*) FROM t WHERE name = 'x'"), 40);
     assert_eq!(transaction.query_portal(&portal, 0).unwrap().len(), 1, "the snapshot has moved");

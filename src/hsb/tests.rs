@@ -136,7 +136,7 @@ fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
 }
 
 #[test]
-fn a_netcopy_in_the_wrong_direction_is_refused() {
+fn trap_23_a_netcopy_in_the_wrong_direction_is_refused() {
     let source =
         |state, position| Hello { database_id: [1; 16], state, position, log_end: position, pair: PAIR };
     let newer_epoch = Position { epoch: 2, ..position(3) };

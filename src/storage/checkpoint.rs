@@ -54,14 +54,18 @@ pub fn make(database: &Database) -> Result<Position, ServerError> {
 
 /// Moves pages; on the connection that writes, nothing can come in between and SQLite's log starts over.
 pub fn move_pages(connection: &Connection) -> Result<(), ServerError> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(|error| {
-        let failed = error.sqlite_error().map_or(0, |error| error.extended_code);
-        // Else the next one, with nothing left to sync, would count as success and cost the log its segments.
-        if matches!(failed, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) {
-            files::stop_after_failed_sync(Path::new(connection.path().unwrap_or("the database")), &error);
-        }
-        error.into()
-    })
+    let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    moved.map_err(|error| not_moved(connection.path().unwrap_or("the database"), error))
+}
+
+/// A failed sync ends the process: the next one, with nothing left to sync, would count as success and cost the log its
+/// segments.
+fn not_moved(database: &str, error: rusqlite::Error) -> ServerError {
+    let failed = error.sqlite_error().map_or(0, |error| error.extended_code);
+    if matches!(failed, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) {
+        files::stop_after_failed_sync(Path::new(database), &error);
+    }
+    error.into()
 }
 
 #[cfg(test)]
@@ -75,5 +79,37 @@ mod tests {
         assert!(schedule.is_due(100, long));
         assert!(!schedule.is_due(99, long));
         assert!(!schedule.is_due(1_000_000, short));
+    }
+
+    const CHILD: &str = "HSB_TEST_FAILING_SYNC";
+
+    /// In a process of its own: one sync fails, and it goes on if the process does.
+    #[test]
+    #[ignore = "ends its process; run by the test below"]
+    fn child_with_a_failing_sync() {
+        if std::env::var(CHILD).is_ok_and(|kind| kind == "SQLite's log") {
+            // A device cannot be synced.
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("solid.db");
+            std::os::unix::fs::symlink("/dev/null", directory.path().join("solid.db-wal")).unwrap();
+            Database::at(path, 0).sync();
+        } else {
+            let error =
+                ffi::Error { code: ffi::ErrorCode::SystemIoFailure, extended_code: ffi::SQLITE_IOERR_FSYNC };
+            not_moved("solid.db", rusqlite::Error::SqliteFailure(error, None));
+        }
+    }
+
+    #[test]
+    fn trap_11_a_failed_sync_of_the_database_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+        for kind in ["SQLite's log", "the database file"] {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "storage::checkpoint::tests::child_with_a_failing_sync"])
+                .env(CHILD, kind)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{kind}: {output:?}");
+        }
     }
 }

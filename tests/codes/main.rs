@@ -152,7 +152,14 @@ const WAYS: &[(u32, Way)] = &[
     (25216, No("comes with the failover client")),
     (25217, No("comes with the failover client")),
     (25218, No("comes with the failover client")),
-    (30787, There("start, hsb connect", "src/storage/log/tests.rs", "flipped_bit_in_the_middle_is_damage")),
+    (
+        30787,
+        There(
+            "start, hsb connect",
+            "src/storage/log/tests.rs",
+            "trap_13_flipped_bit_in_the_middle_is_damage",
+        ),
+    ),
     (30788, No("a failed write ends the process; the number stands in solmsg.out only")),
     (30789, Here("start", p::log_cannot_be_opened)),
     (30790, Here("start of a server whose log is in memory", p::no_memory_for_the_log)),

@@ -323,7 +323,7 @@ async fn ping_timeout_with_a_commit_under_way() {
 }
 
 #[actix::test]
-async fn ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
+async fn trap_09_ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
     let stage = Stage::active(State::PrimaryActive, Settings { auto_primary_alone: true, ..SETTINGS }).await;
     let (submission, after) = submission(Position::ORIGIN);
     stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();

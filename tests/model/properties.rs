@@ -144,7 +144,7 @@ fn bound(name: &str, default: u8) -> u8 {
 }
 
 #[test]
-fn the_invariants_hold_in_every_order_of_events() {
+fn trap_21_the_invariants_hold_and_a_way_leads_back_whatever_happened() {
     let bounds = Bounds {
         commands: bound("COMMANDS", 2),
         batches: bound("BATCHES", 1),

@@ -87,7 +87,7 @@ fn batch_larger_than_a_segment_gets_its_own() {
 }
 
 #[test]
-fn torn_tail_at_every_byte_is_wiped() {
+fn trap_13_torn_tail_at_every_byte_is_wiped() {
     let directory = tempfile::tempdir().unwrap();
     let configuration = configuration(&directory, 2048);
     let (mut writer, _) = LogWriter::open(configuration.clone(), Position::ORIGIN).unwrap();
@@ -116,7 +116,7 @@ fn torn_tail_at_every_byte_is_wiped() {
 }
 
 #[test]
-fn flipped_bit_in_the_middle_is_damage() {
+fn trap_13_flipped_bit_in_the_middle_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let configuration = configuration(&directory, 2048);
     let (mut writer, _) = LogWriter::open(configuration.clone(), Position::ORIGIN).unwrap();

@@ -187,7 +187,7 @@ fn child_with_a_failing_disk() {
 }
 
 #[test]
-fn a_failed_sync_and_a_failed_write_end_the_process() {
+fn trap_11_a_failed_sync_and_a_failed_write_end_the_process() {
     use std::os::unix::process::ExitStatusExt;
     for kind in ["sync", "write"] {
         let output = Command::new(std::env::current_exe().unwrap())
