@@ -158,6 +158,11 @@ impl LogThread {
                 LogStep::Unsynced => sync_by.or(Some(Instant::now() + self.relaxed_max_delay)),
                 LogStep::Ended => return Ok(()),
             };
+            // While there are always more jobs, no waiting for them ends at the deadline.
+            if sync_by.is_some_and(|at| at <= Instant::now()) {
+                self.sync()?;
+                sync_by = None;
+            }
         }
     }
 

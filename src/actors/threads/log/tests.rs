@@ -17,6 +17,17 @@ fn batch(before: Position, text: &str) -> Batch {
     Batch::seal(header, text.as_bytes()).unwrap()
 }
 
+fn configuration(directory: &tempfile::TempDir) -> LogConfiguration {
+    LogConfiguration {
+        directory: directory.path().to_owned(),
+        template: "sol#####.log".into(),
+        digit: '#',
+        segment_size_bytes: 1 << 16,
+        database_id: [7; 16],
+        maximum_bytes: None,
+    }
+}
+
 /// A log thread at work on a disk that fails as it is told.
 struct Stage {
     jobs: Sender<LogJob>,
@@ -29,14 +40,7 @@ struct Stage {
 impl Stage {
     fn new(fault: Fault) -> Stage {
         let directory = tempfile::tempdir().unwrap();
-        let configuration = LogConfiguration {
-            directory: directory.path().to_owned(),
-            template: "sol#####.log".into(),
-            digit: '#',
-            segment_size_bytes: 1 << 16,
-            database_id: [7; 16],
-            maximum_bytes: None,
-        };
+        let configuration = configuration(&directory);
         let (mut writer, _) = LogWriter::open(configuration.clone(), Position::ORIGIN).unwrap();
         writer.set_fault(fault);
         let (report, reports) = unbounded();
@@ -146,22 +150,46 @@ fn the_thread_ends_with_the_disk_full() {
     assert!(stage.positions().is_empty());
 }
 
+/// Whenever the thread has appended, the next batch is there already.
+#[test]
+fn what_is_relaxed_comes_to_disk_in_time_however_much_follows() {
+    const BATCHES: u64 = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, _) = LogWriter::open(configuration(&directory), Position::ORIGIN).unwrap();
+    let (jobs, to_do) = unbounded();
+    let (batches, more) = unbounded();
+    let mut before = Position::ORIGIN;
+    for _ in 0..BATCHES {
+        let next = batch(before, "relaxed");
+        before = next.after;
+        batches.send(next).unwrap();
+    }
+    let next_job =
+        move || more.try_recv().map_or(LogJob::Stop, |batch| LogJob::Append { batch, sync: false });
+    jobs.send(next_job()).unwrap();
+    let counters = Arc::<Counters>::default();
+    let report = Box::new(move |told| match told {
+        LogReport::Progress { durable: false, .. } => jobs.send(next_job()).unwrap_or_default(),
+        LogReport::Progress { durable: true, .. } => jobs.send(LogJob::Stop).unwrap_or_default(),
+        _ => {}
+    });
+    LogThread::new(Some(writer), Arc::default(), Duration::ZERO, Arc::clone(&counters), report).run(&to_do);
+    assert!(counters.log_durable.get() < BATCHES, "no batch came to disk before the last");
+}
+
 /// What an earlier run has written is on disk; else it would count as at risk for as long as nothing is written.
 #[test]
 fn trap_09_what_is_on_disk_is_known_from_the_start() {
-    let (_full, fault) = full_disk();
-    let stage = Stage::new(fault);
-    let (mut writer, _) = LogWriter::open(stage.configuration.clone(), Position::ORIGIN).unwrap();
-    let last = batch(Position::ORIGIN, "of an earlier run");
-    writer.append(&last).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, _) = LogWriter::open(configuration(&directory), Position::ORIGIN).unwrap();
+    writer.append(&batch(Position::ORIGIN, "of an earlier run")).unwrap();
     drop(writer);
-    let (writer, _) = LogWriter::open(stage.configuration.clone(), Position::ORIGIN).unwrap();
+    let (writer, _) = LogWriter::open(configuration(&directory), Position::ORIGIN).unwrap();
     let counters = Arc::<Counters>::default();
     let thread =
         LogThread::new(Some(writer), Arc::default(), PATIENCE, Arc::clone(&counters), Box::new(|_| {}));
     thread.publish();
     assert_eq!((counters.log_end.get(), counters.log_durable.get()), (1, 1));
-    drop(stage);
 }
 
 const CHILD: &str = "HSB_TEST_FAILING_DISK";
