@@ -117,14 +117,12 @@ fn without_a_log_on_disk_a_power_cut_goes_back_to_the_last_checkpoint() {
     insert(server, 0..5, 100);
     server.expect("makecp").unwrap();
     let checkpoint = position(server);
-    let wal = server.directory.join("solid.db-wal");
-    let synced = std::fs::read(&wal).unwrap();
     insert(server, 5..10, 100);
     let lines = server.console().unwrap().command("hsb status").unwrap();
     assert!(lines.iter().any(|(_, line)| line.contains("the log is in memory")), "{lines:?}");
     server.kill();
-    std::fs::write(&wal, synced).unwrap();
-    std::fs::remove_file(server.directory.join("solid.db-shm")).unwrap();
+    // Nobody was reading, so that the checkpoint has moved everything into the database file.
+    std::fs::remove_file(server.directory.join("solid.db-wal")).unwrap();
     server.start(&[]).unwrap();
     assert_eq!((position(server), rows(server)), (checkpoint, 5));
 }

@@ -50,8 +50,9 @@ fn cut_power(server: &mut Server) {
 }
 
 /// A pair with row 0 on the primary's disk, and then with ROWS more that were acknowledged under these settings.
-fn pair_with_rows(hotstandby: &str, logging: &str, session: &str) -> (tempfile::TempDir, Pair) {
-    let (root, pair) = connected_pair(&format!("{hotstandby}\n{NEVER}{logging}\n"));
+fn pair_with_rows(policy: u8, durability: u8, session: &str) -> (tempfile::TempDir, Pair) {
+    let (root, pair) =
+        connected_pair(&format!("2SafeAckPolicy={policy}\n{NEVER}DurabilityLevel={durability}\n"));
     let mut sql = sql(&pair.first);
     for statement in ["CREATE TABLE t (id BIGINT PRIMARY KEY)", "SET TRANSACTION DURABILITY STRICT"] {
         sql.batch_execute(statement).unwrap();
@@ -64,50 +65,91 @@ fn pair_with_rows(hotstandby: &str, logging: &str, session: &str) -> (tempfile::
     (root, pair)
 }
 
-/// The server with the greater `hsb logpos` goes on.
+/// Both servers fail, each in its way, and start again; the one with the greater `hsb logpos` goes on. Rows lost by it.
+fn lost_after(mut pair: Pair, failures: [fn(&mut Server); 2]) -> i64 {
+    failures[0](&mut pair.first);
+    failures[1](&mut pair.second);
+    for server in [&mut pair.first, &mut pair.second] {
+        server.start(&[]).unwrap();
+    }
+    let reached = |server: &Server| server.expect("hsb logpos").unwrap();
+    if reached(&pair.second) > reached(&pair.first) {
+        pair.swap();
+    }
+    pair.first.expect("hsb set primary alone").unwrap();
+    let lost = ROWS + 1 - rows(&pair.first);
+    insert(&pair.first, 100).join().unwrap().unwrap();
+    pair.connect().unwrap();
+    assert_identical(&pair);
+    lost
+}
+
+const ONE_SAFE: &str = "SET SAFENESS 1SAFE";
+
 #[test]
 fn both_machines_without_power_lose_what_hsb_status_counts_and_no_more() {
-    let one_safe = "SET SAFENESS 1SAFE";
     for (policy, durability, session, lost) in [
         (1, 1, "", ROWS),
         (1, 2, "", ROWS),
         (2, 2, "", ROWS),
         (1, 3, "", 0),
+        (2, 3, "", 0),
         (3, 1, "", 0),
         (3, 3, "", 0),
-        (1, 1, one_safe, ROWS),
-        (1, 2, one_safe, 0),
+        (1, 1, ONE_SAFE, ROWS),
+        (1, 2, ONE_SAFE, 0),
         (1, 1, "SET DURABILITY STRICT", 0),
     ] {
+        let (_root, pair) = pair_with_rows(policy, durability, session);
         let settings = format!("2SafeAckPolicy={policy}, DurabilityLevel={durability}, {session}");
-        let (_root, mut pair) = pair_with_rows(
-            &format!("2SafeAckPolicy={policy}"),
-            &format!("DurabilityLevel={durability}"),
-            session,
-        );
         assert_eq!(counted(&pair.first), lost, "{settings}");
+        assert_eq!(lost_after(pair, [cut_power, cut_power]), lost, "{settings}");
+    }
+}
+
+#[test]
+fn both_processes_killed_at_once_lose_nothing_under_any_setting() {
+    for (policy, durability, session) in [(1, 1, ""), (1, 1, ONE_SAFE), (3, 3, "")] {
+        let (_root, pair) = pair_with_rows(policy, durability, session);
+        assert_eq!(lost_after(pair, [Server::kill, Server::kill]), 0, "{policy} {durability} {session}");
+    }
+}
+
+/// What a secondary shows is in its log file, which the end of its process leaves alone.
+#[test]
+fn a_killed_secondary_has_what_it_had_shown_when_the_primary_loses_power() {
+    let (_root, pair) = pair_with_rows(2, 1, "");
+    assert_eq!(lost_after(pair, [cut_power, Server::kill]), 0);
+}
+
+/// Both machines lose power, and one of the disks with it.
+#[test]
+fn one_disk_is_enough_if_the_answer_waited_for_it() {
+    for (policy, durability, first_is_left, lost) in [
+        (1, 3, true, 0),
+        (1, 3, false, ROWS),
+        (3, 2, true, ROWS),
+        (3, 2, false, 0),
+        (3, 3, true, 0),
+        (3, 3, false, 0),
+    ] {
+        let (_root, mut pair) = pair_with_rows(policy, durability, "");
         for server in [&mut pair.first, &mut pair.second] {
             cut_power(server);
         }
-        for server in [&mut pair.first, &mut pair.second] {
-            server.start(&[]).unwrap();
-        }
-        let reached = |server: &Server| server.expect("hsb logpos").unwrap();
-        if reached(&pair.second) > reached(&pair.first) {
-            pair.swap();
-        }
-        pair.first.expect("hsb set primary alone").unwrap();
-        assert_eq!(ROWS + 1 - rows(&pair.first), lost, "{settings}");
-        insert(&pair.first, 100).join().unwrap().unwrap();
-        pair.connect().unwrap();
-        assert_identical(&pair);
+        let left = if first_is_left { &mut pair.first } else { &mut pair.second };
+        left.start(&[]).unwrap();
+        left.expect("hsb set primary alone").unwrap();
+        // The secondary's disk need not have the table.
+        let there = sql(left).query_one("SELECT count(*) FROM t", &[]).map_or(0, |row| row.get(0));
+        assert_eq!((ROWS + 1 - there).min(ROWS), lost, "{policy} {durability} {first_is_left}");
     }
 }
 
 /// Factory settings: each acknowledged transaction is in the other server's memory.
 #[test]
 fn one_machine_without_power_loses_nothing() {
-    let (_root, mut pair) = pair_with_rows("", "", "");
+    let (_root, mut pair) = pair_with_rows(1, 2, "");
     cut_power(&mut pair.first);
     pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
     pair.second.expect("hsb set primary alone").unwrap();
@@ -128,7 +170,7 @@ fn one_machine_without_power_loses_nothing() {
 /// SQLite's own checksums end its log at the bad place, so that the database falls back; ours makes it good again.
 #[test]
 fn damage_in_the_log_of_sqlite_is_made_good_from_the_transaction_log() {
-    let (_root, mut pair) = pair_with_rows("", "", "");
+    let (_root, mut pair) = pair_with_rows(1, 2, "");
     pair.first.kill();
     let file = pair.first.database_file().with_extension("db-wal");
     let mut bytes = std::fs::read(&file).unwrap();

@@ -1,5 +1,5 @@
-//! docs/traps.md is true as far as a program can tell: its tests and files exist, and no trap is left out or without a test
-//! that is named after it.
+//! docs/traps.md and docs/durability.md are true as far as a program can tell: the tests and files that they name exist,
+//! and no trap is left out or without a test that is named after it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -72,6 +72,26 @@ fn the_document_names_tests_and_files_that_exist() {
         }
     }
     assert_eq!(traps, (1..=TRAPS).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_the_document_on_durability_calls_tested_is_tested() {
+    let document = fs::read_to_string(root().join("docs/durability.md")).unwrap();
+    let faults = fs::read_to_string(root().join("tests/simulation/coverage.rs")).unwrap();
+    let (_, tested) = document.split_once("## What was tested").unwrap();
+    let (sources, mut names) = (sources(), 0);
+    for line in tested.lines().filter(|line| line.starts_with("| ")) {
+        for name in quoted(line) {
+            names += 1;
+            match name.strip_prefix("Fault::") {
+                Some(fault) => {
+                    assert!(faults.contains(&format!("    {fault},\n")), "there is no {name}: {line}")
+                }
+                None => assert!(is_test(&sources, name), "there is no test {name}: {line}"),
+            }
+        }
+    }
+    assert!(names >= 40, "they are looked for in vain");
 }
 
 /// Without that a power cut may bring the old name back.
