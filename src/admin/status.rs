@@ -151,7 +151,7 @@ fn on_no_disk(primary: &NodeReport, secondary: Option<&NodeReport>) -> String {
         return "all since the last checkpoint: the log is in memory".into();
     };
     let count = primary.position.sequence.saturating_sub(on_disk);
-    format!("{count} transactions acknowledged and not on a disk yet")
+    format!("{count} commits were acknowledged and are in memory only")
 }
 
 fn under_way(operation: &OperationReport) -> String {
@@ -267,12 +267,12 @@ mod tests {
         };
         let count = |primary: &NodeReport, secondary: &NodeReport| on_no_disk(primary, Some(secondary));
         let (active, other) = (with("PRIMARY ACTIVE", Some(7)), with("SECONDARY ACTIVE", Some(9)));
-        assert!(count(&active, &other).starts_with("1 transactions"));
-        assert!(on_no_disk(&active, None).starts_with("3 transactions"), "what is not known is on no disk");
+        assert!(count(&active, &other).starts_with("1 commits"));
+        assert!(on_no_disk(&active, None).starts_with("3 commits"), "what is not known is on no disk");
         // Another history, as far as is known.
-        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 transactions"));
+        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 commits"));
         let memory = with("PRIMARY ACTIVE", None);
-        assert!(count(&memory, &other).starts_with("1 transactions"));
+        assert!(count(&memory, &other).starts_with("1 commits"));
         assert!(on_no_disk(&memory, None).contains("in memory"));
     }
 
