@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::fixture::{has_row, insert, rows};
+use common::fixture::{Fixture, NO_PINGS, fixture, has_row, insert, reconnect, rows};
+use common::proxy::From;
 use common::{assert_identical, connected_pair, sql};
 use hotstandby::demo::pair::{Pair, Server};
 use hotstandby::storage::database::{Database, read_identity};
@@ -165,6 +166,29 @@ fn one_machine_without_power_loses_nothing() {
     pair.second.start(&[]).unwrap();
     pair.connect().unwrap();
     assert_identical(&pair);
+}
+
+/// What 1-safe risks: answered, not sent, and the secondary promoted. It is neither visible there nor thrown away.
+#[test]
+fn what_was_not_sent_is_refused_at_connect_and_saved_by_a_rewind() {
+    let mut fixture = fixture(NO_PINGS);
+    let Fixture { network, pair, .. } = &mut fixture;
+    network.hold(From::First);
+    sql(&pair.first).batch_execute(&format!("{ONE_SAFE}; INSERT INTO t VALUES (2)")).unwrap();
+    pair.first.kill();
+    network.cut();
+    pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    pair.second.expect("hsb set primary alone").unwrap();
+    network.resume();
+    assert_eq!(rows(&pair.second), 1);
+    pair.first.start(&[]).unwrap();
+    assert!(has_row(&pair.first, 2));
+    assert_eq!(pair.first.ask("hsb connect").unwrap().0, 14525);
+    let answer = pair.first.expect("hsb rewind").unwrap();
+    let file = answer.split_whitespace().find(|word| word.ends_with(".jsonl")).unwrap();
+    assert!(std::fs::read_to_string(file).unwrap().contains(r#"{"after":{"id":2},"insert":"t""#));
+    reconnect(pair);
+    assert_eq!(rows(&pair.first), 1);
 }
 
 /// SQLite's own checksums end its log at the bad place, so that the database falls back; ours makes it good again.
