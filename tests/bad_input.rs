@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,12 @@ use common::{
 use hotstandby::client::console::ConsoleClient;
 use hotstandby::codec::{self, FrameKind};
 use hotstandby::demo::pair::{ADMINISTRATOR, Pair, Server};
+use hotstandby::hsb::codes::Code;
+use hotstandby::hsb::event::{Hello, Purpose};
+use hotstandby::hsb::position::Position;
+use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
+use hotstandby::hsb::state::State;
+use hotstandby::net::peer::handshake::{self, Failure, LinkOptions};
 
 /// Runs the program until it ends by itself, which it has to do soon.
 fn run(directory: &Path, administrator: bool) -> Output {
@@ -257,6 +263,24 @@ fn a_peer_with_another_secret_is_refused() {
         assert_ne!(code, 0);
         assert!(text.contains("secret"), "{text}");
     }
+    // R2, R4: that server lives, and may be the primary.
+    for (server, switch) in [(&pair.second, "hsb switch primary"), (&pair.first, "hsb switch secondary")] {
+        let (code, text) = server.ask(switch).unwrap();
+        assert!(
+            code == 14501 && text.contains("PeerSecretFile") && text.contains("Nothing was changed"),
+            "{text}"
+        );
+    }
+    std::fs::remove_file(pair.second.directory.join("secret")).unwrap();
+    assert_eq!(pair.first.ask("hsb switch secondary").unwrap().0, 14501);
+    secret(&pair.second, "another secret of another pair");
+    let status = pair.second.console().unwrap().command("hsb status").unwrap();
+    let next = status
+        .iter()
+        .map(|(_, line)| line.as_str())
+        .filter(|line| line.starts_with("next"))
+        .collect::<String>();
+    assert!(next.contains("mend") && !next.contains("set primary alone"), "{next}");
     assert_eq!((state(&pair.first), state(&pair.second)), ("PRIMARY ALONE".into(), "SECONDARY ALONE".into()));
     assert_alive(&pair.first);
     pair.second.kill();
@@ -264,4 +288,88 @@ fn a_peer_with_another_secret_is_refused() {
     pair.second.start(&[]).unwrap();
     pair.first.expect("hsb connect").unwrap();
     assert_identical(&pair);
+}
+
+// ---- the handshake by itself ----
+
+const OPTIONS: LinkOptions<'static> = LinkOptions {
+    secret: b"the secret of this pair",
+    user_timeout: Duration::ZERO,
+    step_timeout: Duration::from_secs(10),
+};
+
+fn hello() -> Hello {
+    let pair = PairSettings {
+        acknowledge_policy: AcknowledgePolicy::Received,
+        ping_interval_ms: 1,
+        ping_timeout_ms: 1,
+    };
+    let (position, log_end) = (Position::ORIGIN, Position::ORIGIN);
+    Hello { database_id: [1; 16], state: State::PrimaryAlone, position, log_end, pair }
+}
+
+/// What a dialler makes of a listener that does `answer`.
+fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || answer(listener.accept().unwrap().0));
+    let outcome = handshake::dial(("127.0.0.1", port), None, options, Purpose::Probe, hello());
+    let outcome = outcome.map(|(_, hello)| hello);
+    thread.join().unwrap();
+    outcome
+}
+
+fn serve(mut stream: TcpStream) {
+    if handshake::listen(&mut stream, OPTIONS).is_ok() {
+        handshake::welcome(&mut stream, hello()).unwrap();
+    }
+}
+
+#[test]
+fn who_answers_and_does_not_pass_is_not_taken_for_unreachable() {
+    assert_eq!(dial_to(OPTIONS, serve), Ok(hello()));
+    let (code, detail) = dial_to(LinkOptions { secret: b"another", ..OPTIONS }, serve).unwrap_err();
+    assert_eq!(code, Code::OPERATION_FAILED);
+    assert!(detail.contains("HotStandby.PeerSecretFile"), "{detail}");
+    let refusing: [fn(TcpStream); 3] = [
+        |stream| handshake::turn_away(&stream, Code::COMMUNICATION_ERROR, ""),
+        |mut stream| {
+            stream.write_all(b"SSH-2.0-of something else altogether\r\n").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap_or_default();
+        },
+        |mut stream| {
+            handshake::say(&mut stream, &77u32).unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap_or_default();
+        },
+    ];
+    for answer in refusing {
+        assert_eq!(dial_to(OPTIONS, answer).unwrap_err().0, Code::OPERATION_FAILED);
+    }
+}
+
+/// Failover from a primary that is stopped, or dies just now, depends on it.
+#[test]
+fn who_says_nothing_is_unreachable() {
+    let impatient = LinkOptions { step_timeout: Duration::from_millis(20), ..OPTIONS };
+    let silent = |mut stream: TcpStream| {
+        // Until the dialler has given up.
+        stream.read_to_end(&mut Vec::new()).unwrap_or_default();
+    };
+    assert_eq!(dial_to(impatient, silent).unwrap_err().0, Code::COMMUNICATION_ERROR);
+    assert_eq!(dial_to(OPTIONS, drop).unwrap_err().0, Code::COMMUNICATION_ERROR);
+}
+
+/// Else a server of another version would be taken for dead.
+#[test]
+fn a_dialler_of_another_version_is_told_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dialler = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut frame = codec::encode_message(FrameKind::Peer, &[7u8; 32]).unwrap().to_vec();
+    frame[4] += 1;
+    dialler.write_all(&frame).unwrap();
+    let thread = std::thread::spawn(move || handshake::listen(&mut stream, OPTIONS).unwrap_err().0);
+    assert_eq!(handshake::read_answer(&mut dialler).unwrap_err().0, Code::OPERATION_FAILED);
+    drop(dialler);
+    assert_eq!(thread.join().unwrap(), Code::OPERATION_FAILED);
 }

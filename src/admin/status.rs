@@ -41,11 +41,17 @@ pub(super) fn json(services: &AdminServices, _: &Call) -> Rows {
 
 fn pair(services: &AdminServices) -> PairReport {
     let this = report::of_this_node(services);
-    let (other, other_problem) = match ask_peer(services) {
+    let asked = ask_peer(services);
+    let next = match &asked {
+        Err((code, _)) if !matches!(*code, Code::COMMUNICATION_ERROR | Code::NO_CONNECT_STRING) => {
+            vec!["the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'".to_owned()]
+        }
+        asked => next_steps(&this, asked.as_ref().ok()),
+    };
+    let (other, other_problem) = match asked {
         Ok(other) => (Some(other), None),
         Err((code, detail)) => (None, Some(format!("{}: {} {detail}", code.number(), code.text()))),
     };
-    let next = next_steps(&this, other.as_ref());
     PairReport { this, other, other_problem, next }
 }
 

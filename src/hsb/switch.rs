@@ -132,7 +132,12 @@ impl Heart {
         if code == Code::COMMUNICATION_ERROR {
             self.switch_alone(request, purpose);
         } else {
-            self.switch_refused(request, code, detail);
+            // It may be the primary, whatever is wrong with it.
+            let alone = if purpose == DialPurpose::SwitchPrimary { "primary" } else { "secondary" };
+            let detail = format!(
+                "{detail} Nothing was changed, because the other server may be there. If it is not: 'hsb set {alone} alone'."
+            );
+            self.switch_refused(request, code, detail.trim_start());
         }
     }
 

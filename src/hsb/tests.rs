@@ -336,6 +336,20 @@ fn r2_switch_secondary_alone_needs_a_peer_that_is_level() {
     }
 }
 
+/// R2, R4: its proof of the secret fails, say. It may be the primary.
+#[test]
+fn a_peer_that_is_there_and_cannot_be_asked_is_not_passed_over() {
+    for (state, switch) in
+        [(SecondaryAlone, Command::SwitchPrimary), (PrimaryAlone, Command::SwitchSecondary)]
+    {
+        let mut heart = heart(state);
+        command(&mut heart, switch);
+        let (code, detail) = (Code::OPERATION_FAILED, "The peer secrets differ.".to_string());
+        let effects = heart.handle(Event::DialFailed { request: 1, code, detail });
+        assert_eq!((answer(&effects), heart.state()), (Some(code), state));
+    }
+}
+
 #[test]
 fn a_peer_with_a_newer_epoch_makes_the_primary_uncertain_even_with_auto_primary_alone() {
     let mut heart = heart(PrimaryActive);

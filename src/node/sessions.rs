@@ -139,7 +139,11 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     let from = stream.peer_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
     let secret = match outside::secret(&context.parameters) {
         Ok(secret) => secret,
-        Err((code, detail)) => return log::error!("{}: {} {detail}", code.number(), code.text()),
+        Err((code, detail)) => {
+            log::error!("{}: {} {detail}", code.number(), code.text());
+            let detail = "The other server cannot read its peer secret; its solmsg.out says why.";
+            return handshake::turn_away(&stream, code, detail);
+        }
     };
     let options = LinkOptions {
         secret: secret.as_bytes(),

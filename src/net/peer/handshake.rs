@@ -9,6 +9,10 @@
 //! ```
 //! Nothing about the node is told before the proofs are checked. Without HotStandby.PeerSecretFile the secret is empty,
 //! which is allowed on loopback only. Blocking, on the thread of whoever dials or listens; every step has a time-out.
+//!
+//! Invariant: [`Code::COMMUNICATION_ERROR`] means that nobody answers: the connection was refused or lost, or there was
+//! silence. Whoever answers and does not pass is there, whatever is wrong with it, and gets another code: a live primary
+//! must not be taken for a dead one because the secrets differ.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -23,6 +27,7 @@ use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
+use crate::net::console;
 
 const PROTOCOL_VERSION: u32 = 1;
 /// Before a peer has proved itself it gets no more of our memory than this.
@@ -86,17 +91,26 @@ pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
     }
 }
 
-/// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`].
-pub fn listen(
-    stream: &mut TcpStream,
-    LinkOptions { secret, user_timeout, step_timeout }: LinkOptions<'_>,
-) -> Result<(Purpose, Hello), Failure> {
-    prepare(stream, step_timeout, user_timeout).map_err(|error| lost(&error))?;
+/// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`]. Whoever does not get
+/// so far is told why.
+pub fn listen(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+    prepare(stream, options.step_timeout, options.user_timeout).map_err(|error| lost(&error))?;
+    let introduction = hear_introduction(stream, options.secret);
+    if let Err((code, detail)) = &introduction
+        && *code != Code::COMMUNICATION_ERROR
+    {
+        turn_away(stream, *code, detail);
+    }
+    introduction
+}
+
+fn hear_introduction(stream: &mut TcpStream, secret: &[u8]) -> Result<(Purpose, Hello), Failure> {
     let theirs = match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {
-            let detail = format!("(peer protocol {version}, this server speaks {PROTOCOL_VERSION})");
-            refuse(stream, Code::OPERATION_FAILED, &detail);
+            let detail = format!(
+                "The servers speak different versions of the peer protocol ({version} and {PROTOCOL_VERSION}): update the older one."
+            );
             return Err((Code::OPERATION_FAILED, detail));
         }
         _ => return Err(unexpected()),
@@ -105,14 +119,16 @@ pub fn listen(
     say(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
     match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Introduce { proof, purpose, hello } => {
-            if let Err(failure) = check(secret, b"dialler", &theirs, &ours, &proof) {
-                refuse(stream, failure.0, &failure.1);
-                return Err(failure);
-            }
-            Ok((purpose, hello))
+            check(secret, b"dialler", &theirs, &ours, &proof).map(|()| (purpose, hello))
         }
         _ => Err(unexpected()),
     }
+}
+
+/// Refuses a dialler that may have sent more than was read, so that the reason arrives all the same.
+pub fn turn_away(mut stream: &TcpStream, code: Code, detail: &str) {
+    refuse(&mut stream, code, detail);
+    console::close(stream);
 }
 
 /// Accepts the introduction.
@@ -182,7 +198,8 @@ fn check(
     proof: &[u8; 32],
 ) -> Result<(), Failure> {
     mac(secret, who, dialler, listener).verify_slice(proof).map_err(|_| {
-        (Code::COMMUNICATION_ERROR, "The peer secrets differ (HotStandby.PeerSecretFile).".to_string())
+        let detail = "The two servers' peer secrets differ: compare the files that HotStandby.PeerSecretFile names at both.";
+        (Code::OPERATION_FAILED, detail.to_string())
     })
 }
 
@@ -196,13 +213,11 @@ pub fn say<T: Serialize>(stream: &mut (impl Write + ?Sized), message: &T) -> Res
 /// Receives one message of at most `limit` bytes.
 pub fn hear<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Failure> {
     let frame = read_frame(stream, limit)?;
-    codec::decode_message(&frame[FRAME_HEADER_BYTES..])
-        .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))
+    codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
 }
 
 /// Reads one checked frame of at most `limit` bytes from a blocking stream.
 pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Failure> {
-    let malformed = |error: codec::FrameError| (Code::COMMUNICATION_ERROR, error.to_string());
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     stream.read_exact(&mut frame).map_err(|error| lost(&error))?;
     let (_, length) = codec::frame_length(&frame).map_err(malformed)?;
@@ -228,10 +243,17 @@ pub fn failure(error: ServerError) -> Failure {
     (error.code.unwrap_or(Code::OPERATION_FAILED), error.message)
 }
 
-fn unexpected() -> Failure {
-    (Code::COMMUNICATION_ERROR, "(an unexpected message in the handshake)".to_string())
+fn malformed(error: codec::FrameError) -> Failure {
+    let detail = format!("The other side does not send what a server of this version does ({error}).");
+    (Code::OPERATION_FAILED, detail)
 }
 
+fn unexpected() -> Failure {
+    (Code::OPERATION_FAILED, "(an unexpected message in the handshake)".to_string())
+}
+
+/// The peer may have lost somebody; it has not lost us.
 fn refused(code: u32, detail: String) -> Failure {
-    (Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)
+    let code = Code::find(code).filter(|code| *code != Code::COMMUNICATION_ERROR);
+    (code.unwrap_or(Code::OPERATION_FAILED), detail)
 }
