@@ -32,7 +32,9 @@ impl Heart {
             _ => self.activity().refusal(),
         };
         if let Some(code) = refusal {
-            return self.refuse(request, code);
+            let because_of_activity = self.activity().refusal() == Some(code);
+            let detail = if because_of_activity { self.what_is_under_way() } else { String::new() };
+            return self.refuse_with(request, code, &detail);
         }
         match command {
             Command::Connect => self.command_connect(request),
@@ -46,6 +48,13 @@ impl Heart {
             Command::Netcopy | Command::Copy => self.command_copy(request, command),
             Command::Backup => self.command_backup(request),
         }
+    }
+
+    /// What a refused operator has to wait for.
+    fn what_is_under_way(&self) -> String {
+        let dials = "The other server is being dialled. HotStandby.ConnectTimeout limits how long that takes; with 0 the system does, often after two minutes.";
+        let dials = if matches!(self.phase, Phase::Dialling { .. }) { dials } else { "" };
+        format!("Under way: {}. {dials}", self.activity().name())
     }
 
     fn command_connect(&mut self, request: RequestId) {

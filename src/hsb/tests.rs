@@ -350,6 +350,18 @@ fn a_peer_that_is_there_and_cannot_be_asked_is_not_passed_over() {
     }
 }
 
+/// A host that drops packets is dialled for minutes, unless HotStandby.ConnectTimeout says otherwise.
+#[test]
+fn a_command_that_is_refused_during_a_dial_is_told_what_ends_it() {
+    let mut heart = heart(SecondaryAlone);
+    command(&mut heart, Command::SwitchPrimary);
+    let effects = command(&mut heart, Command::SetPrimaryAlone);
+    let Some(Effect::Reply { code: Code::SWITCH_ACTIVE, text, .. }) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    assert!(text.contains("SWITCHING TO PRIMARY") && text.contains("HotStandby.ConnectTimeout"), "{text}");
+}
+
 #[test]
 fn a_peer_with_a_newer_epoch_makes_the_primary_uncertain_even_with_auto_primary_alone() {
     let mut heart = heart(PrimaryActive);
