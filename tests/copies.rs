@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::proxy::{From, Network, Verdict};
-use common::{assert_identical, messages, number, program, sql, state, wait_until};
+use common::{assert_identical, messages, number, program, signal_process, sql, state, wait_until};
 use hotstandby::demo::pair::{Pair, Server};
 
 /// Rows of the big table; each fills most of a block.
@@ -244,6 +244,29 @@ fn a_shutdown_waits_for_a_netcopy_that_still_dials() {
     fixture.network.resume();
     fixture.pair.first.wait_for_end().unwrap();
     assert!(messages(&fixture.pair.first).contains("10082"), "the copy was given up");
+}
+
+/// Before, it went on beside the shutdown, and the primary might say FAILED of a database that was in place.
+#[test]
+fn a_receiver_that_is_shut_down_gives_the_copy_up_and_says_so() {
+    let mut fixture = primary("");
+    fixture.pair.second.start(&["-x", "backupserver"]).unwrap();
+    fixture.half_a_netcopy();
+    let process = fixture.pair.second.process_id().unwrap();
+    signal_process(process, "-TERM");
+    let second = &fixture.pair.second;
+    wait_until("the shutdown has begun", || messages(second).contains("is given up"));
+    fixture.network.resume();
+    wait_until("the sender knows", || fixture.pair.first.ask("hsb status copy").unwrap().0 != 14003);
+    let (code, text) = fixture.pair.first.ask("hsb status copy").unwrap();
+    assert!(code == 10082 && text.contains("shutting down"), "{code} {text}");
+    wait_until("it has ended", || messages(second).contains("the server has shut down"));
+    for name in ["solid.db", "solid.db.arrived"] {
+        assert!(!second.directory.join(name).exists(), "{name}");
+    }
+    fixture.pair.second.kill();
+    fixture.pair.second.start(&["-x", "backupserver"]).unwrap();
+    fixture.netcopy_and_connect();
 }
 
 /// The log is kept from the copy's position on, however many checkpoints are made.

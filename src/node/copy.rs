@@ -51,7 +51,8 @@ pub(super) fn send(
     sent.map(|bytes| log::info!("netcopy: {bytes} bytes were sent for an image of {} bytes", image.bytes()))
 }
 
-/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was.
+/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was. The
+/// progress ends when the caller has told the sender.
 pub(super) fn receive(
     parameters: &Parameters,
     storage: &Storage,
@@ -59,13 +60,15 @@ pub(super) fn receive(
 ) -> Result<([u8; 16], Position), Failure> {
     let incoming = incoming(&storage.database);
     let (base, progress) = (storage.database.path(), &storage.copy_progress);
-    let received = copy::receive(stream, &incoming, base, parameters.netcopy_timeout(), progress);
-    progress.end();
+    let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
+    let received = copy::receive(stream, &incoming, base, timeout, progress, abort);
     let outcome = received.and_then(|received| {
         let reused = received.reused_bytes;
         log::info!("netcopy: the image is complete; {reused} bytes of it were here already");
         let swapped = copy::while_working(stream, || {
             received.sync()?;
+            // The last moment: from here on a shutdown waits, and the copy stands.
+            copy::go_on_unless(abort)?;
             swap(storage, &incoming).map_err(failure)
         });
         swapped.unwrap_or_else(|| Err((Code::FAILED_UNEXPECTEDLY, String::new())))?;
@@ -98,6 +101,14 @@ fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError
     let io = |error: std::io::Error| ServerError::with(Code::OPERATION_FAILED, error);
     let arrived = storage.database.beside("arrived");
     files::rename_durably(incoming, &arrived).map_err(io)?;
+    match open_arrived(storage) {
+        // The next start finds it in place.
+        Err(error) if error.code == Some(Code::SHUTTING_DOWN) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     storage.writer.detach();
 
     let (database, log) = (Arc::clone(&storage.database), storage.log.clone());

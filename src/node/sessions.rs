@@ -229,6 +229,8 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
             peers.copy_received.do_send(CopyReceived { opened, known });
             let _ = when_known.recv();
             crate::net::peer::copy::answer(stream, &outcome);
+            // Only now: a shutdown waits for it, so that the sender's word and what is here agree.
+            peers.storage.copy_progress.end();
         }
         Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),

@@ -20,6 +20,7 @@ mod send;
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,14 @@ pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Failure>) {
         let _ = stream.shutdown(Shutdown::Write);
         let deadline = Instant::now() + FAREWELL;
         while Instant::now() < deadline && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
+    }
+}
+
+/// A server that goes down ends its copies, whichever side it is on.
+pub fn go_on_unless(abort: &AtomicBool) -> Result<(), Failure> {
+    match abort.load(Ordering::Relaxed) {
+        false => Ok(()),
+        true => Err((Code::BACKUP_ABORTED, "The server is shutting down.".into())),
     }
 }
 

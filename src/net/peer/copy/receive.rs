@@ -10,8 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::{
-    Block, CopyMessage, Head, MAX_BLOCK_BYTES, MAX_FRAME_BYTES, hear, malformed, out_of_order, say,
-    set_timeouts,
+    Block, CopyMessage, Head, MAX_BLOCK_BYTES, MAX_FRAME_BYTES, go_on_unless, hear, malformed, out_of_order,
+    say, set_timeouts,
 };
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
@@ -47,13 +47,15 @@ impl Received {
 }
 
 /// Receives an image into `path`, which may hold what a broken copy left, and checks it. `base` is the database that
-/// is to be replaced, if there is one: read only. When it fails, `path` keeps what a repeat can use.
+/// is to be replaced, if there is one: read only. When it fails, or is given up by `abort`, `path` keeps what a repeat
+/// can use.
 pub fn receive(
     stream: &mut TcpStream,
     path: &Path,
     base: &Path,
     timeout: Duration,
     progress: &Progress,
+    abort: &AtomicBool,
 ) -> Result<Received, Failure> {
     set_timeouts(stream, timeout)?;
     let CopyMessage::Head(head) = hear(stream)? else { return Err(out_of_order()) };
@@ -72,7 +74,7 @@ pub fn receive(
     let reused_bytes = std::thread::scope(|scope| {
         // Its failure is one of the connection, which this thread notices as well.
         let offers = scope.spawn(|| here.offer(offering, &given_up));
-        let outcome = here.receive_blocks(stream, progress);
+        let outcome = here.receive_blocks(stream, progress, abort);
         given_up.store(true, Ordering::Relaxed);
         // A sender that still sends blocks hears no offers: both would wait for each other.
         while outcome.is_err() && !offers.is_finished() && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
@@ -148,11 +150,17 @@ impl Here {
     }
 
     /// Until the end; returns how many bytes need not be sent.
-    fn receive_blocks(&self, stream: &mut TcpStream, progress: &Progress) -> Result<u64, Failure> {
+    fn receive_blocks(
+        &self,
+        stream: &mut TcpStream,
+        progress: &Progress,
+        abort: &AtomicBool,
+    ) -> Result<u64, Failure> {
         let mut hasher = self.head.hasher();
         let (mut index, mut reused, mut block) = (0, 0, Vec::new());
         loop {
             let frame = read_frame(stream, MAX_FRAME_BYTES)?;
+            go_on_unless(abort)?;
             let body = &frame[FRAME_HEADER_BYTES..];
             if frame[5] == FrameKind::CopyBlock as u8 {
                 self.unpack(body, index, &mut block)?;

@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Block, CopyMessage, Head, SAME_BYTES, hear, malformed, out_of_order, say, set_timeouts};
+use super::{
+    Block, CopyMessage, Head, SAME_BYTES, go_on_unless, hear, malformed, out_of_order, say, set_timeouts,
+};
 use crate::codec::{self, FrameKind};
 use crate::hsb::codes::Code;
 use crate::net::peer::handshake::{Failure, failure, lost};
@@ -83,9 +85,7 @@ struct Sending<'a> {
 impl Sending<'_> {
     /// The hash of the next block as the receiver has it, if it has one.
     fn next_offer(&mut self) -> Result<Option<u128>, Failure> {
-        if self.options.abort.load(Ordering::Relaxed) {
-            return Err((Code::BACKUP_ABORTED, "The server is shutting down.".into()));
-        }
+        go_on_unless(self.options.abort)?;
         while self.has_heard_something()? || self.offers.is_empty() && self.more_offers {
             match hear(self.stream)? {
                 CopyMessage::Offer { hashes } => {
