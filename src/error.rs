@@ -1,33 +1,46 @@
 //! The one error that reaches a user: number, SQLSTATE, what happened, to what, what to do next.
 
+use std::fmt::{Display, Formatter};
+
 use crate::hsb::codes::Code;
 
-/// An error as a client, an operator or the message log sees it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+/// An error as a client, an operator or the message log sees it. Shown, its number stands in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// Number of errors.md; none for plain SQL errors.
     pub code: Option<Code>,
     /// Five characters, as SQL clients expect them.
     pub sqlstate: &'static str,
-    /// One or two sentences; with a number, it stands in front.
+    /// One or two sentences, without the number.
     pub message: String,
 }
+
+impl Display for ServerError {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        match self.code {
+            Some(code) => write!(formatter, "{}: {}", code.number(), self.message),
+            None => formatter.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
 
 impl ServerError {
     /// An error of the code table with its own text.
     pub fn new(code: Code) -> ServerError {
-        ServerError {
-            code: Some(code),
-            sqlstate: code.sqlstate(),
-            message: format!("{}: {}", code.number(), code.text()),
-        }
+        ServerError { code: Some(code), sqlstate: code.sqlstate(), message: code.text().to_owned() }
     }
 
     /// An error of the code table with a text that says more about this case.
-    pub fn with(code: Code, detail: impl std::fmt::Display) -> ServerError {
-        let message = format!("{}: {} {detail}", code.number(), code.text());
-        ServerError { code: Some(code), sqlstate: code.sqlstate(), message }
+    pub fn with(code: Code, detail: impl Display) -> ServerError {
+        let message = format!("{} {detail}", code.text()).trim_end().to_owned();
+        ServerError { message, ..ServerError::new(code) }
+    }
+
+    /// A plain SQL error.
+    pub fn sql(sqlstate: &'static str, message: impl Into<String>) -> ServerError {
+        ServerError { code: None, sqlstate, message: message.into() }
     }
 
     /// Whether the disk is full or fails, which says nothing about what was asked for.
@@ -35,18 +48,36 @@ impl ServerError {
         self.code == Some(Code::DISK_FULL) || self.sqlstate == "58030"
     }
 
-    /// A plain SQL error.
-    pub fn sql(sqlstate: &'static str, message: impl Into<String>) -> ServerError {
-        ServerError { code: None, sqlstate, message: message.into() }
+    /// What it says besides the sentence of its code: for whoever shows that code, or puts another one in front.
+    pub fn detail(&self) -> &str {
+        let own = self.code.map_or("", Code::text);
+        self.message.strip_prefix(own).unwrap_or(&self.message).trim_start()
+    }
+
+    /// As a row of an answer: RC and TEXT. A plain SQL error has no number, and an answer needs one.
+    pub fn row(self) -> (u32, String) {
+        (self.code.unwrap_or(Code::OPERATION_FAILED).number(), self.message)
     }
 }
 
 /// An invalid argument whose text stands alone: the general sentence of 14526 speaks of commands.
-pub fn invalid(message: impl std::fmt::Display) -> ServerError {
-    let code = Code::INVALID_ARGUMENT;
-    ServerError {
-        code: Some(code),
-        sqlstate: code.sqlstate(),
-        message: format!("{}: {message}", code.number()),
+pub fn invalid(message: impl Display) -> ServerError {
+    ServerError { message: message.to_string(), ..ServerError::new(Code::INVALID_ARGUMENT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_and_sentence_stand_there_once() {
+        let full = ServerError::with(Code::DISK_FULL, "database or disk is full");
+        assert_eq!(full.to_string().matches("11002").count(), 1);
+        assert_eq!(full.detail(), "database or disk is full");
+        assert!(!full.message.contains("11002"));
+        assert_eq!(ServerError::new(Code::DISK_FULL).detail(), "");
+        let plain = ServerError::sql("42601", "syntax error");
+        assert_eq!((plain.to_string().as_str(), plain.detail()), ("syntax error", "syntax error"));
+        assert_eq!(plain.row(), (Code::OPERATION_FAILED.number(), "syntax error".into()));
     }
 }

@@ -121,7 +121,17 @@ fn the_console_role_gives_hsb_and_reading_commands_only() {
     let mut clerk = server.connect_as("clerk", "secret").unwrap();
     assert!(clerk.simple_query("ADMIN COMMAND 'hsb state'").is_err());
     let address = ([127, 0, 0, 1], server.port).into();
-    assert!(ConsoleClient::connect(address, "clerk", "secret", PATIENCE).is_err());
+    let refused = ConsoleClient::connect(address, "clerk", "secret", PATIENCE).err().unwrap().to_string();
+    assert!(
+        refused.contains("needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE, and 'clerk' has neither"),
+        "{refused}"
+    );
+    assert_eq!(refused.matches("14501").count(), 1, "{refused}");
+    let (code, text) = console.ask("backup nowhere").unwrap();
+    assert!(code == 14501 && text.starts_with("'backup [directory]' needs SYS_ADMIN_ROLE"), "{text}");
+    // The code is in its column already.
+    let (code, text) = console.ask("hsb copy").unwrap();
+    assert!(code == 14522 && !text.contains("14522"), "{text}");
 }
 
 #[test]

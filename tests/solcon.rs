@@ -45,13 +45,20 @@ fn scripts_learn_from_output_and_exit_status_how_it_went() {
 
     let (status, output, _) = right(&["-e", "hsb nonsense", "-e", "hsb state", &first], "");
     assert_eq!(status, 1, "{output}");
-    assert!(output.starts_with("14526") && output.ends_with("PRIMARY ACTIVE\n"), "{output}");
+    assert!(output.contains(" (14526)\n") && output.ends_with("\nPRIMARY ACTIVE\n"), "{output}");
+    assert_eq!(output.matches("14526").count(), 1, "{output}");
+    let (status, output, errors) = right(&["-e", "watch", "-e", "hsb state", &first], "");
+    assert!(status == 2 && output.is_empty() && errors.contains("'watch'"), "{status} {output} {errors}");
 
     let port = pair.first.port.to_string();
     let input = "-- a comment\n\nhsb state\nquit\nhsb nonsense\n";
     assert_eq!(right(&["tcp", &port], input).1, "PRIMARY ACTIVE\n");
     let (file, password) = (root.path().join("commands"), root.path().join("password"));
     std::fs::write(&file, input).unwrap();
+    let watching = root.path().join("watching");
+    std::fs::write(&watching, "hsb state\nwatch\n\n-- the end\nhsb role").unwrap();
+    let (status, output, _) = right(&["-f", watching.to_str().unwrap(), &first], "");
+    assert_eq!((status, output.as_str()), (2, ""));
     std::fs::write(&password, format!("{}\n", ADMINISTRATOR.1)).unwrap();
     let (file, password) = (file.to_str().unwrap(), password.to_str().unwrap());
     let (status, output, errors) = solcon(&["--password-file", password, "-f", file, &second], "wrong", "");
@@ -59,6 +66,12 @@ fn scripts_learn_from_output_and_exit_status_how_it_went() {
 
     let (status, _, errors) = solcon(&["-e", "hsb state", &first], "wrong", "");
     assert!(status == 2 && errors.contains("password"), "{status} {errors}");
+
+    let mut administrator = pair.first.sql().unwrap();
+    administrator.batch_execute("CREATE USER clerk IDENTIFIED BY 'clerk-secret'").unwrap();
+    let (status, output, _) = solcon(&["--status", "--once", "-U", "clerk", &first], "clerk-secret", "");
+    assert!(status == 1 && output.contains("REFUSES") && output.contains("SYS_CONSOLE_ROLE"), "{output}");
+    assert!(!output.contains("NO SERVER ANSWERS"), "{output}");
 
     let (status, output, _) = right(&["--status", "--once", &first, &second], "");
     assert!(status == 0 && output.contains("The pair is complete"), "{status} {output}");

@@ -299,6 +299,8 @@ fn explain(from: Position, error: &LogReadError) -> (Code, String) {
                 format!("The other server is at {from}; the histories parted at {parted_at} or before.");
             (Code::NOT_SYNCHRONIZED, detail)
         }
-        LogReadError::Failed(error) => (error.code.unwrap_or(Code::LOG_BAD_RECORD), error.message.clone()),
+        LogReadError::Failed(error) => {
+            (error.code.unwrap_or(Code::LOG_BAD_RECORD), error.detail().to_owned())
+        }
     }
 }

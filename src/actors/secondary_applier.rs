@@ -311,7 +311,7 @@ impl Handler<FromApplyThread> for SecondaryApplier {
             ApplyReport::Room { lacks } => self.supervisor.do_send(ApplierSays::Room { lacks }),
             ApplyReport::Failed(error) => {
                 self.following = None;
-                self.supervisor.do_send(ApplierSays::Failed { detail: error.message });
+                self.supervisor.do_send(ApplierSays::Failed { detail: error.detail().to_owned() });
             }
         }
     }

@@ -57,7 +57,8 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
         CopyStatus::Never => one("NOT ACTIVE"),
         CopyStatus::Success => one("SUCCESS"),
         CopyStatus::Failed(code, detail) => {
-            Ok(vec![(code.number(), format!("FAILED: {} {detail}", code.text()))])
+            let (code, text) = ServerError::with(code, detail).row();
+            Ok(vec![(code, format!("FAILED: {text}"))])
         }
         CopyStatus::Active => {
             let progress = services.copy_progress.gauge();

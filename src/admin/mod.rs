@@ -105,7 +105,10 @@ pub fn understand(
 ) -> Result<(&'static table::Row, Call), ServerError> {
     let (row, rest) = parse::find(text)?;
     if row.rights == Rights::Administrator && !may_administrate {
-        let text = format!("'{}' needs SYS_ADMIN_ROLE; an administrator can GRANT it.", row.syntax);
+        let text = format!(
+            "'{}' needs SYS_ADMIN_ROLE, and this user does not have it; an administrator can GRANT it.",
+            row.syntax
+        );
         return Err(ServerError::sql("42501", text));
     }
     if row.syntax.starts_with("hsb ") && services.status.state() == State::Plain {
@@ -116,7 +119,7 @@ pub fn understand(
 
 /// An error as the rows of an answer.
 pub fn refusal(error: ServerError) -> Answer {
-    vec![(error.code.unwrap_or(Code::OPERATION_FAILED).number(), error.message)]
+    vec![error.row()]
 }
 
 fn one(text: impl Into<String>) -> Rows {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::AdminServices;
+use crate::error::ServerError;
 use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -165,7 +166,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         operation: operation(services, &now),
         disk_full: now.lacks_room.clone(),
         copy_failure: match &now.copy {
-            CopyStatus::Failed(code, detail) => Some(format!("{}: {} {detail}", code.number(), code.text())),
+            CopyStatus::Failed(code, detail) => Some(ServerError::with(*code, detail).to_string()),
             _ => None,
         },
         netcopy_needed: now.needs_netcopy,

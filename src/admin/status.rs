@@ -50,7 +50,7 @@ fn pair(services: &AdminServices) -> PairReport {
     };
     let (other, other_problem) = match asked {
         Ok(other) => (Some(other), None),
-        Err((code, detail)) => (None, Some(format!("{}: {} {detail}", code.number(), code.text()))),
+        Err((code, detail)) => (None, Some(ServerError::with(code, detail).to_string())),
     };
     PairReport { this, other, other_problem, next }
 }

@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// A command; may be given several times
+    /// A command; may be given several times, 'watch' last only
     #[arg(short = 'e', long = "execute", value_name = "COMMAND", conflicts_with_all = ["file", "status"])]
     pub execute: Vec<String>,
 
@@ -84,7 +84,7 @@ mod tests {
     fn servers(arguments: &[&str]) -> Result<Vec<String>, String> {
         let options =
             Options::try_parse_from([&["solcon"], arguments].concat()).map_err(|e| e.to_string())?;
-        let servers = options.servers().map_err(|error| error.message)?;
+        let servers = options.servers().map_err(|error| error.to_string())?;
         Ok(servers.iter().map(ConnectString::to_string).collect())
     }
 

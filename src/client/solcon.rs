@@ -2,7 +2,7 @@
 //!
 //! Not here: what commands mean. Invariant: the exit status tells a script whether everything went well.
 
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,19 +49,33 @@ fn act(options: &Options) -> Result<Outcome, ServerError> {
     let Some(server) = servers.into_iter().next() else {
         return Err(invalid("No server is named."));
     };
+    let script = script(options)?;
     let mut session = Session::open(server, credentials, options.rc)?;
-    if !options.execute.is_empty() {
-        return session.run_all(options.execute.iter().map(|command| Ok(command.clone())));
-    }
-    if let Some(path) = &options.file {
-        let file = std::fs::File::open(path)
-            .map_err(|error| invalid(format!("{} cannot be read: {error}.", path.display())))?;
-        return session.run_all(BufReader::new(file).lines());
+    if let Some(commands) = script {
+        return session.run_all(commands.into_iter().map(Ok));
     }
     if std::io::stdin().is_terminal() {
         return interactive::run(&mut session);
     }
     session.run_all(std::io::stdin().lock().lines())
+}
+
+/// The commands of -e or -f.
+fn script(options: &Options) -> Result<Option<Vec<String>>, ServerError> {
+    let commands: Vec<String> = match &options.file {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| invalid(format!("{} cannot be read: {error}.", path.display())))?
+            .lines()
+            .map(str::to_owned)
+            .collect(),
+        None if options.execute.is_empty() => return Ok(None),
+        None => options.execute.clone(),
+    };
+    let watch = commands.iter().position(|command| is_watch(command)).map_or(commands.len(), |at| at + 1);
+    if commands[watch..].iter().any(|command| !is_nothing(command)) {
+        return Err(invalid("'watch' goes on until the server ends: it can only be the last command."));
+    }
+    Ok(Some(commands))
 }
 
 /// A server and, while it lasts, a connection to it.
@@ -109,7 +123,7 @@ impl Session {
     /// Runs one command and prints its answer; empty lines and comments do nothing.
     pub(super) fn run(&mut self, command: &str) -> Result<Outcome, ServerError> {
         let command = command.trim();
-        if command.is_empty() || command.starts_with("--") {
+        if is_nothing(command) {
             return Ok(Outcome::Good);
         }
         if is_watch(command) {
@@ -159,15 +173,21 @@ pub(super) fn is_watch(command: &str) -> bool {
     command.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("watch"))
 }
 
+/// An empty line or a comment.
+fn is_nothing(command: &str) -> bool {
+    let command = command.trim();
+    command.is_empty() || command.starts_with("--")
+}
+
 pub(super) fn is_quit(command: &str) -> bool {
     matches!(command.trim().to_ascii_lowercase().as_str(), "quit" | "exit")
 }
 
-/// One row. The code stands behind the text unless it is 0 or the text begins with it, as refusals do.
+/// One row. The code stands behind the text unless it is 0.
 fn shown(code: u32, text: &str, with_codes: bool) -> String {
     if with_codes {
         format!("{code}\t{text}")
-    } else if code == 0 || text.starts_with(&code.to_string()) {
+    } else if code == 0 {
         text.to_owned()
     } else {
         format!("{text} ({code})")
@@ -187,7 +207,7 @@ mod tests {
     fn rows_show_their_code_once() {
         assert_eq!(shown(0, "PRIMARY ACTIVE", false), "PRIMARY ACTIVE");
         assert_eq!(shown(14537, "BROKEN", false), "BROKEN (14537)");
-        assert_eq!(shown(14700, "14700: Rejected", false), "14700: Rejected");
-        assert_eq!(shown(14700, "14700: Rejected", true), "14700\t14700: Rejected");
+        assert_eq!(shown(14700, "Rejected", false), "Rejected (14700)");
+        assert_eq!(shown(14700, "Rejected", true), "14700\tRejected");
     }
 }

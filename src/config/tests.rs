@@ -98,7 +98,7 @@ fn what_is_wrong_stops_the_start_and_says_where() {
         ("[Watchdog]\nPassword1=\"a\tb\"", "Watchdog.Password1: '********'"),
     ] {
         let error = load(text).err().unwrap();
-        assert!(error.message.contains(expected), "{text}: {}", error.message);
+        assert!(error.to_string().contains(expected), "{text}: {error}");
         assert_eq!(error.code, Some(Code::INVALID_ARGUMENT));
     }
 }

@@ -76,7 +76,7 @@ codes! {
     REFUSED_IN_STATE = 14539, "55000", "The operation is not allowed in the server's present state; 'hsb state' shows it.";
     ALREADY_STANDALONE = 14540, "55000", "The server is already standalone; 'hsb set primary alone' makes it keep the log for the other server again.";
     INI_CONFLICTS = 14541, "55000", "solid.ini conflicts with 'set standalone'; change solid.ini or use 'hsb set primary alone'.";
-    BACKUPSERVER_MODE = 14542, "57P03", "The server waits for a netcopy and does nothing else; run 'hsb netcopy' at the primary.";
+    BACKUPSERVER_MODE = 14542, "57P03", "The server is OFFLINE: it waits for a netcopy and does nothing else. Give 'hsb netcopy' at the primary, in PRIMARY ALONE.";
     NO_HOTSTANDBY_SECTION = 14543, "F0000", "The database belongs to a HotStandby pair, but solid.ini has no [HotStandby] section. Give it one: with HSBEnabled=yes it goes on in the pair; with HSBEnabled=no it becomes a single server and needs a netcopy to come back.";
     DISKLESS = 14544, "0A000", "Not possible on a diskless server; use 'hsb netcopy', or give the command at a server with a disk.";
     ALONE_ONLY_WHEN_BROKEN = 14545, "55000", "PRIMARY ALONE can be set only when the connection is broken; 'hsb disconnect' ends it.";
@@ -85,7 +85,7 @@ codes! {
     SWITCH_FROM_STANDALONE = 14548, "55000", "A STANDALONE server cannot switch; use 'hsb set secondary alone' or 'hsb set primary alone'.";
     TRANSACTION_ACTIVE = 14549, "55000", "A HotStandby transaction is active: set the server alone or switch before shutting down.";
     CONNECT_WHILE_CONNECTED = 14550, "55000", "HotStandby.Connect can be changed only while the servers are not connected; 'hsb disconnect' first.";
-    BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server waits for a netcopy and takes no connections; run 'hsb netcopy' at the primary.";
+    BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server is OFFLINE: it waits for a netcopy and takes no connections before. Give 'hsb netcopy' at the primary, in PRIMARY ALONE; 'hsb status' there shows this server, too.";
     BOTH_PRIMARY = 14700, "55000", "Rejected: both servers are primaries; set one of them secondary first.";
     BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; compare 'hsb logpos' and set one of them primary first.";
     CATCHUP_ACTIVE = 14702, "55000", "Rejected while servers are connecting or catchup is running; wait until 'hsb status connect' says CONNECTED.";

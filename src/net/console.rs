@@ -67,7 +67,7 @@ fn serve_within<Login>(stream: &TcpStream, handlers: &ConsoleHandlers<'_, Login>
     let mut lines = Lines { stream, buffer: Vec::new(), deadline, pause_limit: handlers.pause_limit };
     if let Err(Ended::Refused(problem)) = converse(&mut lines, handlers) {
         let error = ServerError::with(Code::INVALID_ARGUMENT, problem);
-        let _ = send(stream, &answer(&[row_of(&error)]));
+        let _ = send(stream, &answer(&[error.row()]));
     }
     close(stream);
 }
@@ -97,7 +97,7 @@ fn converse<Login>(lines: &mut Lines<'_>, handlers: &ConsoleHandlers<'_, Login>)
         match (handlers.authenticate)(user, password) {
             Ok(login) => break login,
             Err(error) => {
-                let _ = send(lines.stream, &answer(&[row_of(&error)]));
+                let _ = send(lines.stream, &answer(&[error.row()]));
                 return Err(Ended::Left);
             }
         }
@@ -112,7 +112,7 @@ fn converse<Login>(lines: &mut Lines<'_>, handlers: &ConsoleHandlers<'_, Login>)
             "quit" | "exit" if rest.is_empty() => return Ok(()),
             "watch" => match (handlers.subscribe)(&login, rest.trim()) {
                 Ok(events) => return watch(lines.stream, events),
-                Err(error) => send(lines.stream, &answer(&[row_of(&error)]))?,
+                Err(error) => send(lines.stream, &answer(&[error.row()]))?,
             },
             _ => {
                 let _unanswered = Unanswered::count(handlers.unanswered);
@@ -127,7 +127,7 @@ fn watch(stream: &TcpStream, mut events: Watch) -> Result<(), Ended> {
     loop {
         match events(WATCH_TICK) {
             Ok(Some(event)) => send(stream, &format!("{event}\n"))?,
-            Err(error) => return send(stream, &answer(&[row_of(&error)])),
+            Err(error) => return send(stream, &answer(&[error.row()])),
             Ok(None) => {
                 if stream.set_read_timeout(Some(Duration::from_millis(1))).is_err() {
                     return Err(Ended::Left);
@@ -213,11 +213,6 @@ fn is_timeout(error: &std::io::Error) -> bool {
 fn first_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim_start()))
-}
-
-fn row_of(error: &ServerError) -> (u32, String) {
-    // A plain SQL error has no number, a console answer needs one.
-    (error.code.unwrap_or(Code::OPERATION_FAILED).number(), error.message.clone())
 }
 
 /// The lines of an answer.

@@ -75,7 +75,7 @@ pub(super) fn receive(
         Ok((received.database_id, received.position))
     });
     if let Err((code, detail)) = &outcome {
-        log::error!("{}: the netcopy has failed: {} {detail}", code.number(), code.text());
+        log::error!("the netcopy has failed: {}", ServerError::with(*code, detail));
         // Else it is kept for a repeat.
         if matches!(*code, Code::DATABASE_CORRUPT | Code::DISK_FULL) {
             forget_incoming(&storage.database);

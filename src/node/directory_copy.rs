@@ -128,7 +128,7 @@ pub(super) fn write(
     check(parameters, directory, database_id)?;
     let target = target(parameters, directory);
     let _lock = start::lock_database(target.path())
-        .map_err(|error| ServerError::with(Code::COPY_DIRECTORY_ILLEGAL, error.message))?;
+        .map_err(|error| ServerError::with(Code::COPY_DIRECTORY_ILLEGAL, error.detail()))?;
     let unfinished = target.beside("copying");
     let written = write_image(parameters, storage, what, &unfinished);
     storage.copy_progress.end();

@@ -15,6 +15,7 @@ use super::{copy, directory_copy, rewind};
 use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopyEnded, DialEnded, Outside, Rewound};
 use crate::config::Parameters;
+use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
@@ -121,9 +122,9 @@ impl Outside for NodeOutside {
     fn netcopy_ended(&mut self, result: &Result<(), Failure>) {
         let text = match result {
             Ok(()) => "SUCCESS".to_string(),
-            Err((code, detail)) => format!("FAILED {}: {} {detail}", code.number(), code.text()),
+            Err((code, detail)) => format!("FAILED {}", ServerError::with(*code, detail)),
         };
-        self.events.post(NETCOPY_END, text.trim_end());
+        self.events.post(NETCOPY_END, &text);
     }
 
     fn close_sessions(&mut self, code: Code) {

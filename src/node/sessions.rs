@@ -86,7 +86,13 @@ impl Login {
         }
         match role.1.filter(|role| role.may_command()) {
             Some(role) => Ok(role.may_administrate()),
-            None => Err(ServerError::sql("42501", "the console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE")),
+            None => {
+                let text = format!(
+                    "The console needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE, and '{}' has neither; an administrator can GRANT one.",
+                    self.user
+                );
+                Err(ServerError::sql("42501", text))
+            }
         }
     }
 }
@@ -140,7 +146,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     let secret = match outside::secret(&context.parameters) {
         Ok(secret) => secret,
         Err((code, detail)) => {
-            log::error!("{}: {} {detail}", code.number(), code.text());
+            log::error!("{}", ServerError::with(code, detail));
             let detail = "The other server cannot read its peer secret; its solmsg.out says why.";
             return handshake::turn_away(&stream, code, detail);
         }

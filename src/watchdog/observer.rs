@@ -57,7 +57,7 @@ pub(super) fn observe(target: &Target, retries: u64, rounds: &Receiver<u64>, not
         }
         let (sight, why) = match answer {
             Ok(report) => (Sight::Here(report), String::new()),
-            Err(error) => (Sight::Gone, error.message),
+            Err(error) => (Sight::Gone, error.to_string()),
         };
         if notes.send(Note::Seen { node: target.node, round, sight, why }).is_err() {
             return;

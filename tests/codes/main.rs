@@ -37,7 +37,7 @@ const WAYS: &[(u32, Way)] = &[
     (
         14501,
         Here(
-            "start in a directory that another server uses; any operation without a number of its own",
+            "start in a directory that another server uses; a handshake that fails (other secret, other version); a command that the user has no role for (42501 where SQL refuses it); any operation without a number of its own",
             p::directory_in_use,
         ),
     ),

@@ -231,7 +231,7 @@ impl ApplyThread {
             self.applier = None;
             return ApplyStep::Worked;
         }
-        self.room(Some(error.message));
+        self.room(Some(error.detail().to_owned()));
         self.set_back = Some(group);
         ApplyStep::WaitsForRoom
     }

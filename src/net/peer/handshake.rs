@@ -240,7 +240,7 @@ pub(super) fn lost(error: &std::io::Error) -> Failure {
 
 /// An error of this server as the reason of a failure.
 pub fn failure(error: ServerError) -> Failure {
-    (error.code.unwrap_or(Code::OPERATION_FAILED), error.message)
+    (error.code.unwrap_or(Code::OPERATION_FAILED), error.detail().to_owned())
 }
 
 fn malformed(error: codec::FrameError) -> Failure {

@@ -368,8 +368,9 @@ pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
 /// ErrorResponse; `severity` is ERROR or FATAL.
 pub fn error_response(out: &mut Vec<u8>, severity: &str, error: &ServerError) {
     let start = begin(out, b'E');
+    let message = error.to_string();
     for (field, value) in
-        [(b'S', severity), (b'V', severity), (b'C', error.sqlstate), (b'M', error.message.as_str())]
+        [(b'S', severity), (b'V', severity), (b'C', error.sqlstate), (b'M', message.as_str())]
     {
         out.push(field);
         text(out, value);

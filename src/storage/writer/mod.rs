@@ -402,7 +402,7 @@ impl Writer {
 
     /// Makes a decided batch true that SQLite had no room for: as often as it takes, or until the server goes down.
     fn apply_when_there_is_room(&self, batch: &Batch, full: ServerError) -> Result<(), ServerError> {
-        (self.submit)(WriterRequest::Room { lacks: Some(full.message.clone()) });
+        (self.submit)(WriterRequest::Room { lacks: Some(full.detail().to_owned()) });
         // What the writer's capture knows of the database comes from what was rolled back.
         self.queue.set_taken_over(true);
         loop {
