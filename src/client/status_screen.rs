@@ -11,6 +11,7 @@ use super::credentials::Credentials;
 use super::solcon::Outcome;
 use crate::config::ConnectString;
 use crate::error::{ServerError, invalid};
+use crate::hsb::codes::Code;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
 
@@ -58,6 +59,7 @@ struct Node {
     server: ConnectString,
     client: Option<ConsoleClient>,
     answer: Result<Status, ServerError>,
+    /// No sign of life since then; a refusal is one.
     silent_since: Option<SystemTime>,
 }
 
@@ -78,9 +80,19 @@ impl Node {
             Ok(_) => self.silent_since = None,
             Err(_) => {
                 self.client = None;
-                self.silent_since.get_or_insert_with(SystemTime::now);
+                if self.refuses() {
+                    self.silent_since = None;
+                } else {
+                    self.silent_since.get_or_insert_with(SystemTime::now);
+                }
             }
         }
+    }
+
+    /// It answers, but not this user, or nobody at the moment.
+    fn refuses(&self) -> bool {
+        let silent = [Code::SERVER_NOT_FOUND, Code::TIMED_OUT, Code::CONNECTION_IS_BROKEN];
+        self.answer.as_ref().is_err_and(|error| !error.code.is_some_and(|code| silent.contains(&code)))
     }
 
     fn ask(&mut self, credentials: &Credentials) -> Result<Status, ServerError> {
@@ -110,7 +122,22 @@ impl Verdict {
     fn of(nodes: &[Node]) -> Verdict {
         let seen: Vec<(String, Option<State>)> =
             nodes.iter().map(|node| (node.server.to_string(), node.state())).collect();
-        Verdict::from_states(&seen)
+        let verdict = Verdict::from_states(&seen);
+        match nodes.iter().find(|node| node.refuses()) {
+            Some(node) if !verdict.good => {
+                let name = &node.server;
+                let rest = if node.state().is_none() && seen.iter().all(|(_, state)| state.is_none()) {
+                    String::new()
+                } else {
+                    format!(" {}", verdict.text)
+                };
+                Verdict {
+                    good: false,
+                    text: format!("{name} ANSWERS, BUT REFUSES TO SAY how it is: see below.{rest}"),
+                }
+            }
+            _ => verdict,
+        }
     }
 
     fn from_states(seen: &[(String, Option<State>)]) -> Verdict {
@@ -159,6 +186,7 @@ fn screen(nodes: &[Node], verdict: &Verdict, now: SystemTime, colour: bool) -> S
                     text.push_str(&format!("  {line}\n"));
                 }
             }
+            Err(error) if node.refuses() => text.push_str(&format!("\n{name}  REFUSES\n  {error}\n")),
             Err(error) => {
                 let since = node.silent_since.map(timestamp).unwrap_or_default();
                 text.push_str(&format!("\n{name}  NO ANSWER since {since}\n  {error}\n"));
@@ -216,5 +244,35 @@ mod tests {
             ]
         );
         assert!(text.contains("21306"));
+    }
+
+    /// Whoever may not ask must not be told that the server is down.
+    #[test]
+    fn a_server_that_refuses_the_user_is_not_shown_as_down() {
+        let node = |error: Option<ServerError>| {
+            let mut node = Node::new(&ConnectString::parse("tcp 1").unwrap());
+            let status = Status { state: "PRIMARY ALONE".into(), lines: Vec::new() };
+            node.answer = error.map_or(Ok(status), Err);
+            node
+        };
+        let refusal = || ServerError {
+            code: Some(Code::OPERATION_FAILED),
+            ..ServerError::sql("28P01", "needs a role")
+        };
+        let refused = || node(Some(refusal()));
+        let silent = || node(Some(ServerError::new(Code::SERVER_NOT_FOUND)));
+        for (nodes, alone) in [
+            (vec![refused(), refused()], false),
+            (vec![silent(), refused()], false),
+            (vec![node(None), refused()], true),
+        ] {
+            let verdict = Verdict::of(&nodes);
+            assert!(!verdict.good && verdict.text.contains("REFUSES TO SAY"), "{}", verdict.text);
+            assert!(!verdict.text.contains("NO SERVER ANSWERS"), "{}", verdict.text);
+            assert_eq!(verdict.text.contains("takes the writes ALONE"), alone, "{}", verdict.text);
+            let text = screen(&nodes, &verdict, SystemTime::UNIX_EPOCH, false);
+            assert!(text.contains("REFUSES\n  14501: needs a role"), "{text}");
+        }
+        assert_eq!(Verdict::of(&[silent()]).text, "NO SERVER ANSWERS.");
     }
 }
