@@ -6,6 +6,7 @@ use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Purpose;
+use crate::hsb::phase::Activity;
 use crate::hsb::state::State;
 use crate::net::peer::verify::{self, Comparison};
 
@@ -13,7 +14,10 @@ use crate::net::peer::verify::{self, Comparison};
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
-    match services.status.state() {
+    let now = services.status.snapshot();
+    match now.state {
+        // Nobody expects the databases to agree while one is replaced by the other.
+        _ if now.activity == Activity::Copying => return Err(ServerError::new(Code::COPY_ACTIVE)),
         State::PrimaryActive | State::PrimaryAlone => {}
         State::PrimaryUncertain => return Err(ServerError::new(Code::UNCERTAIN)),
         State::Standalone => return Err(ServerError::new(Code::NOT_IN_STANDALONE)),
