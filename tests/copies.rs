@@ -197,6 +197,7 @@ fn both_sides_show_a_netcopy_and_refuse_what_would_disturb_it() {
         (&pair.first, &*format!("hsb copy {}", directory.display()), 14703),
         (&pair.first, &*format!("backup {}", directory.display()), 10019),
         (&pair.first, "hsb connect", 14703),
+        (&pair.first, "hsb verify", 14703),
         (&pair.second, "hsb set primary alone", 14703),
         (&pair.second, &*format!("backup {}", directory.display()), 10019),
     ] {
@@ -348,6 +349,21 @@ fn copies_and_backups_that_are_not_possible_say_why() {
     std::fs::create_dir(root.join("foreign")).unwrap();
     std::fs::write(root.join("foreign/solid.db"), "something else").unwrap();
     std::fs::write(root.join("file"), "").unwrap();
+    // Another server's log without its database, and a file that only looks like a log.
+    for (directory, source) in [("log-only", Some("stranger")), ("look-alike", None)] {
+        let directory = root.join(directory);
+        std::fs::create_dir(&directory).unwrap();
+        match source {
+            None => std::fs::write(directory.join("sol00007.log"), "somebody's own").unwrap(),
+            Some(name) => {
+                let mut stranger = Pair::prepare(program(), &root.join(name), "").unwrap().first;
+                stranger.start(&[]).unwrap();
+                std::fs::copy(stranger.directory.join("sol00001.log"), directory.join("sol00001.log"))
+                    .map(drop)
+                    .unwrap();
+            }
+        }
+    }
     let own = pair.first.directory.display().to_string();
     for (command, code) in [
         ("hsb copy".to_string(), 14522),
@@ -355,16 +371,32 @@ fn copies_and_backups_that_are_not_possible_say_why() {
         ("backup".to_string(), 10030),
         (format!("hsb copy {}", root.join("file").display()), 10024),
         (format!("hsb copy {}", root.join("foreign").display()), 10024),
+        (format!("hsb copy {}", root.join("log-only").display()), 10024),
+        (format!("backup {}", root.join("look-alike").display()), 10024),
         (format!("backup {own}"), 10024),
     ] {
         let (refused, text) = pair.first.ask(&command).unwrap();
         assert_eq!(refused, code, "{command}: {text}");
     }
+    assert!(root.join("log-only/sol00001.log").exists() && root.join("look-alike/sol00007.log").exists());
     pair.second.start(&["-x", "backupserver"]).unwrap();
     pair.copy().unwrap();
     let busy = format!("hsb copy {}", pair.second.directory.display());
     pair.first.expect(&busy).unwrap();
     wait_until("the lock is found", || pair.first.ask("hsb status copy").unwrap().0 == 10024);
+    let failure = || {
+        let rows = pair.first.console().unwrap().command("hsb status").unwrap();
+        rows.into_iter()
+            .map(|(_, line)| line)
+            .find(|line| line.contains("the last copy or backup failed at 2"))
+    };
+    let shown = failure().unwrap();
+    // The number and the general sentence once, although one error stands in another.
+    assert_eq!((shown.matches("10024").count(), shown.matches("14501").count()), (1, 0), "{shown}");
+    std::fs::create_dir(root.join("fits")).unwrap();
+    pair.first.expect(&format!("backup {}", root.join("fits").display())).unwrap();
+    pair.first.wait_for("hsb status copy", "SUCCESS").unwrap();
+    assert_eq!(failure(), None);
     pair.connect().unwrap();
     assert_eq!(pair.first.ask("hsb copy").unwrap().0, 14704);
     assert_eq!(pair.second.ask("hsb copy").unwrap().0, 14538);

@@ -108,8 +108,10 @@ pub struct NodeReport {
     pub connect: Option<String>,
     /// What is under way.
     pub operation: Option<OperationReport>,
-    /// Code and text of the last copy's failure.
+    /// Code and text of the last copy's failure, until another copy or backup begins.
     pub copy_failure: Option<String>,
+    /// When it failed, UTC.
+    pub copy_failed_at: Option<String>,
     /// The disk is full, in the system's words: no writes until there is room.
     pub disk_full: Option<String>,
     /// A change of the primary's did not fit; only a netcopy helps.
@@ -169,6 +171,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
             CopyStatus::Failed(code, detail) => Some(ServerError::with(*code, detail).to_string()),
             _ => None,
         },
+        copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| timestamp(now.copy_since)),
         netcopy_needed: now.needs_netcopy,
         sessions: services.sessions.count() as u64,
         uptime_seconds: services.started.elapsed().as_secs(),

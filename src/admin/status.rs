@@ -111,7 +111,8 @@ fn lines(pair: &PairReport) -> Vec<String> {
             lines.push(format!("{name:<14}disk full, read only until there is room: {lacks}"));
         }
         if let Some(failure) = &node.copy_failure {
-            lines.push(format!("{name:<14}the last copy has failed: {failure}"));
+            let at = node.copy_failed_at.as_deref().map_or(String::new(), |at| format!(" at {at}"));
+            lines.push(format!("{name:<14}the last copy or backup failed{at}: {failure}"));
         }
     }
     if let Some(problem) = &pair.other_problem {

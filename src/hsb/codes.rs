@@ -101,7 +101,7 @@ codes! {
     FAILED_UNEXPECTEDLY = 10002, "XX000", "The operation failed unexpectedly; solmsg.out has the circumstances. Please report it with them.";
     TRANSACTION_READ_ONLY = 10013, "25006", "The transaction is read only: the server does not accept writes now; look for the primary.";
     COPY_ALREADY_ACTIVE = 10019, "55006", "A backup or copy is already active; wait until 'hsb status copy' says that it has ended.";
-    COPY_DIRECTORY_ILLEGAL = 10024, "22023", "The copy directory is not usable; name another directory than the server's own.";
+    COPY_DIRECTORY_ILLEGAL = 10024, "22023", "The copy directory is not usable, for the reason that follows; mend that, or name another directory.";
     COPY_DIRECTORY_ABSENT = 10030, "58P01", "The copy directory does not exist; create it or name another.";
     DATABASE_READ_ONLY = 10041, "25006", "The database is read only; look for the primary, or for the reason in solmsg.out.";
     NOT_ON_SECONDARY = 10045, "25006", "Not possible on a HotStandby secondary; connect to the primary to write.";

@@ -28,7 +28,7 @@ use crate::progress::Unit;
 use crate::storage::database::{self, Database};
 use crate::storage::files;
 use crate::storage::image::Image;
-use crate::storage::log::LogConfiguration;
+use crate::storage::log::{self as storage_log, LogConfiguration};
 
 /// The way to `hsb copy` and `backup` from any thread that may block.
 pub struct DirectoryCopies {
@@ -100,7 +100,19 @@ pub(super) fn check(
             );
         }
     }
+    // Log files of an older copy are replaced; others may be all that somebody has.
+    if let Some(file) = storage_log::foreign_file(&log_there(parameters, directory, database_id))? {
+        let why =
+            format!("{} is no log of this database; remove it, or name another directory.", file.display());
+        return refuse(Code::COPY_DIRECTORY_ILLEGAL, &why);
+    }
     Ok(())
+}
+
+/// The log of a server that is started in this directory.
+fn log_there(parameters: &Parameters, directory: &Path, database_id: [u8; 16]) -> LogConfiguration {
+    let own = start::log_configuration(parameters);
+    LogConfiguration { directory: directory.to_path_buf(), database_id, ..own }
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
@@ -135,8 +147,7 @@ pub(super) fn write(
     let outcome = written.and_then(|position| {
         files::rename_durably(&unfinished, &target.beside("arrived"))
             .map_err(|error| failed(directory, &error))?;
-        let log = LogConfiguration { directory: directory.to_path_buf(), database_id, ..storage.log.clone() };
-        copy::finish_swap(&target, &log)?;
+        copy::finish_swap(&target, &log_there(parameters, directory, database_id))?;
         Ok(position)
     });
     match &outcome {

@@ -132,7 +132,7 @@ pub(super) fn lock_database(database_file: &Path) -> Result<File, ServerError> {
     }
 }
 
-fn log_configuration(parameters: &Parameters) -> LogConfiguration {
+pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {
     LogConfiguration {
         directory: parameters.log_directory(),
         template: parameters.log_file_template(),

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub switch: SwitchStatus,
     /// The last copy.
     pub copy: CopyStatus,
+    /// Since when `copy` is what it is.
+    pub copy_since: SystemTime,
     /// Why there are no writes although the state would allow them: the disk is full.
     pub lacks_room: Option<String>,
     /// What is under way.
@@ -85,6 +87,7 @@ impl NodeStatus {
             acknowledged: Position::ORIGIN,
             switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
+            copy_since: now,
             lacks_room: None,
             activity: Activity::Idle,
             primary_since: None,
@@ -148,6 +151,7 @@ impl NodeStatus {
         snapshot.switch = heart.switch_status();
         if snapshot.copy != *heart.copy_status() {
             snapshot.copy = heart.copy_status().clone();
+            snapshot.copy_since = SystemTime::now();
         }
         snapshot.lacks_room = heart.lacks_room().map(str::to_owned);
         snapshot.unacknowledged_bytes = heart.unacknowledged_bytes();

@@ -149,6 +149,13 @@ pub fn remove_all(configuration: &LogConfiguration) -> Result<(), ServerError> {
     super::files::sync_directory(names.directory()).map_err(failed)
 }
 
+/// A file that [`remove_all`] would delete although it is no log of this database, if there is one.
+pub fn foreign_file(configuration: &LogConfiguration) -> Result<Option<PathBuf>, ServerError> {
+    let names = segment::SegmentNames::new(configuration)?;
+    let is_foreign = |number: &u64| segment::Segment::open(configuration, &names, *number).is_err();
+    Ok(names.list()?.into_iter().find(is_foreign).map(|number| names.path(number)))
+}
+
 /// Whether there is a log.
 pub fn exists(configuration: &LogConfiguration) -> Result<bool, ServerError> {
     let names = segment::SegmentNames::new(configuration)?;
