@@ -13,7 +13,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{
-    Random, assert_identical, connected_pair, from_environment, messages, server_error, sql, state, try_sql,
+    Random, assert_identical, connected_pair, from_environment, messages, program, server_error, sql, state,
+    try_sql,
 };
 use hotstandby::demo::pair::{ADMINISTRATOR, Pair, Server};
 use postgres::Client;
@@ -213,6 +214,32 @@ fn one_round(
     dialler.expect("hsb connect").unwrap();
     assert_identical(pair);
     pair.swap();
+}
+
+/// Before, only a database that was behind its log gave it away.
+#[test]
+fn a_start_says_what_the_server_was_last() {
+    let root = tempfile::tempdir().unwrap();
+    let mut server = Pair::prepare(program(), root.path(), "").unwrap().first;
+    let said = |server: &mut Server| {
+        server.start(&[]).unwrap();
+        let all = std::fs::read_to_string(server.directory.join("solmsg.out")).unwrap();
+        all.lines().rfind(|line| line.contains("started as secondary")).unwrap().to_owned()
+    };
+    assert!(said(&mut server).contains("30501"));
+    server.expect("hsb set primary alone").unwrap();
+    server.stop().unwrap();
+    let was_primary = said(&mut server);
+    assert!(was_primary.contains("30502: the server was PRIMARY ALONE: started"), "{was_primary}");
+    server.stop().unwrap();
+    assert!(said(&mut server).contains("30501"));
+    server.kill();
+    let killed = said(&mut server);
+    assert!(killed.contains("30502: the server was not shut down in order: started"), "{killed}");
+    server.expect("hsb set standalone").unwrap();
+    server.kill();
+    let killed = said(&mut server);
+    assert!(killed.contains("30502: the server was STANDALONE, and not shut down in order"), "{killed}");
 }
 
 #[test]

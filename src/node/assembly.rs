@@ -61,19 +61,24 @@ pub struct Addresses {
     pub applier: Addr<SecondaryApplier>,
 }
 
-/// The heart of a node that starts in `state`, and the batch that is pending.
-pub fn heart(state: State, settings: Settings, recovered: Option<&Recovered>) -> (Heart, Option<Batch>) {
+/// The heart of a node that starts in `state`, and the batch that is pending. `was`: what is known of how the server ended
+/// last, if an operator should hear of it.
+pub fn heart(
+    state: State,
+    settings: Settings,
+    recovered: Option<&Recovered>,
+    was: Option<&str>,
+) -> (Heart, Option<Batch>) {
     let Some(recovered) = recovered else {
         let nowhere = Position::ORIGIN;
         log::info!("30585: waiting for a netcopy");
         return (Heart::new(state, settings, [0; 16], nowhere, nowhere), None);
     };
-    if state == State::Plain {
-        log::info!("30500: started as a server without HotStandby");
-    } else if recovered.pending.is_some() || recovered.rolled_forward > 0 {
-        log::warn!("30502: the server was not shut down in order: started as secondary");
-    } else {
-        log::info!("30501: started as secondary");
+    let behind = recovered.pending.is_some() || recovered.rolled_forward > 0;
+    match was.or(behind.then_some("not shut down in order")) {
+        _ if state == State::Plain => log::info!("30500: started as a server without HotStandby"),
+        Some(was) => log::warn!("30502: the server was {was}: started as secondary"),
+        None => log::info!("30501: started as secondary"),
     }
     let log_end = recovered.pending.as_ref().map_or(recovered.decided, |batch| batch.after);
     log::info!(

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
+use super::lock::DatabaseLock;
 use super::storage::Storage;
 use super::{copy, start};
 use crate::actors::supervisor::{Answer, CopyToDirectory};
@@ -139,7 +140,7 @@ pub(super) fn write(
     let database_id = storage.database_id()?;
     check(parameters, directory, database_id)?;
     let target = target(parameters, directory);
-    let _lock = start::lock_database(target.path())
+    let lock = DatabaseLock::take(target.path())
         .map_err(|error| ServerError::with(Code::COPY_DIRECTORY_ILLEGAL, error.detail()))?;
     let unfinished = target.beside("copying");
     let written = write_image(parameters, storage, what, &unfinished);
@@ -148,6 +149,7 @@ pub(super) fn write(
         files::rename_durably(&unfinished, &target.beside("arrived"))
             .map_err(|error| failed(directory, &error))?;
         copy::finish_swap(&target, &log_there(parameters, directory, database_id))?;
+        lock.forget();
         Ok(position)
     });
     match &outcome {

@@ -9,6 +9,7 @@ mod copy;
 mod directory_copy;
 mod events;
 mod history;
+mod lock;
 mod memory;
 mod outside;
 mod parameters;
@@ -106,7 +107,7 @@ pub struct Node {
     threads: Vec<JoinHandle<()>>,
     system: actix_rt::System,
     /// Its directory's lock, and the memory that stands for its disk.
-    _held: start::Held,
+    held: start::Held,
 }
 
 impl Node {
@@ -196,6 +197,7 @@ impl Node {
         while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+        self.held.0.note_end(self.context.status.state());
         log::info!("the server has shut down");
     }
 }

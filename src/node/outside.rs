@@ -8,6 +8,7 @@ use actix::Recipient;
 
 use super::checkpointer::Checkpointer;
 use super::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
+use super::lock::DatabaseLock;
 use super::sessions::SESSION_PATIENCE;
 use super::status::NodeStatus;
 use super::storage::Storage;
@@ -34,6 +35,7 @@ pub(super) struct NodeOutside {
     pub(super) copied: Recipient<CopyEnded>,
     pub(super) checkpointer: Arc<Checkpointer>,
     pub(super) rewound: Recipient<Rewound>,
+    pub(super) lock: Arc<DatabaseLock>,
 }
 
 impl Outside for NodeOutside {
@@ -51,6 +53,7 @@ impl Outside for NodeOutside {
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
         self.status.changed(from, to, reason);
+        self.lock.note(to);
         // A state in which the pair does not protect what is written deserves attention.
         let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "{from} -> {to}: {reason}");

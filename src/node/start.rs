@@ -1,7 +1,5 @@
 //! Starting a node: directory, database, recovery, threads, actors, port.
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -15,6 +13,7 @@ use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::checkpointer::Checkpointer;
 use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
+use super::lock::DatabaseLock;
 use super::memory::{self, MemoryDirectory};
 use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
@@ -48,7 +47,7 @@ use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
 /// What a node holds on to for as long as it lives.
-pub(super) type Held = (File, Option<MemoryDirectory>);
+pub(super) type Held = (Arc<DatabaseLock>, Option<MemoryDirectory>);
 
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
@@ -70,8 +69,8 @@ pub struct StartOptions {
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
-    let lock = lock_database(&parameters.database_file())?;
-    let memory = memory::place(&parameters, &lock)?;
+    let lock = Arc::new(DatabaseLock::take(&parameters.database_file())?);
+    let memory = memory::place(&parameters, lock.file())?;
     let database_file = match &memory {
         Some(memory) if parameters.diskless() => memory.path().join("solid.db"),
         _ => parameters.database_file(),
@@ -90,6 +89,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     }
     if !offline && !database.exists() {
         create(&database, &parameters, options.administrator)?;
+        lock.forget();
     }
     if memory.is_some() && !offline && !parameters.diskless() {
         memory::leave_log(&database, log_on_disk)?;
@@ -99,8 +99,12 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
         leave_pair(&parameters)?;
     }
-    let held = (lock, memory);
-    Building::new(parameters, database, log, state).build(recovered, port, held, options.netcopy_requested)
+    Building::new(parameters, database, log, state, &lock).build(
+        recovered,
+        port,
+        (lock, memory),
+        options.netcopy_requested,
+    )
 }
 
 /// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
@@ -113,23 +117,6 @@ fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
         "HSBEnabled=no on the database of a pair: what is written now is not replicated, and coming back to the pair needs a netcopy"
     );
     Ok(())
-}
-
-/// A second server on the same files would ruin them.
-pub(super) fn lock_database(database_file: &Path) -> Result<File, ServerError> {
-    let mut path = database_file.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let refuse =
-        |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
-    let file = File::create(&path).map_err(|error| refuse(error.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(refuse(
-            "another server runs on this database; stop it, or start in another directory (-c).".into(),
-        )),
-        Err(TryLockError::Error(error)) => Err(refuse(error.to_string())),
-    }
 }
 
 pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {
@@ -192,6 +179,7 @@ pub fn settings_of(parameters: &Parameters) -> Settings {
 
 /// Everything that exists before the actors do.
 struct Building {
+    lock: Arc<DatabaseLock>,
     parameters: Arc<Parameters>,
     database: Arc<Database>,
     log: LogConfiguration,
@@ -233,6 +221,7 @@ impl Building {
         database: Arc<Database>,
         log: LogConfiguration,
         state: State,
+        lock: &Arc<DatabaseLock>,
     ) -> Building {
         let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
         let target = Arc::clone(&supervisor);
@@ -247,6 +236,7 @@ impl Building {
         let interrupted = Arc::clone(&writer);
         let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
         Building {
+            lock: Arc::clone(lock),
             parameters,
             log,
             state,
@@ -276,7 +266,10 @@ impl Building {
     ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let settings = settings_of(&self.parameters);
-        let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref());
+        let lock = &held.0;
+        let was = lock.what_it_was();
+        let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
+        lock.note(self.state);
         let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
@@ -324,7 +317,7 @@ impl Building {
             checkpointer: wiring.checkpointer,
             threads,
             system: wiring.system,
-            _held: held,
+            held,
         })
     }
 
@@ -450,6 +443,7 @@ impl Building {
                 dialled: actors.supervisor.clone().recipient(),
                 copied: actors.supervisor.clone().recipient(),
                 rewound: actors.supervisor.clone().recipient(),
+                lock: Arc::clone(&self.lock),
             }),
         });
         if self.supervisor.set(actors.supervisor.clone().recipient()).is_err() {

@@ -217,7 +217,7 @@ impl Node {
         let open = || recovery::open(&database, self.log_configuration([0; 16]));
         let recovered = (!offline).then(open).transpose()?;
         let state = if offline { State::Offline } else { State::SecondaryAlone };
-        let (heart, pending) = assembly::heart(state, self.settings, recovered.as_ref());
+        let (heart, pending) = assembly::heart(state, self.settings, recovered.as_ref(), None);
         let log_configuration = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_sender, log_jobs) = unbounded();
         let (apply_sender, apply_jobs) = unbounded();
