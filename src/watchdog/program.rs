@@ -13,6 +13,7 @@ use super::observer::{Note, Target, listen, observe};
 use crate::client::credentials::Credentials;
 use crate::config::{ConnectString, Id, Parameters};
 use crate::error::{ServerError, invalid};
+use crate::hsb::codes::Code;
 
 /// For the answer to an order: `switch primary` first tries the other node, as long as its system lets it.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
@@ -282,9 +283,7 @@ impl Program {
             Finding::BothPrimary => {
                 ". Stop the clients of one, 'hsb set secondary alone' there, then 'hsb connect'".to_owned()
             }
-            Finding::Diverged => {
-                ". Choose the one to keep, start the other with 'solid -x backupserver', then 'hsb set primary alone', 'hsb netcopy' and 'hsb connect' at the first".to_owned()
-            }
+            Finding::Diverged => format!(". {}", Code::BOTH_DIVERGED.text()),
             Finding::Whole { .. } | Finding::Unsettled | Finding::NoContact { .. } | Finding::Nobody => {
                 String::new()
             }
