@@ -111,15 +111,39 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
 pub(super) fn listen(target: &Target, notes: &Sender<Note>) {
     // The receiver lives as long as the program.
     let event = || notes.send(Note::Event);
+    // Whether it was told that there is no stream: a server may go before the first one is open.
+    let mut told = false;
     loop {
-        if let Ok(events) = target.connect().and_then(|client| client.watch("watch")) {
-            // What happened before this stream began was not told.
-            let _ = event();
-            for _ in events.filter(|event| event.starts_with(EVENTS)) {
+        match target.connect().and_then(|client| client.watch("watch")) {
+            Ok(events) => {
+                // What happened before this stream began was not told.
+                let _ = event();
+                for _ in events.filter(|event| event.starts_with(EVENTS)) {
+                    let _ = event();
+                }
                 let _ = event();
             }
-            let _ = event();
+            Err(_) if !told => drop(event()),
+            Err(_) => {}
         }
+        told = true;
         thread::sleep(LISTEN_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a server that goes before its first stream is open is missed until the next interval.
+    #[test]
+    fn a_server_that_cannot_be_listened_to_is_looked_at() {
+        let server = ConnectString::parse("tcp 127.0.0.1 1").unwrap();
+        let credentials = Credentials { user: "guard".into(), password: "secret".into() };
+        let target = Target { node: 0, server, credentials };
+        let (notes, arrived) = crossbeam_channel::unbounded();
+        // It ends with the test program.
+        thread::spawn(move || listen(&target, &notes));
+        assert!(matches!(arrived.recv_timeout(Duration::from_secs(60)), Ok(Note::Event)));
     }
 }

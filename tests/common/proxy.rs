@@ -156,13 +156,22 @@ fn accept(listener: &TcpListener, target: u16, from: From, shared: &Arc<Shared>)
             continue;
         }
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
+        {
+            let mut inner = shared.inner.lock().unwrap();
+            let known = [&client, &server].map(|stream| stream.try_clone().unwrap());
+            inner.streams.extend(known);
+            // It was cut while this connection was made.
+            if inner.refused {
+                cut(&mut inner);
+                continue;
+            }
+        }
         for (input, output, from) in [(&client, &server, from), (&server, &client, back)] {
             let _ = input.set_nodelay(true);
             let (input, output) = (input.try_clone().unwrap(), output.try_clone().unwrap());
             let shared = Arc::clone(shared);
             std::thread::spawn(move || pump(input, output, from, &shared));
         }
-        shared.inner.lock().unwrap().streams.extend([client, server]);
     }
 }
 
