@@ -265,6 +265,7 @@ fn a_receiver_that_is_shut_down_gives_the_copy_up_and_says_so() {
     for name in ["solid.db", "solid.db.arrived"] {
         assert!(!second.directory.join(name).exists(), "{name}");
     }
+    assert!(length(&second.directory.join("solid.db.netcopy")) < 3_000_000, "it did not wait for the rest");
     fixture.pair.second.kill();
     fixture.pair.second.start(&["-x", "backupserver"]).unwrap();
     fixture.netcopy_and_connect();
