@@ -94,6 +94,14 @@ const EVERYTHING: &[&str] = &[
     "UPDATE computed SET a = 5 WHERE a = 1",
     "CREATE TABLE copied AS SELECT id, a, typeof(a) AS type FROM classes",
     "CREATE VIEW seen AS SELECT c.id, p.id AS parent FROM child c JOIN parent p ON c.parent = p.id",
+    // Functions of the server's in the schema, which is executed where there is no session.
+    "CREATE TABLE stamped(id INTEGER PRIMARY KEY, at TEXT DEFAULT (now()) CHECK (at <= now() AND version() <> ''), \
+     who TEXT DEFAULT (current_user) CHECK (who = current_user AND pg_backend_pid() > 0))",
+    "CREATE VIEW stamps AS SELECT at, hotstandby_state() AS state, current_schema() AS schema FROM stamped",
+    "CREATE TRIGGER stamping AFTER INSERT ON stamped BEGIN INSERT INTO journal(what, at) VALUES (now(), new.at); END",
+    "INSERT INTO stamped(id) VALUES (1), (2)",
+    "ALTER TABLE stamped RENAME COLUMN who TO whom",
+    "UPDATE stamped SET at = now() WHERE id = 2",
     // Several statements, one of them taken back.
     "BEGIN; INSERT INTO parent VALUES (50); SAVEPOINT s; INSERT INTO parent VALUES (51); DELETE FROM child; \
      CREATE TABLE never(a); ROLLBACK TO s; INSERT INTO parent VALUES (52); RELEASE s; COMMIT",

@@ -1,14 +1,15 @@
-//! SQL functions of ours and the few of PostgreSQL that clients call at start; registered on every connection.
+//! SQL functions of ours and the few of PostgreSQL that clients call at start; registered on the connections of sessions.
+//! Each is named in `storage::functions` as well, for the connections that only have to know that it exists.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use rusqlite::functions::FunctionFlags;
 
 use super::outcome::Outcomes;
 use super::{access, calendar, errors};
 use crate::error::ServerError;
 use crate::node::NodeStatus;
+use crate::storage::functions::FLAGS;
 
 /// The server's version as PostgreSQL clients understand it, with ours.
 pub const SERVER_VERSION: &str = concat!("15.0 (HotStandby ", env!("CARGO_PKG_VERSION"), ")");
@@ -50,7 +51,7 @@ pub fn register(
     text_function(connection, "now", calendar::now_text)?;
     // Connection pools send it before they give a connection to the next user; there are no such locks.
     connection
-        .create_scalar_function("pg_advisory_unlock_all", 0, flags(), |_| Ok(None::<i64>))
+        .create_scalar_function("pg_advisory_unlock_all", 0, FLAGS, |_| Ok(None::<i64>))
         .map_err(|error| errors::from_sqlite(&error))?;
     let recovery = status.clone();
     number_function(connection, "pg_is_in_recovery", move || {
@@ -59,11 +60,6 @@ pub fn register(
     number_function(connection, "pg_backend_pid", || {
         access::identity().map_or(0, |identity| i64::from(super::registry::process_id(identity.session)))
     })
-}
-
-/// Harmless, so that views may use them although the schema is not trusted.
-fn flags() -> FunctionFlags {
-    FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS
 }
 
 /// HOTSTANDBY_OUTCOME(token); of no token, nothing is known.
@@ -75,7 +71,7 @@ fn outcome_function(connection: &Connection, outcomes: Arc<Outcomes>) -> Result<
         Ok(Some(outcome.name()))
     };
     connection
-        .create_scalar_function("HOTSTANDBY_OUTCOME", 1, flags(), outcome)
+        .create_scalar_function("HOTSTANDBY_OUTCOME", 1, FLAGS, outcome)
         .map_err(|error| errors::from_sqlite(&error))
 }
 
@@ -85,7 +81,7 @@ fn text_function(
     value: impl Fn() -> String + Send + Sync + std::panic::UnwindSafe + 'static,
 ) -> Result<(), ServerError> {
     connection
-        .create_scalar_function(name, 0, flags(), move |_| Ok(value()))
+        .create_scalar_function(name, 0, FLAGS, move |_| Ok(value()))
         .map_err(|error| errors::from_sqlite(&error))
 }
 
@@ -95,6 +91,35 @@ fn number_function(
     value: impl Fn() -> i64 + Send + Sync + std::panic::UnwindSafe + 'static,
 ) -> Result<(), ServerError> {
     connection
-        .create_scalar_function(name, 0, flags(), move |_| Ok(value()))
+        .create_scalar_function(name, 0, FLAGS, move |_| Ok(value()))
         .map_err(|error| errors::from_sqlite(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parameters;
+    use crate::hsb::state::State;
+    use crate::storage::database::Database;
+
+    /// Else a schema that uses it could be executed by a session and not by the secondary, or at recovery.
+    #[test]
+    fn every_function_is_known_to_all_connections() {
+        let directory = tempfile::tempdir().unwrap();
+        let (parameters, _) = Parameters::from_text(directory.path(), "").unwrap();
+        let settings = crate::node::settings_of(&parameters);
+        let status = Arc::new(NodeStatus::new(State::Plain, settings));
+        let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
+        database.create(4096, |_| Ok(())).unwrap();
+        let outcomes = Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status)));
+        let connection = Connection::open_in_memory().unwrap();
+        let functions = |connection: &Connection| {
+            let query = "SELECT name, narg FROM pragma_function_list WHERE builtin = 0 ORDER BY name";
+            let mut statement = connection.prepare(query).unwrap();
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.collect::<rusqlite::Result<Vec<(String, i32)>>>().unwrap()
+        };
+        register(&connection, &status, &outcomes).unwrap();
+        assert_eq!(functions(&connection), functions(&database.open_for_apply().unwrap()));
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{files, outcomes};
+use super::{files, functions, outcomes};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::{Chain, Position};
@@ -118,6 +118,7 @@ impl Database {
         connection.pragma_update(None, "cache_size", -cache_kib)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_prepared_statement_cache_capacity(512);
+        functions::declare(&connection)?;
         Ok(connection)
     }
 

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod checksum;
 pub mod database;
 pub mod files;
+pub mod functions;
 pub mod image;
 pub mod log;
 pub mod outcomes;
