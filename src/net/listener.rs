@@ -202,6 +202,7 @@ fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
     let limit = (shared.maximum_sql_connections)().saturating_add(RESERVED_CONNECTIONS);
     let Some(place) = Place::take(shared, |shared| &shared.connections, limit) else {
         warn!("A connection from {from} was closed: {limit} connections are open.");
+        turn_away(&stream, limit);
         return;
     };
     let shared = Arc::clone(shared);
@@ -212,6 +213,17 @@ fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
     if let Err(error) = Builder::new().name(format!("client {from}")).spawn(run) {
         warn!("A connection from {from} was closed: no thread can be started ({error}).");
     }
+}
+
+/// A word without waiting for anybody: the other server would take a connection that is just closed for the end of this one,
+/// and could become a second primary.
+fn turn_away(mut stream: &TcpStream, limit: usize) {
+    let code = Code::OPERATION_FAILED.number();
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(
+        format!("ERROR {code} Too many connections: {limit} are open (Com.MaxConnections).\n").as_bytes(),
+    );
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// One of a limited number of places, given back when dropped.

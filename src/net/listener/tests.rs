@@ -178,3 +178,16 @@ fn every_beginning_is_decided_within_eight_bytes() {
     }
     assert_eq!(classify(b""), None);
 }
+
+/// The other server is among those who are turned away then.
+#[test]
+fn who_finds_no_place_hears_why() {
+    let (handle, _received) = listener(0, FIRST_BYTES_TIMEOUT);
+    let silent: Vec<_> = (0..RESERVED_CONNECTIONS).map(|_| connect(&handle, b"")).collect();
+    wait_until(|| handle.shared.connections.load(Ordering::Relaxed) == RESERVED_CONNECTIONS);
+    let mut answer = String::new();
+    connect(&handle, b"HSBF").read_to_string(&mut answer).unwrap_or_default();
+    assert!(answer.starts_with("ERROR 14501 Too many connections: 256 are open"), "{answer}");
+    drop(silent);
+    handle.stop();
+}
