@@ -119,7 +119,7 @@ fn without_a_log_on_disk_a_power_cut_goes_back_to_the_last_checkpoint() {
     let checkpoint = position(server);
     insert(server, 5..10, 100);
     let lines = server.console().unwrap().command("hsb status").unwrap();
-    assert!(lines.iter().any(|(_, line)| line.contains("the log is in memory")), "{lines:?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("everything since the last checkpoint")), "{lines:?}");
     server.kill();
     // Nobody was reading, so that the checkpoint has moved everything into the database file.
     std::fs::remove_file(server.directory.join("solid.db-wal")).unwrap();

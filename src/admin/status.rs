@@ -42,12 +42,7 @@ pub(super) fn json(services: &AdminServices, _: &Call) -> Rows {
 fn pair(services: &AdminServices) -> PairReport {
     let this = report::of_this_node(services);
     let asked = ask_peer(services);
-    let next = match &asked {
-        Err((code, _)) if !matches!(*code, Code::COMMUNICATION_ERROR | Code::NO_CONNECT_STRING) => {
-            vec!["the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'".to_owned()]
-        }
-        asked => next_steps(&this, asked.as_ref().ok()),
-    };
+    let next = next_steps(&this, asked.as_ref().map_err(|(code, _)| *code));
     let (other, other_problem) = match asked {
         Ok(other) => (Some(other), None),
         Err((code, detail)) => (None, Some(ServerError::with(code, detail).to_string())),
@@ -59,7 +54,9 @@ fn pair(services: &AdminServices) -> PairReport {
 fn ask_peer(services: &AdminServices) -> Result<NodeReport, Failure> {
     let (mut stream, _) = (services.dial)(Purpose::Report, Some(PEER_PATIENCE))?;
     let text: String = handshake::hear(&mut stream, MAX_REPORT_BYTES)?;
-    serde_json::from_str(&text).map_err(|error| (Code::COMMUNICATION_ERROR, format!("({error})")))
+    serde_json::from_str(&text).map_err(|error| {
+        (Code::OPERATION_FAILED, format!("The other server's report cannot be read ({error})."))
+    })
 }
 
 /// Tells the other server, which has asked on this connection.
@@ -130,7 +127,7 @@ fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
     let primary = [Some(this), other].into_iter().flatten().find(|node| is_primary(node));
     let Some(primary) = primary else {
         return if other.is_none() {
-            "unknown: the primary does not answer".into()
+            "unknown: the primary cannot be asked".into()
         } else {
             "no primary".into()
         };
@@ -155,10 +152,10 @@ fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
 fn on_no_disk(primary: &NodeReport, secondary: Option<&NodeReport>) -> String {
     let connected = secondary.filter(|_| primary.connection == "CONNECTED");
     let Some(on_disk) = primary.on_disk.max(connected.and_then(|node| node.on_disk)) else {
-        return "all since the last checkpoint: the log is in memory".into();
+        return "everything since the last checkpoint, and of a diskless server everything".into();
     };
     let count = primary.position.sequence.saturating_sub(on_disk);
-    format!("{count} commits were acknowledged and are in memory only")
+    format!("{count} of the acknowledged commits, which are in memory only")
 }
 
 fn under_way(operation: &OperationReport) -> String {
@@ -176,14 +173,17 @@ fn under_way(operation: &OperationReport) -> String {
 }
 
 /// What an operator should do; empty when all is well or takes its course.
-fn next_steps(this: &NodeReport, other: Option<&NodeReport>) -> Vec<String> {
+fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String> {
     let mut steps = Vec::new();
     let mut step = |text: &str| steps.push(text.to_owned());
-    if this.operation.is_some() || other.is_some_and(|other| other.operation.is_some()) {
+    if this.operation.is_some() || other.is_ok_and(|other| other.operation.is_some()) {
         return steps;
     }
-    let Some(other) = other else {
+    let Ok(other) = other else {
         match this.state.as_str() {
+            _ if !matches!(other, Err(Code::COMMUNICATION_ERROR | Code::NO_CONNECT_STRING)) => step(
+                "the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'",
+            ),
             "PRIMARY UNCERTAIN" => step(
                 "writes wait. Bring the other server back and 'hsb connect', or go on without it: 'hsb set primary alone'",
             ),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn steps(this: &str, other: Option<&str>) -> String {
-        next_steps(&node(this), other.map(node).as_ref()).join("\n")
+        next_steps(&node(this), other.map(node).as_ref().ok_or(Code::COMMUNICATION_ERROR)).join("\n")
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         assert!(steps("PRIMARY ALONE", Some("PRIMARY ALONE")).contains("'hsb set secondary alone'"));
         assert!(steps("STANDALONE", Some("SECONDARY ALONE")).contains("'hsb netcopy'"));
         let damaged = NodeReport { netcopy_needed: true, ..node("SECONDARY ALONE") };
-        assert!(next_steps(&node("PRIMARY ALONE"), Some(&damaged))[0].contains("'hsb netcopy'"));
+        assert!(next_steps(&node("PRIMARY ALONE"), Ok(&damaged))[0].contains("'hsb netcopy'"));
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
         };
         let count = |primary: &NodeReport, secondary: &NodeReport| on_no_disk(primary, Some(secondary));
         let (active, other) = (with("PRIMARY ACTIVE", Some(7)), with("SECONDARY ACTIVE", Some(9)));
-        assert!(count(&active, &other).starts_with("1 commits"));
-        assert!(on_no_disk(&active, None).starts_with("3 commits"), "what is not known is on no disk");
+        assert!(count(&active, &other).starts_with("1 of the"));
+        assert!(on_no_disk(&active, None).starts_with("3 of the"), "what is not known is on no disk");
         // Another history, as far as is known.
-        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 commits"));
+        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 of the"));
         let memory = with("PRIMARY ACTIVE", None);
-        assert!(count(&memory, &other).starts_with("1 commits"));
-        assert!(on_no_disk(&memory, None).contains("in memory"));
+        assert!(count(&memory, &other).starts_with("1 of the"));
+        assert!(on_no_disk(&memory, None).starts_with("everything since the last checkpoint"));
     }
 
     #[test]

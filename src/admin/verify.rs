@@ -16,7 +16,7 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
     let now = services.status.snapshot();
     match now.state {
-        // Nobody expects the databases to agree while one is replaced by the other.
+        // Nobody expects the databases to agree while one is replaced by the other. 'hsb copy' is the same phase.
         _ if now.activity == Activity::Copying => return Err(ServerError::new(Code::COPY_ACTIVE)),
         State::PrimaryActive | State::PrimaryAlone => {}
         State::PrimaryUncertain => return Err(ServerError::new(Code::UNCERTAIN)),

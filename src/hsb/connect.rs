@@ -191,14 +191,17 @@ impl Heart {
         self.check_history();
     }
 
-    /// The log is searched once it has all that was ever sent: the peer may hold the last batch already.
+    /// The log is searched once it has all that was ever sent: the peer may hold the last batch already. A log that
+    /// has no room for it is not waited for.
     pub(super) fn check_history(&mut self) {
-        if let Phase::Meeting { peer, looks, .. } = &mut self.phase
-            && *looks
-            && self.in_flight.is_none_or(|batch| batch.logged)
-        {
-            *looks = false;
+        let Phase::Meeting { request, peer, looks: true, .. } = self.phase else { return };
+        if self.in_flight.is_none_or(|batch| batch.logged) {
+            if let Phase::Meeting { looks, .. } = &mut self.phase {
+                *looks = false;
+            }
             self.effects.push(Effect::CheckHistory(peer.position));
+        } else if let Some(lacks) = self.log_lacks().map(str::to_owned) {
+            self.end_meeting(request, Code::DISK_FULL, lacks);
         }
     }
 

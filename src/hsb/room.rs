@@ -52,6 +52,7 @@ impl Heart {
                     format!("{}: {} No writes until there is room: {detail}", code.number(), code.text());
                 self.alert("SYS_EVENT_DISKFULL", text);
                 self.give_back_unsent(store);
+                self.check_history();
                 if self.state.is_secondary() {
                     self.leave_for_room(&detail);
                 }
@@ -108,17 +109,18 @@ impl Heart {
         }
     }
 
-    /// A batch that waits for room cannot be waited for by those who end being a primary.
-    pub(super) fn log_lacks_room(&self) -> bool {
-        self.lacking.log.is_some()
+    /// What the log lacks. A batch that waits for room cannot be waited for: not by those who end being a primary, nor by
+    /// those who meet another server.
+    pub(super) fn log_lacks(&self) -> Option<&str> {
+        self.lacking.log.as_deref()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::{Admission, BatchInfo, Event};
+    use super::super::event::{Admission, BatchInfo, Event, Hello};
     use super::super::position::{Chain, Position};
-    use super::super::tests::heart;
+    use super::super::tests::{SETTINGS, heart};
     use super::*;
 
     fn position(sequence: u64) -> Position {
@@ -178,6 +180,40 @@ mod tests {
         let effects = heart.handle(Event::Logged { position: position(6), durable: true });
         assert!(has(&effects, &Effect::Decide(Decision::Commit)));
         assert!(has(&heart.handle(room(Store::Log)), &ADMITTED));
+    }
+
+    /// Else the meeting would last until there is room, and R9 would refuse every way out at both servers.
+    #[test]
+    fn a_meeting_does_not_wait_for_a_log_without_room() {
+        let hello = Hello {
+            database_id: [1; 16],
+            state: State::SecondaryAlone,
+            position: position(6),
+            log_end: position(6),
+            pair: SETTINGS.pair,
+        };
+        let ended = |effects: &[Effect]| {
+            effects.iter().any(|effect| {
+                matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused { code: 11002, .. }) })
+            })
+        };
+        for before in [true, false] {
+            let mut heart = heart(State::PrimaryActive);
+            ready(&mut heart);
+            heart.handle(Event::LinkLost { link: 9, why: String::new() });
+            if before {
+                heart.handle(full(Store::Log));
+            }
+            let mut effects = heart.handle(Event::PeerArrived { link: 3, hello });
+            if !before {
+                assert!(!ended(&effects));
+                effects = heart.handle(full(Store::Log));
+            }
+            assert!(ended(&effects), "{effects:?}");
+            assert_eq!(heart.state(), State::PrimaryUncertain);
+            let effects = heart.handle(Event::Command { request: 1, command: Command::SetSecondaryAlone });
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { code: Code::SUCCESS, .. })));
+        }
     }
 
     #[test]

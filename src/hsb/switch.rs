@@ -233,7 +233,7 @@ impl Heart {
     pub(super) fn try_to_demote(&mut self) {
         let Phase::Demoting { trigger, request } = self.phase else { return };
         let local_batch = self.in_flight.is_some_and(|batch| !batch.info.needs_acknowledgement);
-        if !local_batch || self.log_lacks_room() {
+        if !local_batch || self.log_lacks().is_some() {
             self.phase = Phase::Idle;
             self.go(trigger);
             if let Some(request) = request {
@@ -346,7 +346,7 @@ impl Heart {
     pub(super) fn shut_down(&mut self, request: RequestId) {
         self.shutting_down = true;
         self.admit();
-        let waits = self.state == State::PrimaryUncertain || self.log_lacks_room();
+        let waits = self.state == State::PrimaryUncertain || self.log_lacks().is_some();
         if waits && self.in_flight.take().is_some() {
             // It stays at the end of the log and is pending again at the next start (R7).
             self.effects.push(Effect::Decide(Decision::Abandon));

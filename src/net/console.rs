@@ -39,11 +39,12 @@ pub struct ConsoleHandlers<'a, Login> {
     pub unanswered: &'a AtomicUsize,
 }
 
-/// A command whose answer has not been sent.
-struct Unanswered<'a>(&'a AtomicUsize);
+/// Somebody whose answer has not been sent yet: as long as it lives, it counts.
+pub struct Unanswered<'a>(&'a AtomicUsize);
 
 impl<'a> Unanswered<'a> {
-    fn count(counter: &'a AtomicUsize) -> Unanswered<'a> {
+    /// Counts from now on.
+    pub fn count(counter: &'a AtomicUsize) -> Unanswered<'a> {
         counter.fetch_add(1, Ordering::AcqRel);
         Unanswered(counter)
     }

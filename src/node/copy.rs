@@ -51,8 +51,7 @@ pub(super) fn send(
     sent.map(|bytes| log::info!("netcopy: {bytes} bytes were sent for an image of {} bytes", image.bytes()))
 }
 
-/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was. The
-/// progress ends when the caller has told the sender.
+/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was.
 pub(super) fn receive(
     parameters: &Parameters,
     storage: &Storage,
@@ -62,12 +61,13 @@ pub(super) fn receive(
     let (base, progress) = (storage.database.path(), &storage.copy_progress);
     let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
     let received = copy::receive(stream, &incoming, base, timeout, progress, abort);
+    progress.end();
     let outcome = received.and_then(|received| {
         let reused = received.reused_bytes;
         log::info!("netcopy: the image is complete; {reused} bytes of it were here already");
         let swapped = copy::while_working(stream, || {
             received.sync()?;
-            // The last moment: from here on a shutdown waits, and the copy stands.
+            // The last moment: from here on the copy stands, and an end of the server leaves it to the next start.
             copy::go_on_unless(abort)?;
             swap(storage, &incoming).map_err(failure)
         });

@@ -51,10 +51,10 @@ use crate::storage::writer::Writer;
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of the server waits for the peer, for sessions, for threads.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
-/// How long it waits until consoles have their answers, that to `shutdown` among them.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it waits until consoles have their answers, that to `shutdown` among them, and the sender of a copy its own.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
 /// How long it waits for a copy to notice that it is given up.
-const COPY_PATIENCE: Duration = Duration::from_secs(3);
+const COPY_PATIENCE: Duration = Duration::from_secs(12);
 
 /// What a session gets of its node.
 pub struct NodeContext {
@@ -74,7 +74,7 @@ pub struct NodeContext {
     pub parameters: Arc<Parameters>,
     /// Events as they happen.
     pub events: Arc<EventHub>,
-    /// Commands of consoles whose answers have not been sent yet.
+    /// Commands of consoles, and copies from the other server, whose answers have not been sent yet.
     pub unanswered: AtomicUsize,
 }
 

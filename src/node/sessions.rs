@@ -17,7 +17,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::phase::Activity;
 use crate::hsb::state::State;
-use crate::net::console::{self, ConsoleHandlers, Watch};
+use crate::net::console::{self, ConsoleHandlers, Unanswered, Watch};
 use crate::net::listener::Handlers;
 use crate::net::peer::handshake::{self, LinkOptions};
 use crate::net::peer::verify;
@@ -230,13 +230,13 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
             }
             let outcome = opened.as_ref().map(drop).map_err(Clone::clone);
+            // The end of this server waits until the sender knows what became of the copy.
+            let _unanswered = Unanswered::count(&context.unanswered);
             // First this node: whoever acts on the answer finds it ready.
             let (known, when_known) = bounded(1);
             peers.copy_received.do_send(CopyReceived { opened, known });
             let _ = when_known.recv();
             crate::net::peer::copy::answer(stream, &outcome);
-            // Only now: a shutdown waits for it, so that the sender's word and what is here agree.
-            peers.storage.copy_progress.end();
         }
         Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),

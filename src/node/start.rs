@@ -266,10 +266,8 @@ impl Building {
     ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
         let settings = settings_of(&self.parameters);
-        let lock = &held.0;
-        let was = lock.what_it_was();
+        let was = held.0.what_it_was();
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
-        lock.note(self.state);
         let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
@@ -302,6 +300,8 @@ impl Building {
         };
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, peers);
+        // What it was last is known until the start has succeeded.
+        held.0.note(this.state);
         let listener = listener::start(port, move || limit.max_connections(), handlers)
             .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
         let listener = Arc::new(listener);

@@ -66,7 +66,7 @@ pub fn dial(
     purpose: Purpose,
     hello: Hello,
 ) -> Result<(TcpStream, Hello), Failure> {
-    let mut stream = connect(address, timeout).map_err(|error| unreachable(address, &error))?;
+    let mut stream = connect(address, timeout).map_err(|error| not_connected(address, &error))?;
     prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce()?;
     say(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
@@ -143,7 +143,8 @@ pub fn refuse(stream: &mut (impl Write + ?Sized), code: Code, detail: &str) {
 
 fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::other("the name has no address");
-    for address in (host, port).to_socket_addrs()? {
+    // An error of a kind of its own: it is not the other server's.
+    for address in (host, port).to_socket_addrs().map_err(std::io::Error::other)? {
         let connected = match timeout {
             Some(timeout) => TcpStream::connect_timeout(&address, timeout),
             None => TcpStream::connect(address),
@@ -154,6 +155,18 @@ fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Res
         }
     }
     Err(last)
+}
+
+/// Whoever could not try does not know whether somebody is there.
+fn not_connected(address: (&str, u16), error: &std::io::Error) -> Failure {
+    use std::io::ErrorKind::{AddrNotAvailable, Other, OutOfMemory, PermissionDenied};
+    let no_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+    if no_descriptors || matches!(error.kind(), AddrNotAvailable | Other | OutOfMemory | PermissionDenied) {
+        let (host, port) = address;
+        let detail = format!("This server cannot try to reach the other one at {host} {port}: {error}.");
+        return (Code::OPERATION_FAILED, detail);
+    }
+    unreachable(address, error)
 }
 
 /// Socket options of a peer link; see "Losing each other" in the specification.
@@ -243,8 +256,13 @@ pub fn failure(error: ServerError) -> Failure {
     (error.code.unwrap_or(Code::OPERATION_FAILED), error.detail().to_owned())
 }
 
-fn malformed(error: codec::FrameError) -> Failure {
-    let detail = format!("The other side does not send what a server of this version does ({error}).");
+pub(super) fn malformed(error: codec::FrameError) -> Failure {
+    let detail = match error {
+        codec::FrameError::Checksum => "What the other side sent has arrived damaged.".to_owned(),
+        _ => format!(
+            "The other side does not speak this server's peer protocol: another version or another program ({error})."
+        ),
+    };
     (Code::OPERATION_FAILED, detail)
 }
 
@@ -256,4 +274,26 @@ fn unexpected() -> Failure {
 fn refused(code: u32, detail: String) -> Failure {
     let code = Code::find(code).filter(|code| *code != Code::COMMUNICATION_ERROR);
     (code.unwrap_or(Code::OPERATION_FAILED), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R4: what this server lacks must not make it the primary.
+    #[test]
+    fn who_could_not_try_does_not_take_the_other_server_for_dead() {
+        let code = |error: std::io::Error| not_connected(("node-b", 1964), &error).0;
+        for here in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOMEM, libc::EACCES, libc::EPERM]
+        {
+            assert_eq!(code(std::io::Error::from_raw_os_error(here)), Code::OPERATION_FAILED, "{here}");
+        }
+        assert_eq!(code(std::io::Error::other("failed to look up the name")), Code::OPERATION_FAILED);
+        // The other machine, or the cable to it, is gone.
+        let gone =
+            [libc::ECONNREFUSED, libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::EHOSTDOWN];
+        for there in gone.into_iter().chain([libc::ENETUNREACH, libc::ENETDOWN]) {
+            assert_eq!(code(std::io::Error::from_raw_os_error(there)), Code::COMMUNICATION_ERROR, "{there}");
+        }
+    }
 }

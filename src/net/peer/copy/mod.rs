@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-use super::handshake::{Failure, lost, read_frame};
+use super::handshake::{Failure, lost, malformed, read_frame};
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -143,10 +143,6 @@ fn say(stream: &mut TcpStream, message: &CopyMessage) -> Result<(), Failure> {
 fn hear(stream: &mut TcpStream) -> Result<CopyMessage, Failure> {
     let frame = read_frame(stream, MAX_FRAME_BYTES)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
-}
-
-fn malformed(error: codec::FrameError) -> Failure {
-    (Code::COMMUNICATION_ERROR, error.to_string())
 }
 
 fn out_of_order() -> Failure {
