@@ -66,6 +66,21 @@ fn assert_alive(server: &Server) {
     server.expect("hsb state").unwrap();
 }
 
+/// SQLite would mix a new database with the log of the old one, and take over the old one's identity and position.
+#[test]
+fn a_database_that_is_lost_without_its_log_is_not_made_anew() {
+    let (_root, mut pair) = one_server();
+    sql(&pair.first).batch_execute("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    pair.first.kill();
+    let (file, elsewhere) = (pair.first.database_file(), pair.first.directory.join("elsewhere"));
+    std::fs::rename(&file, &elsewhere).unwrap();
+    assert_refused(&run(&pair.first.directory, true), &["10081", "solid.db-wal", "-x backupserver"]);
+    assert!(!file.exists());
+    std::fs::rename(&elsewhere, &file).unwrap();
+    pair.first.start(&[]).unwrap();
+    assert_eq!(number(&mut sql(&pair.first), "SELECT a FROM t"), 1);
+}
+
 #[test]
 fn a_malformed_solid_ini_is_refused_with_file_and_line() {
     let root = tempfile::tempdir().unwrap();

@@ -48,11 +48,22 @@ impl Database {
     }
 
     /// Creates an empty database with an identity of its own; `set_up` adds the first user. Appears complete or not at all.
+    /// Refused where the rest of another one is: SQLite would take its log for that of the new one, and mix them.
     pub fn create(
         &self,
         page_size: u32,
         set_up: impl FnOnce(&Connection) -> Result<(), ServerError>,
     ) -> Result<(), ServerError> {
+        let rest = self.write_ahead_log();
+        if rest.exists() {
+            let detail = format!(
+                "({} is there and {} is not: put that back, or start with -x backupserver for a netcopy; to begin with an empty \
+                 database, move the rest away)",
+                rest.display(),
+                self.path.display()
+            );
+            return Err(ServerError::with(Code::DATABASE_CORRUPT, detail));
+        }
         let building = self.beside("creating");
         let failed = |error: std::io::Error| cannot_open(&self.path, &error);
         files::create_private(&building).map_err(failed)?;
@@ -122,11 +133,16 @@ impl Database {
         Ok(connection)
     }
 
+    /// SQLite's own log.
+    fn write_ahead_log(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push("-wal");
+        name.into()
+    }
+
     /// Puts what was committed on disk. A failure ends the process, like that of any sync: what is on disk is unknown.
     pub fn sync(&self) {
-        let mut wal = self.path.as_os_str().to_owned();
-        wal.push("-wal");
-        let wal = Path::new(&wal);
+        let wal = &self.write_ahead_log();
         match std::fs::File::open(wal) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             file => {
