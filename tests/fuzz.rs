@@ -23,7 +23,7 @@ use hotstandby::sql::statement;
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::batch::{Batch, BatchHeader};
 use hotstandby::storage::change;
-use hotstandby::storage::log::{LogConfiguration, LogReadError, LogWriter};
+use hotstandby::storage::log::{LogConfiguration, LogReadError, LogWriter, Medium};
 use proptest::prelude::*;
 
 fn cases(factory: u32) -> ProptestConfig {
@@ -229,6 +229,7 @@ proptest! {
             segment_size_bytes: 4096,
             database_id: [7; 16],
             maximum_bytes: None,
+            medium: Medium::default(),
         };
         let mut history = vec![Position::ORIGIN];
         {

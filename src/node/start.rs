@@ -42,7 +42,7 @@ use crate::sql::users;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
 use crate::storage::database::Database;
-use crate::storage::log::{LogConfiguration, LogMark};
+use crate::storage::log::{LogConfiguration, LogMark, Medium};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
@@ -127,6 +127,7 @@ pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {
         segment_size_bytes: parameters.log_split_size_bytes(),
         database_id: [0; 16],
         maximum_bytes: None,
+        medium: Medium::default(),
     }
 }
 

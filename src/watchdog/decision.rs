@@ -7,7 +7,7 @@ use crate::hsb::state::State;
 
 /// What is known of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Sight {
+pub enum Sight {
     /// It answers nothing, or is of no use to the pair (OFFLINE).
     Gone,
     /// It answers.
@@ -16,26 +16,30 @@ pub(super) enum Sight {
 
 /// A node's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Report {
-    pub(super) state: State,
+pub struct Report {
+    /// `hsb state`.
+    pub state: State,
     /// `hsb status connect` says CONNECTED.
-    pub(super) connected: bool,
+    pub connected: bool,
     /// `hsb logpos`; string order is progress.
-    pub(super) position: String,
+    pub position: String,
     /// Its state is for an operator to end: it is in doubt because its peer was promoted by force, or a secondary because
     /// both wrote as primaries and one of the two databases has to be chosen.
-    pub(super) awaits_operator: bool,
+    pub awaits_operator: bool,
 }
 
 /// [Watchdog] AutoSwitch and DualSecAutoSwitch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
-    pub(super) auto_switch: bool,
-    pub(super) dual_secondary_auto_switch: bool,
+pub struct Policy {
+    /// Acts on the first failure.
+    pub auto_switch: bool,
+    /// Promotes one of two secondaries.
+    pub dual_secondary_auto_switch: bool,
 }
 
+/// Whether the next failure is acted on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
+pub enum Mode {
     /// The pair was whole at the last look: the next failure is acted on.
     Normal,
     /// There was a failure, or the pair has not been seen whole yet.
@@ -44,25 +48,46 @@ pub(super) enum Mode {
 
 /// What two sights amount to. Numbers are those of nodes, 0 and 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Finding {
+pub enum Finding {
     /// The pair is whole.
-    Whole { primary: usize },
+    Whole {
+        /// PRIMARY ACTIVE.
+        primary: usize,
+    },
     /// Under way from one thing to another: look again.
     Unsettled,
     /// One node cannot be reached from here, and the other says that the pair is whole.
-    NoContact { missing: usize },
+    NoContact {
+        /// The one that does not answer.
+        missing: usize,
+    },
     /// A primary in doubt, whose secondary is gone or has lost it too.
-    SecondaryGone { primary: usize },
+    SecondaryGone {
+        /// In doubt.
+        primary: usize,
+    },
     /// A secondary that has lost its primary, and a node that cannot be reached.
-    PrimaryGone { secondary: usize },
+    PrimaryGone {
+        /// SECONDARY ALONE.
+        secondary: usize,
+    },
     /// Both are SECONDARY ALONE; `ahead` has the longer log, if they differ.
-    BothSecondary { ahead: Option<usize> },
+    BothSecondary {
+        /// Has the longer log.
+        ahead: Option<usize>,
+    },
     /// One goes on without the other.
-    Alone { primary: usize },
+    Alone {
+        /// The one that goes on.
+        primary: usize,
+    },
     /// Two nodes that accept writes, or two that wait in doubt.
     BothPrimary,
     /// A primary in doubt that knows that its peer was promoted, and a peer that does not answer.
-    Superseded { primary: usize },
+    Superseded {
+        /// In doubt.
+        primary: usize,
+    },
     /// Two secondaries that wrote as primaries.
     Diverged,
     /// Nobody answers.
@@ -70,7 +95,8 @@ pub(super) enum Finding {
 }
 
 impl Finding {
-    pub(super) fn of(sights: &[Sight; 2]) -> Finding {
+    /// What these sights amount to.
+    pub fn of(sights: &[Sight; 2]) -> Finding {
         match sights {
             [Sight::Gone, Sight::Gone] => Finding::Nobody,
             [Sight::Here(report), Sight::Gone] => Finding::of_one(0, report),
@@ -136,7 +162,7 @@ impl Finding {
 
 /// What a node is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Order {
+pub enum Order {
     /// `hsb set primary alone`
     SetPrimaryAlone,
     /// `hsb switch primary`
@@ -144,7 +170,8 @@ pub(super) enum Order {
 }
 
 impl Order {
-    pub(super) fn command(self) -> &'static str {
+    /// As a client gives it.
+    pub fn command(self) -> &'static str {
         match self {
             Order::SetPrimaryAlone => "hsb set primary alone",
             Order::SwitchPrimary => "hsb switch primary",
@@ -154,14 +181,16 @@ impl Order {
 
 /// An order and to whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Action {
-    pub(super) node: usize,
-    pub(super) order: Order,
+pub struct Action {
+    /// To whom.
+    pub node: usize,
+    /// What.
+    pub order: Order,
 }
 
 /// What became of an action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reply {
+pub enum Reply {
     /// RC of the answer.
     Code(u32),
     /// The connection ended first.
@@ -174,7 +203,7 @@ const LOOKS_AT_NOBODY: u32 = 6;
 
 /// The decider; see the module.
 #[derive(Debug)]
-pub(super) struct Watchdog {
+pub struct Watchdog {
     policy: Policy,
     mode: Mode,
     /// The primary when the pair was last whole.
@@ -188,7 +217,8 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(super) fn new(policy: Policy) -> Watchdog {
+    /// One that has not looked yet: in failure mode.
+    pub fn new(policy: Policy) -> Watchdog {
         Watchdog {
             policy,
             mode: Mode::Failure,
@@ -199,12 +229,13 @@ impl Watchdog {
         }
     }
 
-    pub(super) fn mode(&self) -> Mode {
+    /// The mode now.
+    pub fn mode(&self) -> Mode {
         self.mode
     }
 
     /// Takes a finding in; what has to be done about it, if anything.
-    pub(super) fn look(&mut self, finding: Finding) -> Option<Action> {
+    pub fn look(&mut self, finding: Finding) -> Option<Action> {
         if self.refused.is_some_and(|(before, _)| before != finding) {
             self.refused = None;
         }
@@ -242,7 +273,7 @@ impl Watchdog {
     }
 
     /// What should be done about a finding, whoever does it.
-    pub(super) fn advice(&self, finding: Finding) -> Option<Action> {
+    pub fn advice(&self, finding: Finding) -> Option<Action> {
         match finding {
             Finding::SecondaryGone { primary } => {
                 Some(Action { node: primary, order: Order::SetPrimaryAlone })
@@ -258,7 +289,7 @@ impl Watchdog {
     }
 
     /// Takes in what became of an action; what has to follow at once, if anything.
-    pub(super) fn done(&mut self, finding: Finding, action: Action, reply: Reply) -> Option<Action> {
+    pub fn done(&mut self, finding: Finding, action: Action, reply: Reply) -> Option<Action> {
         let Reply::Code(code) = reply else {
             self.mode = Mode::Failure;
             self.unanswered = Some(finding);

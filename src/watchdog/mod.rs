@@ -1,6 +1,7 @@
 //! The watchdog: a program beside a pair that acts on the first failure (guide, chapters 6.4 and 7).
 //!
-//! * `decision`: what two answers mean and what is done about it; pure, no I/O, no clock;
+//! * `decision`: what two answers mean and what is done about it; pure, no I/O, no clock, so that the simulation
+//!   (`tests/simulation`) can put it in the operator's place;
 //! * `observer`: asks a node, listens to its events; * `journal`: WatchdogLog; * `program`: puts them together.
 //!
 //! Not here: connecting the pair again and copying; an operator does that when the failed node is back.
@@ -30,7 +31,7 @@
 //! disconnected by an operator, writes and loses its primary all between two looks, the watchdog cannot tell that from
 //! a primary that was shut down in order.
 
-mod decision;
+pub mod decision;
 mod journal;
 mod observer;
 mod program;

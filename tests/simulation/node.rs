@@ -24,7 +24,7 @@ use hotstandby::hsb::state::State;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
-use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter};
+use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter, Medium};
 use hotstandby::storage::recovery;
 use hotstandby::storage::writer::{Undecided, Writer, WriterRequest};
 use rusqlite::Connection;
@@ -206,6 +206,7 @@ impl Node {
             digit: '#',
             segment_size_bytes: SEGMENT_BYTES,
             maximum_bytes: None,
+            medium: Medium::default(),
             database_id,
         }
     }

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -35,31 +36,45 @@ impl From<io::Error> for WriteError {
     }
 }
 
-/// An operation that a test can make fail.
-#[cfg(test)]
+/// An operation that a simulated disk can refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// Room for a file.
     Allocate,
+    /// Bytes, zeros that take them back among them.
     Write,
+    /// What was written, to the disk.
     Sync,
 }
 
 /// Asked before each operation. `Some`: it fails with this error, a write after so many bytes.
-#[cfg(test)]
-pub(crate) type Fault = Box<dyn Fn(Operation) -> Option<(usize, io::Error)> + Send>;
+pub type Fault = Box<dyn Fn(Operation) -> Option<(usize, io::Error)> + Send + Sync>;
 
-/// The disk as one log writer sees it.
-#[derive(Default)]
-pub(super) struct Medium {
-    #[cfg(test)]
-    pub fault: Option<Fault>,
+/// The disk that a log lies on: the system's, or one that fails as tests and the simulation want it.
+#[derive(Clone, Default)]
+pub struct Medium {
+    fault: Option<Arc<Fault>>,
+}
+
+impl std::fmt::Debug for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.fault.is_some() { "a disk that fails as told" } else { "the disk" })
+    }
 }
 
 impl Medium {
+    /// The system's disk, with failures.
+    pub fn failing(fault: Fault) -> Medium {
+        Medium { fault: Some(Arc::new(fault)) }
+    }
+
+    fn fails(&self, operation: Operation) -> Option<(usize, io::Error)> {
+        self.fault.as_ref().and_then(|fault| fault(operation))
+    }
+
     /// Writes everything or fails, perhaps after a part.
-    pub fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some((written, error)) = self.fault.as_ref().and_then(|fault| fault(Operation::Write)) {
+    pub(super) fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some((written, error)) = self.fails(Operation::Write) {
             file.write_all_at(&bytes[..written.min(bytes.len())], offset)?;
             return Err(error);
         }
@@ -67,7 +82,7 @@ impl Medium {
     }
 
     /// Zeros.
-    pub fn wipe(&self, file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
+    pub(super) fn wipe(&self, file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while length > 0 {
             let part = length.min(ZEROS.len() as u64);
@@ -78,18 +93,16 @@ impl Medium {
     }
 
     /// Returns when it is on disk.
-    pub fn sync(&self, file: &File) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some((_, error)) = self.fault.as_ref().and_then(|fault| fault(Operation::Sync)) {
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        if let Some((_, error)) = self.fails(Operation::Sync) {
             return Err(error);
         }
         file.sync_data()
     }
 
     /// Makes the file so long, with real room behind it where the file system can do that.
-    pub fn allocate(&self, file: &File, length_bytes: u64) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some((_, error)) = self.fault.as_ref().and_then(|fault| fault(Operation::Allocate)) {
+    pub(super) fn allocate(&self, file: &File, length_bytes: u64) -> io::Result<()> {
+        if let Some((_, error)) = self.fails(Operation::Allocate) {
             return Err(error);
         }
         match fs4::FileExt::allocate(file, length_bytes) {

@@ -54,7 +54,7 @@
 
 mod history;
 mod mark;
-pub(crate) mod medium;
+mod medium;
 mod reader;
 mod segment;
 #[cfg(test)]
@@ -71,7 +71,7 @@ use crate::storage::batch::Batch;
 
 pub use history::{newest_on_history, turning_points};
 pub use mark::LogMark;
-pub use medium::WriteError;
+pub use medium::{Fault, Medium, Operation, WriteError};
 pub use reader::LogReader;
 pub use writer::{LogWriter, Recovered};
 
@@ -107,6 +107,8 @@ pub struct LogConfiguration {
     pub database_id: [u8; 16],
     /// A log in memory: beyond so many bytes of files the oldest are deleted, whoever needs them. None: as told.
     pub maximum_bytes: Option<u64>,
+    /// The disk underneath.
+    pub medium: Medium,
 }
 
 /// Why a batch cannot be read from the log.

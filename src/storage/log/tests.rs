@@ -16,6 +16,7 @@ fn configuration(directory: &tempfile::TempDir, segment_size_bytes: u64) -> LogC
         segment_size_bytes,
         database_id: [7; 16],
         maximum_bytes: None,
+        medium: Medium::default(),
     }
 }
 

@@ -5,7 +5,9 @@ use crate::storage::files::{self, sync_directory};
 use std::fs::{File, OpenOptions};
 use std::io;
 
-use super::medium::{Medium, WriteError};
+#[cfg(test)]
+use super::medium::Medium;
+use super::medium::WriteError;
 use super::segment::{Found, Segment, SegmentHead, SegmentNames, encode_head, read_head_of};
 use super::{LogConfiguration, LogReadError, LogReader, damaged, unsynced_flags, unusable};
 use crate::codec::FRAME_HEADER_BYTES;
@@ -44,7 +46,6 @@ pub struct LogWriter {
     end: Position,
     synced: Position,
     poisoned: bool,
-    medium: Medium,
 }
 
 impl LogWriter {
@@ -81,12 +82,11 @@ impl LogWriter {
         number: u64,
         start: Position,
     ) -> Result<LogWriter, ServerError> {
-        let medium = Medium::default();
-        let (file, known, offset) = create_segment(&medium, &configuration, &names, number, start, 0)
+        let (file, known, offset) = create_segment(&configuration, &names, number, start, 0)
             .map_err(|error| unusable(&names.path(number), error.cause()))?;
         let segments = vec![known];
         let (end, synced, poisoned) = (start, start, false);
-        Ok(LogWriter { configuration, names, segments, file, offset, end, synced, poisoned, medium })
+        Ok(LogWriter { configuration, names, segments, file, offset, end, synced, poisoned })
     }
 
     fn resume(
@@ -103,7 +103,7 @@ impl LogWriter {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
         let used = segment.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let torn = used.saturating_sub(offset) as u64;
-        let medium = Medium::default();
+        let medium = &configuration.medium;
         if torn > 0 {
             medium.wipe(&file, offset as u64, torn).map_err(failed)?;
         }
@@ -117,7 +117,7 @@ impl LogWriter {
             last.file_bytes = last.file_bytes.max(configuration.segment_size_bytes);
         }
         let (offset, synced, poisoned) = (offset as u64, end, false);
-        Ok((LogWriter { configuration, names, segments, file, offset, end, synced, poisoned, medium }, torn))
+        Ok((LogWriter { configuration, names, segments, file, offset, end, synced, poisoned }, torn))
     }
 
     /// Writes a batch that follows [`LogWriter::end`]. After an error nothing was appended.
@@ -133,10 +133,10 @@ impl LogWriter {
         let header = codec::header_with_flags(&batch.bytes, unsynced_flags(batch, unsynced));
         // The header last: until it is there, the batch is not.
         let body_at = self.offset + FRAME_HEADER_BYTES as u64;
-        let written = self
-            .medium
+        let medium = &self.configuration.medium;
+        let written = medium
             .write(&self.file, &batch.bytes[FRAME_HEADER_BYTES..], body_at)
-            .and_then(|()| self.medium.write(&self.file, &header, self.offset));
+            .and_then(|()| medium.write(&self.file, &header, self.offset));
         if let Err(error) = written {
             return Err(self.take_back(length, error));
         }
@@ -149,7 +149,7 @@ impl LogWriter {
     pub fn reserve(&mut self, length: u64) -> Result<(), WriteError> {
         self.check_usable()?;
         self.make_place(length)?;
-        match self.medium.wipe(&self.file, self.offset, length) {
+        match self.configuration.medium.wipe(&self.file, self.offset, length) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.take_back(length, error)),
         }
@@ -161,8 +161,7 @@ impl LogWriter {
         }
         self.sync()?;
         let number = self.segments[self.segments.len() - 1].number + 1;
-        let created =
-            create_segment(&self.medium, &self.configuration, &self.names, number, self.end, length);
+        let created = create_segment(&self.configuration, &self.names, number, self.end, length);
         let (file, known, offset) =
             created.inspect_err(|error| self.poisoned |= matches!(error, WriteError::Failed(_)))?;
         (self.file, self.offset) = (file, offset);
@@ -186,7 +185,7 @@ impl LogWriter {
     /// Zeros again where a write ended half-way. Zeros need no room where bytes were written; where they find none,
     /// nothing was written either.
     fn take_back(&mut self, length: u64, error: io::Error) -> WriteError {
-        let wiped = self.medium.wipe(&self.file, self.offset, length).map_err(WriteError::from);
+        let wiped = self.configuration.medium.wipe(&self.file, self.offset, length).map_err(WriteError::from);
         match (WriteError::from(error), wiped) {
             (WriteError::NoRoom(error), Ok(()) | Err(WriteError::NoRoom(_))) => WriteError::NoRoom(error),
             (WriteError::Failed(error), _) | (_, Err(WriteError::Failed(error))) => {
@@ -200,7 +199,7 @@ impl LogWriter {
     pub fn sync(&mut self) -> Result<(), WriteError> {
         self.check_usable()?;
         if self.synced != self.end {
-            self.medium.sync(&self.file).map_err(|error| {
+            self.configuration.medium.sync(&self.file).map_err(|error| {
                 self.poisoned = true;
                 WriteError::Failed(error)
             })?;
@@ -272,8 +271,8 @@ impl LogWriter {
         }
         // The newest first, each synced: a crash in between leaves a whole log.
         for (offset, length, before) in dropped.into_iter().rev() {
-            let wiped = self.medium.wipe(&self.file, offset, length);
-            let wiped = wiped.and_then(|()| self.medium.sync(&self.file));
+            let wiped = self.configuration.medium.wipe(&self.file, offset, length);
+            let wiped = wiped.and_then(|()| self.configuration.medium.sync(&self.file));
             wiped.map_err(|error| {
                 self.poisoned = true;
                 unusable(&path, &error)
@@ -314,8 +313,8 @@ impl LogWriter {
 
     /// Makes this writer's disk fail as the test wants it.
     #[cfg(test)]
-    pub(crate) fn set_fault(&mut self, fault: super::medium::Fault) {
-        self.medium.fault = Some(fault);
+    pub(crate) fn set_fault(&mut self, fault: super::Fault) {
+        self.configuration.medium = Medium::failing(fault);
     }
 
     /// Deletes all segments and begins anew at `position`: after a netcopy, or if the database is ahead of the log.
@@ -388,7 +387,6 @@ fn find_end(segment: &Segment) -> Result<(usize, Position), ServerError> {
 
 /// Makes a segment with room for a batch of `batch_bytes`; it has its name only when it is whole and on disk.
 fn create_segment(
-    medium: &Medium,
     configuration: &LogConfiguration,
     names: &SegmentNames,
     number: u64,
@@ -404,6 +402,7 @@ fn create_segment(
     unfinished.push(".new");
     let unfinished = std::path::PathBuf::from(unfinished);
     let make = || -> Result<File, WriteError> {
+        let medium = &configuration.medium;
         let file = files::create_private(&unfinished)?;
         medium.allocate(&file, file_bytes)?;
         medium.write(&file, &head, 0)?;

@@ -9,6 +9,7 @@ use super::*;
 use crate::storage::batch::BatchHeader;
 use crate::storage::capture::Capture;
 use crate::storage::checksum::logical_checksum;
+use crate::storage::log::Medium;
 use crate::storage::recovery::{self, Recovered};
 
 const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a)";
@@ -27,6 +28,7 @@ fn open(directory: &Path) -> (Arc<Database>, Recovered) {
         segment_size_bytes: 4096,
         database_id: [0; 16],
         maximum_bytes: None,
+        medium: Medium::default(),
     };
     let database = Arc::new(Database::at(directory.join("solid.db"), 1 << 20));
     if !database.exists() {

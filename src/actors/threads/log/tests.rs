@@ -7,8 +7,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
 use crate::storage::batch::BatchHeader;
-use crate::storage::log::LogConfiguration;
-use crate::storage::log::medium::{Fault, Operation};
+use crate::storage::log::{Fault, LogConfiguration, Medium, Operation};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,6 +24,7 @@ fn configuration(directory: &tempfile::TempDir) -> LogConfiguration {
         segment_size_bytes: 1 << 16,
         database_id: [7; 16],
         maximum_bytes: None,
+        medium: Medium::default(),
     }
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::medium::{Fault, Operation};
 use super::*;
 
 fn full() -> io::Error {
