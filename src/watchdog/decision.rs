@@ -254,11 +254,11 @@ impl Watchdog {
             Finding::SecondaryGone { .. } | Finding::PrimaryGone { .. }
                 if self.mode == Mode::Normal || self.unanswered == Some(finding) =>
             {
-                if !self.policy.auto_switch {
+                let wanted = self.advice(finding).filter(|_| self.policy.auto_switch);
+                if wanted.is_none() {
                     self.mode = Mode::Failure;
-                    return None;
                 }
-                self.advice(finding)
+                wanted
             }
             Finding::BothSecondary { .. } => {
                 self.mode = Mode::Failure;
@@ -278,6 +278,9 @@ impl Watchdog {
             Finding::SecondaryGone { primary } => {
                 Some(Action { node: primary, order: Order::SetPrimaryAlone })
             }
+            // It was the primary and has started again: if it lost power, its secondary may hold acknowledged transactions
+            // that it lacks.
+            Finding::PrimaryGone { secondary } if self.last_primary == Some(secondary) => None,
             Finding::PrimaryGone { secondary } => {
                 Some(Action { node: secondary, order: Order::SwitchPrimary })
             }

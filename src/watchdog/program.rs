@@ -269,7 +269,10 @@ impl Program {
         let at = |node: usize| &self.targets[node].server;
         match finding {
             Finding::SecondaryGone { .. } | Finding::PrimaryGone { .. } | Finding::BothSecondary { .. } => {
-                let Some(action) = self.watchdog.advice(finding) else { return String::new() };
+                let Some(action) = self.watchdog.advice(finding) else {
+                    return ". It was the primary itself, and may lack what the other one has: bring that back first"
+                        .to_owned();
+                };
                 format!(". To be done: '{}' at {}", action.order.command(), at(action.node))
             }
             Finding::Alone { primary } => format!(

@@ -27,6 +27,19 @@ fn action(node: usize, order: Order) -> Option<Action> {
     Some(Action { node, order })
 }
 
+/// Found by simulation: the primary had lost power, and with it what it had acknowledged and not yet synced; before the
+/// secondary had noticed, that was gone as well, and the old primary was promoted when it came back.
+#[test]
+fn the_last_primary_is_not_promoted_while_its_secondary_is_gone() {
+    let mut watchdog = after_whole(ACT);
+    assert_eq!(watchdog.look(Finding::of(&[Sight::Gone, here(SecondaryActive, 5)])), None);
+    assert_eq!(watchdog.look(Finding::of(&[Sight::Gone, Sight::Gone])), None);
+    assert_eq!(watchdog.look(Finding::of(&[here(SecondaryAlone, 4), Sight::Gone])), None);
+    // Both are back: the log positions tell.
+    let both = Finding::of(&[here(SecondaryAlone, 4), here(SecondaryAlone, 5)]);
+    assert_eq!(watchdog.look(both), action(1, Order::SwitchPrimary));
+}
+
 #[test]
 fn each_failure_has_its_answer() {
     use Order::{SetPrimaryAlone, SwitchPrimary};
