@@ -16,6 +16,7 @@ use hotstandby::storage::database::read_identity;
 use hotstandby::storage::log::{self, LogWriter};
 use rusqlite::Connection;
 
+use crate::crashes::{Damage, End};
 use crate::disk;
 use crate::world::{Event, World};
 
@@ -47,10 +48,24 @@ impl World {
         for copy in std::mem::take(&mut self.copies) {
             let lives = |node: usize| copy.incarnations[node] == self.incarnation(node);
             let (source, target) = (copy.source, 1 - copy.source);
+            // Its apply thread closes the database once what it has executed is in the log.
+            let waits = self.nodes[target].running.as_ref().is_some_and(|running| running.apply_holds_lock);
+            if waits && lives(target) {
+                self.copies.push(copy);
+                self.after(20, Event::Copy);
+                continue;
+            }
             match copy.consent.try_recv() {
                 Ok(Ok(_)) if lives(source) && lives(target) => {
-                    self.swap(source).map_err(|error| format!("netcopy: {error}"))?;
-                    self.end_copy(source, Ok(()));
+                    match self.swap(source) {
+                        Ok(()) => self.end_copy(source, Ok(())),
+                        // Its database is in place and has no log: the next start begins one.
+                        Err(_) if self.nodes[target].has_bad_disk() => {
+                            self.kill(target, End::Kill)?;
+                            self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+                        }
+                        Err(error) => return Err(format!("netcopy: {error}")),
+                    }
                 }
                 Ok(Err(failure)) if lives(source) => {
                     if failure.0 == Code::NOT_SYNCHRONIZED {
@@ -113,6 +128,11 @@ impl World {
         }
         log::remove_all(&configuration)?;
         std::fs::rename(&image, &path).map_err(|error| ServerError::with(Code::OPERATION_FAILED, error))?;
+        self.oracle.seen[target].clear();
+        self.damage[target] = None;
+        self.operator.misfit = self.operator.misfit.filter(|misfit| *misfit != target);
+        // Both have the changed rows now.
+        self.damage[source] = self.damage[source].filter(|damage| *damage != Damage::Database);
 
         let applier = Applier::new(running.database.open_for_apply()?)?;
         let (database_id, position): ([u8; 16], Position) = read_identity(&running.database.open_reader()?)?;
@@ -129,7 +149,6 @@ impl World {
             .addresses
             .supervisor
             .do_send(CopyReceived { opened: Ok((database_id, position)), known: done });
-        self.oracle.seen[target].clear();
         running.reader = Some(reader);
         running.wal_synced = (0, 0);
         Ok(())

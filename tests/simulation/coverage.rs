@@ -1,9 +1,10 @@
-//! What a run has reached: rows of the transition table, kinds of faults.
+//! What runs have reached: rows of the transition table, kinds of faults, orders of the watchdog.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hotstandby::hsb::state::State;
-use hotstandby::hsb::table::{TABLE, Transition, Trigger};
+use hotstandby::hsb::table::{TABLE, Transition};
+use hotstandby::watchdog::decision::Order;
 
 /// Every kind of fault that a run can inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +22,26 @@ pub enum Fault {
     Pause,
     SlowDisk,
     Checkpoint,
+    /// There is no room for a while.
+    FullDisk,
+    /// The log has met that.
+    NoRoom,
+    /// Writes, or syncs, will fail for good.
+    FailedWrite,
+    FailedSync,
+    /// One of them did, and the process has stopped itself.
+    StopAfterWrite,
+    StopAfterSync,
+    /// A bit of the log flips, also of what was synced.
+    LogDamaged,
+    /// Rows change behind the product's back.
+    DatabaseChanged,
+    /// A connection is lost at one end only.
+    HalfOpen,
+    /// What a lost connection had under way arrives late, perhaps after there is another.
+    LateArrival,
+    /// The watchdog cannot reach a node.
+    WatchdogBlind,
 }
 
 pub const FAULTS: &[Fault] = {
@@ -39,23 +60,42 @@ pub const FAULTS: &[Fault] = {
         Pause,
         SlowDisk,
         Checkpoint,
+        FullDisk,
+        NoRoom,
+        FailedWrite,
+        FailedSync,
+        StopAfterWrite,
+        StopAfterSync,
+        LogDamaged,
+        DatabaseChanged,
+        HalfOpen,
+        LateArrival,
+        WatchdogBlind,
     ]
 };
 
 /// What was reached.
 #[derive(Clone, Default)]
 pub struct Coverage {
-    pub edges: BTreeSet<usize>,
+    pub seeds: u64,
+    /// Rows of the transition table, by their place in it.
+    pub edges: BTreeMap<usize, u64>,
     pub faults: BTreeMap<Fault, u64>,
     pub transactions: u64,
     pub acknowledged: u64,
+    /// Starts that were refused because of damage.
+    pub refused_to_start: u64,
+    /// What the watchdog has ordered, by command.
+    pub watchdog: BTreeMap<&'static str, u64>,
 }
 
 impl Coverage {
     pub fn edge(&mut self, from: State, to: State, reason: &str) {
         // Rows that differ in their trigger alone count together.
         let is_it = |row: &Transition| row.from == from && row.to == to && row.reason == reason;
-        self.edges.extend((0..TABLE.len()).filter(|index| is_it(&TABLE[*index])));
+        for index in (0..TABLE.len()).filter(|index| is_it(&TABLE[*index])) {
+            *self.edges.entry(index).or_default() += 1;
+        }
     }
 
     pub fn fault(&mut self, fault: Fault) {
@@ -63,26 +103,61 @@ impl Coverage {
     }
 
     pub fn add(&mut self, other: &Coverage) {
-        self.edges.extend(&other.edges);
+        self.seeds += other.seeds;
+        for (edge, count) in &other.edges {
+            *self.edges.entry(*edge).or_default() += count;
+        }
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
         self.transactions += other.transactions;
         self.acknowledged += other.acknowledged;
+        self.refused_to_start += other.refused_to_start;
+        for (order, count) in &other.watchdog {
+            *self.watchdog.entry(order).or_default() += count;
+        }
     }
 
-    /// What was not reached and could have been. Not simulated: damaged databases, full logs and full disks;
-    /// not demanded, because rare: that histories which parted are found out in STANDALONE or PRIMARY UNCERTAIN.
+    /// What was not reached. Nothing is excused.
     pub fn missing(&self) -> Vec<String> {
-        let edges = TABLE.iter().enumerate().filter(|(index, row)| {
-            !self.edges.contains(index)
-                && !matches!(
-                    row.trigger,
-                    Trigger::ApplyFailed | Trigger::LogFull | Trigger::NoRoom | Trigger::Diverged
-                )
-        });
-        let edges = edges.map(|(_, row)| format!("{} --{:?}--> {}", row.from, row.trigger, row.to));
+        let edges = (0..TABLE.len()).filter(|index| !self.edges.contains_key(index)).map(name);
         let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(fault));
-        edges.chain(faults.map(|fault| format!("fault {fault:?}"))).collect()
+        let orders = [Order::SetPrimaryAlone, Order::SwitchPrimary].map(Order::command).into_iter();
+        let orders = orders.filter(|order| !self.watchdog.contains_key(order));
+        let refused = (self.refused_to_start == 0).then(|| "a start that damage forbids".to_owned());
+        edges
+            .chain(faults.map(|fault| format!("fault {fault:?}")))
+            .chain(orders.map(|order| format!("watchdog: '{order}'")))
+            .chain(refused)
+            .collect()
     }
+
+    /// Everything that was counted, for people.
+    pub fn print(&self, elapsed_seconds: f64) {
+        println!(
+            "{} seeds in {elapsed_seconds:.1} s, {:.0} a minute; {} transactions, {} acknowledged",
+            self.seeds,
+            self.seeds as f64 * 60.0 / elapsed_seconds,
+            self.transactions,
+            self.acknowledged
+        );
+        let kinds = FAULTS.len();
+        println!("{} of {kinds} kinds of faults: {:?}", self.faults.len(), self.faults);
+        println!(
+            "watchdog: {:?}; starts refused because of damage: {}",
+            self.watchdog, self.refused_to_start
+        );
+        println!("{} of {} transitions; the rarest:", self.edges.len(), TABLE.len());
+        let mut edges: Vec<(u64, usize)> = self.edges.iter().map(|(edge, count)| (*count, *edge)).collect();
+        edges.sort_unstable();
+        for (count, edge) in edges.into_iter().take(5) {
+            println!("  {count:>6} {}", name(edge));
+        }
+        println!("not reached: {:?}", self.missing());
+    }
+}
+
+fn name(edge: usize) -> String {
+    let row = &TABLE[edge];
+    format!("{} --{:?}--> {}", row.from, row.trigger, row.to)
 }

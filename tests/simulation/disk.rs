@@ -1,13 +1,18 @@
-//! What a crash leaves on disk: a copy of a node's files, from which a power cut takes what was not synced.
+//! Disks: that they are full or fail while the log is written, and what a crash leaves of a node's files.
 //!
-//! The log: of what comes after the last synced batch any part may be missing (torn), zero or wrong (flipped).
-//! The database: SQLite syncs its own log at checkpoints only, so a power cut may take any tail of that.
+//! The log: of what comes after the last synced batch, a power cut or a failed sync may leave any part missing (torn),
+//! zero or wrong (flipped). The database: SQLite syncs its own log at checkpoints only, so a power cut may take any tail
+//! of that. And two things that no crash does: a bit of the synced log flips, rows change behind the product's back.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use hotstandby::codec::{self, FrameKind};
 use hotstandby::storage::batch::Batch;
+use hotstandby::storage::log::{Medium, Operation};
+use rusqlite::Connection;
 
 use crate::common::Random;
 
@@ -27,6 +32,54 @@ pub enum Loss {
     LogDropped,
     LogTorn,
     LogFlipped,
+}
+
+/// How a disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There is no room for new files.
+    ForFiles,
+    /// Nor within those that are there, as where nothing can be allocated in advance.
+    ForBytes,
+}
+
+/// What is wrong with a node's disk.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    pub full: Option<Full>,
+    /// This operation fails after so many that succeed, and every one after it; a write after so many bytes.
+    pub failing: Option<(Operation, u32, usize)>,
+    /// A write has found no room: what follows takes back what it has written, for which there is.
+    takes_back: bool,
+}
+
+impl Trouble {
+    fn strike(&mut self, operation: Operation) -> Option<(usize, io::Error)> {
+        if let Some((kind, left, written)) = &mut self.failing
+            && *kind == operation
+        {
+            if *left == 0 {
+                // Only the first leaves something.
+                return Some((std::mem::take(written), io::Error::from_raw_os_error(libc::EIO)));
+            }
+            *left -= 1;
+        }
+        let no_room = |written| Some((written, io::Error::from_raw_os_error(libc::ENOSPC)));
+        match (operation, self.full) {
+            (Operation::Allocate, Some(_)) => no_room(0),
+            (Operation::Write, Some(Full::ForBytes)) => {
+                self.takes_back = !self.takes_back;
+                if self.takes_back { no_room(29) } else { None }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The disk under a node's log.
+pub fn medium(trouble: &Arc<Mutex<Trouble>>) -> Medium {
+    let trouble = Arc::clone(trouble);
+    Medium::failing(Box::new(move |operation| trouble.lock().unwrap().strike(operation)))
 }
 
 /// Copies database and log into an empty directory.
@@ -78,7 +131,8 @@ pub fn cut_power(directory: &Path, durable: Durable, random: &mut Random) -> Los
     cut_log(directory, durable.log, random)
 }
 
-fn cut_log(directory: &Path, durable: (u64, u64), random: &mut Random) -> Loss {
+/// Takes what was not synced from the log.
+pub fn cut_log(directory: &Path, durable: (u64, u64), random: &mut Random) -> Loss {
     let Some(path) = newest_segment(directory) else { return Loss::Nothing };
     let mut bytes = fs::read(&path).unwrap();
     let (from, end) = unsynced(&bytes, durable);
@@ -106,13 +160,17 @@ fn cut_log(directory: &Path, durable: (u64, u64), random: &mut Random) -> Loss {
 }
 
 fn newest_segment(directory: &Path) -> Option<PathBuf> {
+    segments(directory).pop()
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<PathBuf> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
         .collect();
     segments.sort();
-    segments.pop()
+    segments
 }
 
 /// Where the batches after the durable one begin and end.
@@ -131,4 +189,26 @@ fn unsynced(bytes: &[u8], durable: (u64, u64)) -> (usize, usize) {
         }
     }
     (from, at)
+}
+
+/// Flips a bit within the log's batches, wherever; false if there are none.
+pub fn flip_log(directory: &Path, random: &mut Random) -> bool {
+    let segments = segments(directory);
+    // Mostly where it is read again soon.
+    let back = if random.below(3) == 0 { random.below(segments.len() as u64 + 1) as usize } else { 0 };
+    let Some(path) = segments.iter().rev().nth(back).or(segments.last()) else { return false };
+    let mut bytes = fs::read(path).unwrap();
+    let (_, end) = unsynced(&bytes, (0, 0));
+    if end == 0 {
+        return false;
+    }
+    bytes[random.below(end as u64) as usize] ^= 1 << random.below(8);
+    fs::write(path, bytes).unwrap();
+    true
+}
+
+/// Somebody changes rows in the database's file while no server runs on it.
+pub fn change_database(directory: &Path) {
+    let connection = Connection::open(database(directory)).unwrap();
+    connection.execute_batch("UPDATE counters SET n = n + 1000").unwrap();
 }

@@ -1,10 +1,13 @@
 //! Faults, and what ends them.
 
 use hotstandby::actors::supervisor::Checkpointed;
+use hotstandby::error::ServerError;
 use hotstandby::storage::checkpoint;
+use hotstandby::storage::log::Operation;
 
 use crate::coverage::Fault;
-use crate::disk::{self, Loss};
+use crate::crashes::End;
+use crate::disk::{self, Full, Trouble};
 use crate::world::{Event, World};
 
 /// After the faults, so much time to become whole.
@@ -13,6 +16,7 @@ const HEALING_MS: u64 = 120_000;
 impl World {
     pub fn begin(&mut self) {
         self.oracle.excused = self.plan.rough;
+        self.oracle.watched = self.plan.watchdog;
         for node in 0..2 {
             self.after(0, Event::Restart(node));
             self.between(5, 60, Event::Read(node));
@@ -22,6 +26,12 @@ impl World {
             self.between(50, 500, Event::Client(client));
         }
         self.after(20, Event::Operator);
+        if self.plan.watchdog {
+            self.after(30, Event::Look);
+        }
+        if self.plan.maximum_log_bytes.is_some() {
+            self.between(100, 1500, Event::Checkpoint);
+        }
         self.between(200, 1000, Event::Fault);
         let chaos = self.plan.chaos_ms;
         self.after(chaos, Event::Heal);
@@ -35,47 +45,37 @@ impl World {
         self.between(20, interval, Event::Fault);
         let node = self.random.below(2) as usize;
         let incarnation = self.incarnation(node);
-        let fault = match self.random.below(13) {
-            0 | 1 => return self.kill(node, false),
-            2 | 3 => return self.kill(node, true),
-            4 => {
+        let fault = match self.random.below(24) {
+            0 | 1 => return self.kill(node, End::Kill),
+            2 | 3 => return self.kill(node, End::PowerCut),
+            4 => return self.kill(node, End::LogDamaged),
+            5 => return self.kill(node, End::DatabaseChanged),
+            6..12 => self.trouble_network(node),
+            12..16 => self.trouble_disk(node),
+            16 => {
                 let effects = 1 + self.random.below(40) as u32;
                 if let Some(running) = &self.nodes[node].running {
                     running.life.light_fuse(effects);
                 }
                 Fault::KillAtAnEffect
             }
-            5 => {
-                self.network.reset();
-                Fault::Reset
-            }
-            6 => {
-                self.network.cut = [true, true];
-                self.between(50, 2500, Event::Mend);
-                Fault::Partition
-            }
-            7 => {
-                self.network.cut[node] = true;
-                self.between(50, 2500, Event::Mend);
-                Fault::OneWayCut
-            }
-            8 => {
-                let latency = 20 + self.random.below(300);
-                self.network.set_latency(latency);
-                self.between(50, 2500, Event::Mend);
-                Fault::Slow
-            }
-            9 | 10 => {
+            17 | 18 => {
                 if let Some(running) = &mut self.nodes[node].running {
                     running.paused = true;
                     self.between(50, 2500, Event::Resume(node, incarnation));
                 }
                 Fault::Pause
             }
-            11 => {
-                self.disk_ms = 20 + self.random.below(200);
+            19 => {
+                let longest = 20 + self.random.below(200);
+                self.disk_ms = longest;
                 self.between(50, 1500, Event::Mend);
                 Fault::SlowDisk
+            }
+            20 => {
+                let until = self.now() + 100 + self.random.below(3000);
+                self.watchdog.blind_until[node] = until;
+                Fault::WatchdogBlind
             }
             _ => {
                 self.checkpoint(node)?;
@@ -87,6 +87,83 @@ impl World {
         Ok(())
     }
 
+    fn trouble_network(&mut self, node: usize) -> Fault {
+        match self.random.below(5) {
+            0 => {
+                self.network.reset();
+                return Fault::Reset;
+            }
+            1 => {
+                // Mostly with something under way.
+                if self.random.below(3) > 0 {
+                    self.network.set_latency(300);
+                    self.between(300, 1500, Event::Mend);
+                }
+                self.between(20, 250, Event::HalfOpen(node));
+                return Fault::HalfOpen;
+            }
+            _ => {}
+        }
+        self.between(50, 2500, Event::Mend);
+        match self.random.below(3) {
+            0 => {
+                self.network.cut = [true, true];
+                Fault::Partition
+            }
+            1 => {
+                self.network.cut[node] = true;
+                Fault::OneWayCut
+            }
+            _ => {
+                let latency = 20 + self.random.below(300);
+                self.network.set_latency(latency);
+                Fault::Slow
+            }
+        }
+    }
+
+    fn trouble_disk(&mut self, node: usize) -> Fault {
+        let left = self.random.below(5) as u32;
+        let (kind, fault) = match self.random.below(4) {
+            0 => (Operation::Sync, Fault::FailedSync),
+            1 => (Operation::Write, Fault::FailedWrite),
+            _ => {
+                let full = if self.random.below(2) == 0 { Full::ForFiles } else { Full::ForBytes };
+                self.nodes[node].trouble.lock().unwrap().full = Some(full);
+                self.between(200, 4000, Event::Room(node));
+                return Fault::FullDisk;
+            }
+        };
+        let written = self.random.below(200) as usize;
+        self.nodes[node].trouble.lock().unwrap().failing = Some((kind, left, written));
+        fault
+    }
+
+    /// Its log cannot be written any more: the process has stopped itself.
+    pub fn disk_failed(&mut self, node: usize, error: &ServerError) -> Result<(), String> {
+        let (is_full, failing) = {
+            let trouble = self.nodes[node].trouble.lock().unwrap();
+            (trouble.full.is_some(), trouble.failing)
+        };
+        self.note(format_args!("node {node} stops: {error}"));
+        match failing {
+            Some((Operation::Sync, 0, _)) => self.coverage.fault(Fault::StopAfterSync),
+            Some((_, 0, _)) => self.coverage.fault(Fault::StopAfterWrite),
+            // Bytes that were to be taken back found no room.
+            _ if is_full => {}
+            _ => return Err(format!("node {node}: the log cannot be written: {error}")),
+        }
+        self.kill(node, End::DiskFailed { lost: matches!(failing, Some((Operation::Sync, 0, _))) })
+    }
+
+    pub fn half_open(&mut self, node: usize) {
+        let later_ms = self.random.below(1500);
+        if !self.healing && self.network.half_open(node, later_ms) {
+            self.coverage.fault(Fault::LateArrival);
+        }
+        self.note(format_args!("half open: lost at node {node}"));
+    }
+
     pub fn mend(&mut self) {
         self.network.cut = [false, false];
         self.network.set_latency(3);
@@ -94,7 +171,12 @@ impl World {
         self.note(format_args!("mended"));
     }
 
-    fn checkpoint(&mut self, node: usize) -> Result<(), String> {
+    pub fn room(&mut self, node: usize) {
+        self.nodes[node].trouble.lock().unwrap().full = None;
+        self.note(format_args!("there is room at node {node}"));
+    }
+
+    pub fn checkpoint(&mut self, node: usize) -> Result<(), String> {
         let failed = |error| format!("node {node}: checkpoint: {error}");
         let directory = self.nodes[node].directory();
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
@@ -108,70 +190,6 @@ impl World {
         Ok(())
     }
 
-    /// Ends a process, by a power cut if that alone cannot lose what was promised to survive it.
-    pub fn kill(&mut self, node: usize, power: bool) -> Result<(), String> {
-        if self.nodes[node].running.is_none() {
-            return Ok(());
-        }
-        self.read(node)?;
-        self.note_decided(node);
-        let needed = self.oracle.acknowledged_up_to();
-        let elsewhere = self.nodes[1 - node].written() >= needed;
-        let power = power && (self.plan.rough || elsewhere || self.nodes[node].durable().log >= needed);
-        let mut loss = Loss::Nothing;
-        if power {
-            self.network.silence(node);
-            let mut random = self.random.fork();
-            self.nodes[node].crash(|files, durable| loss = disk::cut_power(files, durable, &mut random));
-        } else {
-            self.nodes[node].crash(|_, _| {});
-        }
-        self.note(format_args!("node {node} is down, power cut: {power}, {loss:?}"));
-        self.coverage.fault(if power { Fault::PowerCut } else { Fault::Kill });
-        match loss {
-            Loss::Nothing => {}
-            Loss::LogDropped => self.coverage.fault(Fault::LogDropped),
-            Loss::LogTorn => self.coverage.fault(Fault::LogTorn),
-            Loss::LogFlipped => self.coverage.fault(Fault::LogFlipped),
-        }
-        self.forget_process(node);
-        self.oracle.answered_active[node] = (0, 0);
-        self.lose_clients(node);
-        self.between(20, 1500, Event::Restart(node));
-        Ok(())
-    }
-
-    pub fn restart(&mut self, node: usize) -> Result<(), String> {
-        if self.nodes[node].running.is_some() {
-            return Ok(());
-        }
-        let offline = self.operator.replace == Some(node);
-        self.operator.replace = self.operator.replace.filter(|_| !offline);
-        match self.nodes[node].start(offline) {
-            Ok(()) => {}
-            Err(error) if self.plan.rough => {
-                // Its log or database is damaged: a copy is needed.
-                self.note(format_args!("node {node} does not start: {error}"));
-                self.operator.replace = Some(node);
-                self.between(100, 500, Event::Restart(node));
-                return Ok(());
-            }
-            Err(error) => return Err(format!("node {node} does not start: {error}")),
-        }
-        let written = self.nodes[node].written();
-        self.note(format_args!("node {node} starts at {written:?}"));
-        let running = self.nodes[node].running.as_ref();
-        match running.and_then(|running| running.reader.as_ref()) {
-            Some(reader) => self.oracle.reread(node, reader)?,
-            None => self.oracle.seen[node].clear(),
-        }
-        let directory = self.nodes[node].directory();
-        if let Some(running) = &mut self.nodes[node].running {
-            running.wal_synced = disk::wal_state(&directory);
-        }
-        Ok(())
-    }
-
     /// From here on nothing breaks, and everything must become whole.
     pub fn heal(&mut self) {
         if !self.healing {
@@ -179,6 +197,7 @@ impl World {
             self.note(format_args!("healing"));
             self.mend();
             for node in 0..2 {
+                *self.nodes[node].trouble.lock().unwrap() = Trouble::default();
                 if let Some(running) = &mut self.nodes[node].running {
                     running.paused = false;
                     running.life.light_fuse(0);

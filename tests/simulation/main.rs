@@ -3,9 +3,15 @@
 //! `HSB_SEED=17 cargo test --test simulation -- --nocapture` replays one run; HSB_SIM_TRACE=1 prints its course.
 //!
 //! What is the product's own: everything from the writer to both databases (writer, capture, supervisor, heart, log,
-//! sender, link, applier, apply, catchup, ping monitor, recovery). What the simulation has in its place: sockets, threads,
-//! clocks, the disk's behaviour in a power cut, the first half of the handshake, SQL sessions, and the way of
-//! a netcopy over the network.
+//! sender, link, applier, apply, catchup, ping monitor, recovery), and the watchdog's decisions. What the simulation has in
+//! its place: sockets, threads, clocks, the failures of disks, the first half of the handshake, SQL sessions, the way of
+//! a netcopy over the network, and operators.
+//!
+//! A run has a phase of chaos ([`plan`], [`faults`], [`crashes`]) and one in which nothing breaks any more and everything
+//! must become whole. It ends when the nodes are connected and level, nobody waits, and both databases are equal: by the
+//! checksum that `hsb verify` compares, and by position, chain hash included ([`run`]). All along the oracle ([`oracle`],
+//! [`clients`]) knows which transactions were acknowledged, have failed or are unknown, and what readers may see. With a
+//! thousand seeds or more, every row of the transition table and every kind of fault must have been met ([`coverage`]).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,6 +21,7 @@ mod clock;
 mod common;
 mod copies;
 mod coverage;
+mod crashes;
 mod dials;
 mod disk;
 mod faults;
@@ -24,7 +31,9 @@ mod operator;
 mod oracle;
 mod plan;
 mod run;
+mod steps;
 mod trace;
+mod watchdog;
 mod world;
 
 /// HSB_SIM_SEEDS runs so many seeds, 0 without end; HSB_SEED is the first, and the only one unless a number is given.

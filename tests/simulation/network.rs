@@ -2,6 +2,8 @@
 //!
 //! What is written is under way for a while and arrives in order. A cut direction holds everything back until it is
 //! mended (as TCP does, which sends again); a silent one has lost its sender and brings nothing more, not even an end.
+//! A half-open connection is lost at one end and alive at the other, where what the lost end had sent may still arrive,
+//! however late: also after the two nodes have made another.
 
 use std::collections::VecDeque;
 use std::io;
@@ -65,8 +67,11 @@ struct Pipe {
     /// The writer has closed it; the end arrives then.
     end_at: Option<u64>,
     ended: bool,
-    reset: bool,
+    /// The reader's end, and the writer's, has been told that the connection is lost.
+    reset: [bool; 2],
     silent: bool,
+    /// What is written reaches nobody.
+    void: bool,
     reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -93,6 +98,9 @@ impl Pipe {
     }
 
     fn put(&mut self, bytes: &[u8]) {
+        if self.void {
+            return;
+        }
         let due = self.due();
         self.under_way_bytes += bytes.len();
         self.under_way.push_back((due, Bytes::copy_from_slice(bytes)));
@@ -147,6 +155,9 @@ impl Pipe {
     }
 }
 
+const READER: usize = 0;
+const WRITER: usize = 1;
+
 type Shared = Arc<Mutex<Pipe>>;
 
 fn lock(pipe: &Shared) -> MutexGuard<'_, Pipe> {
@@ -167,7 +178,7 @@ impl End {
         let Some(read) = &self.read else { return true };
         let pipe = lock(read);
         let whole = codec::frame_length(&pipe.arrived).is_ok_and(|(_, length)| pipe.arrived.len() >= length);
-        whole || pipe.ended || pipe.reset
+        whole || pipe.ended || pipe.reset[READER]
     }
 }
 
@@ -175,7 +186,7 @@ impl io::Read for End {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(read) = &self.read else { return Ok(0) };
         let mut pipe = lock(read);
-        if pipe.reset {
+        if pipe.reset[READER] {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let length = buffer.len().min(pipe.arrived.len());
@@ -225,7 +236,7 @@ impl AsyncRead for ReadEnd {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut pipe = lock(&self.0);
-        if pipe.reset {
+        if pipe.reset[READER] {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if pipe.arrived.is_empty() && !pipe.ended {
@@ -250,7 +261,7 @@ impl Drop for ReadEnd {
 impl AsyncWrite for WriteEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut pipe = lock(&self.0);
-        if pipe.reset {
+        if pipe.reset[WRITER] {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if pipe.under_way_bytes >= WINDOW_BYTES {
@@ -313,8 +324,9 @@ impl Network {
                 arrived: BytesMut::new(),
                 end_at: None,
                 ended: false,
-                reset: false,
+                reset: [false; 2],
                 silent: false,
+                void: false,
                 reader_gone: false,
                 reader: None,
                 writer: None,
@@ -350,7 +362,7 @@ impl Network {
     pub fn reset(&mut self) {
         for pipe in self.all() {
             let mut pipe = lock(pipe);
-            pipe.reset = true;
+            pipe.reset = [true; 2];
             pipe.wake();
         }
         self.pipes = [Vec::new(), Vec::new()];
@@ -364,6 +376,30 @@ impl Network {
             pipe.under_way.clear();
             pipe.under_way_bytes = 0;
         }
+    }
+
+    /// Node `node` loses every connection; the other hears nothing of it, and gets what was under way to it so much later.
+    /// True if there was anything.
+    pub fn half_open(&mut self, node: usize, later_ms: u64) -> bool {
+        let mut any = false;
+        for pipe in &self.pipes[node] {
+            let mut pipe = lock(pipe);
+            pipe.reset[WRITER] = true;
+            pipe.silent = true;
+            pipe.end_at = None;
+            any |= !pipe.under_way.is_empty();
+            pipe.under_way.iter_mut().for_each(|(due, _)| *due += later_ms);
+            pipe.wake();
+        }
+        for pipe in &self.pipes[1 - node] {
+            let mut pipe = lock(pipe);
+            pipe.reset[READER] = true;
+            pipe.void = true;
+            pipe.under_way.clear();
+            pipe.under_way_bytes = 0;
+            pipe.wake();
+        }
+        any
     }
 
     pub fn set_latency(&mut self, latency_ms: u64) {

@@ -24,17 +24,15 @@ use hotstandby::hsb::state::State;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
-use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter, Medium};
+use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter};
 use hotstandby::storage::recovery;
 use hotstandby::storage::writer::{Undecided, Writer, WriterRequest};
 use rusqlite::Connection;
 use tokio::task::LocalSet;
 
-use crate::disk::{self, Durable};
+use crate::disk::{self, Durable, Trouble};
 use crate::network::Life;
-
-/// A segment holds a few dozen batches, so that runs cross segments.
-const SEGMENT_BYTES: u64 = 16 << 10;
+use crate::plan::Plan;
 
 /// What the supervisor wants done in the world.
 #[derive(Debug)]
@@ -59,6 +57,8 @@ pub struct Desk {
     /// With the state in which each was made.
     pub wishes: Vec<(Option<State>, Wish)>,
     state: Option<State>,
+    /// Why it is in its state.
+    pub reason: &'static str,
     pub view: Option<View>,
 }
 
@@ -72,8 +72,8 @@ impl SimulatedOutside {
     fn wish(&self, wish: Wish) {
         if self.life.spend() {
             let mut desk = self.desk.borrow_mut();
-            if let Wish::Entered(_, to, _) = wish {
-                desk.state = Some(to);
+            if let Wish::Entered(_, to, reason) = wish {
+                (desk.state, desk.reason) = (Some(to), reason);
             }
             let state = desk.state;
             desk.wishes.push((state, wish));
@@ -175,6 +175,8 @@ pub struct Running {
     pub reader: Option<Connection>,
     pub log_synced: Arc<Mutex<Position>>,
     pub wal_synced: (u64, usize),
+    /// What was on disk when the last batch was written: the batch says so in its head.
+    pub claimed: (u64, u64),
     pub paused: bool,
 }
 
@@ -184,12 +186,25 @@ pub struct Node {
     root: PathBuf,
     pub incarnation: u32,
     pub settings: Settings,
+    segment_bytes: u64,
+    pub trouble: Arc<Mutex<Trouble>>,
+    /// What its log must still hold, whatever has happened to its files: a later batch says that it was on disk.
+    pub kept: (u64, u64),
     pub running: Option<Running>,
 }
 
 impl Node {
-    pub fn new(index: usize, root: &Path, template: &[u8], settings: Settings) -> Node {
-        let node = Node { index, root: root.into(), incarnation: 0, settings, running: None };
+    pub fn new(index: usize, root: &Path, template: &[u8], plan: &Plan) -> Node {
+        let node = Node {
+            index,
+            root: root.into(),
+            incarnation: 0,
+            settings: plan.settings(),
+            segment_bytes: plan.segment_bytes,
+            trouble: Arc::default(),
+            kept: (0, 0),
+            running: None,
+        };
         std::fs::create_dir_all(node.directory()).unwrap();
         std::fs::write(disk::database(&node.directory()), template).unwrap();
         node
@@ -204,9 +219,9 @@ impl Node {
             directory: self.directory(),
             template: "sol#####.log".into(),
             digit: '#',
-            segment_size_bytes: SEGMENT_BYTES,
+            segment_size_bytes: self.segment_bytes,
             maximum_bytes: None,
-            medium: Medium::default(),
+            medium: disk::medium(&self.trouble),
             database_id,
         }
     }
@@ -277,6 +292,7 @@ impl Node {
             apply_holds_lock: false,
             log_synced,
             wal_synced: (0, 0),
+            claimed: (0, 0),
             paused: false,
         });
         Ok(())
@@ -303,6 +319,18 @@ impl Node {
         self.running.as_ref().is_some_and(|running| !running.paused && !running.life.is_over())
     }
 
+    /// Whether its disk can be the reason why its log cannot be opened; one that fails is replaced.
+    pub fn has_bad_disk(&self) -> bool {
+        let mut trouble = self.trouble.lock().unwrap();
+        let has_failed = trouble.failing.take_if(|(_, left, _)| *left == 0).is_some();
+        has_failed || trouble.full.is_some()
+    }
+
+    /// Where its decided history ends, as (epoch, sequence): what comes after may be cut off.
+    pub fn decided(&self) -> (u64, u64) {
+        self.view().map_or((0, 0), |view| view.hello.position.progress())
+    }
+
     /// Where the log file ends, as (epoch, sequence).
     pub fn written(&self) -> (u64, u64) {
         self.running.as_ref().map_or((0, 0), |running| running.log_thread.end().progress())
@@ -312,6 +340,7 @@ impl Node {
     pub fn crash(&mut self, mangle: impl FnOnce(&Path, Durable)) {
         let Some(running) = self.running.take() else { return };
         running.life.end();
+        self.trouble.lock().unwrap().failing = None;
         let durable = Durable { log: running.log_synced.lock().unwrap().progress(), wal: running.wal_synced };
         let before = self.directory();
         self.incarnation += 1;

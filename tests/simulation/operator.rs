@@ -7,6 +7,7 @@ use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Command, ConnectStatus};
 use hotstandby::hsb::state::State;
 
+use crate::crashes::{Damage, End};
 use crate::node::View;
 use crate::world::{Event, World};
 
@@ -19,6 +20,8 @@ pub struct Operator {
     copy_needed: bool,
     /// To be started as a backup server: what it has is given up.
     pub replace: Option<usize>,
+    /// Its log goes on behind a database that does not fit it (10080): it is not to be promoted.
+    pub misfit: Option<usize>,
     asked: Vec<(usize, u32, u64, Command, Receiver<Answer>)>,
 }
 
@@ -26,6 +29,9 @@ impl World {
     pub fn operate(&mut self) -> Result<(), String> {
         self.between(if self.healing { 100 } else { 200 }, 700, Event::Operator);
         self.hear_answers()?;
+        if self.is_watched() && !self.watchdog.is_idle() {
+            return Ok(());
+        }
         match [0, 1].map(|node| self.nodes[node].view().filter(|_| self.nodes[node].is_responsive())) {
             [Some(first), Some(second)] => self.look_after([first, second])?,
             [Some(alone), None] => self.look_after_one(0, alone),
@@ -35,13 +41,23 @@ impl World {
         Ok(())
     }
 
+    /// The watchdog promotes, and nobody else.
+    fn is_watched(&self) -> bool {
+        self.plan.watchdog && !self.healing
+    }
+
     fn hear_answers(&mut self) -> Result<(), String> {
         let asked = std::mem::take(&mut self.operator.asked);
         for (node, incarnation, at, command, answer) in asked {
             if let Ok(rows) = answer.try_recv() {
                 self.note(format_args!("node {node} answers {command:?}: {rows:?}"));
                 let code = rows.first().map_or(0, |row| row.0);
-                let parted = [Code::NOT_SYNCHRONIZED, Code::LOG_TOO_SHORT, Code::APPLY_FAILED];
+                let promotes = !matches!(command, Command::Connect | Command::Netcopy);
+                if code == Code::APPLY_FAILED.number() && promotes {
+                    self.operator.misfit = Some(node);
+                }
+                let parted =
+                    [Code::NOT_SYNCHRONIZED, Code::LOG_TOO_SHORT, Code::APPLY_FAILED, Code::LOG_BAD_RECORD];
                 self.operator.copy_needed |= parted.iter().any(|parted| parted.number() == code);
             } else if incarnation == self.incarnation(node) && self.nodes[node].running.is_some() {
                 if self.now() > at + ANSWER_MS {
@@ -67,7 +83,7 @@ impl World {
     }
 
     /// Whether everything acknowledged is in the node's log.
-    fn has_all(&self, node: usize) -> bool {
+    pub fn has_all(&self, node: usize) -> bool {
         self.plan.rough || self.nodes[node].written() >= self.oracle.acknowledged_up_to()
     }
 
@@ -81,8 +97,9 @@ impl World {
         use Command::*;
         let states = views.map(|view| view.state);
         let which = |wanted: fn(State) -> bool| states.iter().position(|state| wanted(*state));
-        if let Some(node) = self.operator.replace.filter(|node| states[*node] != State::Offline) {
-            return self.kill(node, false);
+        let outdated = self.operator.replace.filter(|node| states[*node] != State::Offline);
+        if let Some(node) = outdated.filter(|node| self.has_all(1 - node)) {
+            return self.kill(node, End::Kill);
         }
         if let Some(offline) = which(|state| state == State::Offline) {
             let command = match states[1 - offline] {
@@ -95,9 +112,11 @@ impl World {
         let primaries = states.iter().filter(|state| state.is_primary()).count();
         match primaries {
             2 => self.settle_two(views),
+            0 if self.is_watched() => {}
             0 => {
                 // The one that has more leads.
                 let ahead = usize::from(self.nodes[1].written() > self.nodes[0].written());
+                let ahead = self.operator.misfit.map_or(ahead, |misfit| 1 - misfit);
                 if states.iter().all(|state| *state == State::SecondaryAlone) && self.has_all(ahead) {
                     let command = self.any(&[SetPrimaryAlone, SetPrimaryAlone, SwitchPrimary, SetStandalone]);
                     self.order(ahead, command);
@@ -115,7 +134,7 @@ impl World {
     /// One primary, one secondary.
     fn look_after_pair(&mut self, primary: usize, states: [State; 2]) {
         use Command::*;
-        let rarely = !self.healing && self.random.below(6) == 0;
+        let rarely = !self.healing && !self.is_watched() && self.random.below(6) == 0;
         let either = self.random.below(2) as usize;
         match (states[primary], states[1 - primary]) {
             (State::PrimaryActive, State::SecondaryActive) if rarely => {
@@ -138,7 +157,9 @@ impl World {
             (State::Standalone, _) => {
                 self.order(primary, if rarely { SetSecondaryAlone } else { SetPrimaryAlone })
             }
-            (State::PrimaryUncertain, State::SecondaryAlone) if self.random.below(3) == 0 => {
+            (State::PrimaryUncertain, State::SecondaryAlone)
+                if !self.is_watched() && self.random.below(3) == 0 =>
+            {
                 if self.random.below(2) == 0 {
                     return self.fail_over(primary);
                 }
@@ -173,7 +194,7 @@ impl World {
     /// The secondary takes over from a primary that is cut off and cannot acknowledge anything.
     fn fail_over(&mut self, primary: usize) {
         let secondary = 1 - primary;
-        let stands_still = !self.plan.auto_primary_alone || self.plan.rough;
+        let stands_still = !self.is_watched() && !self.plan.auto_primary_alone || self.plan.rough;
         if stands_still && !self.healing && self.has_all_decided(secondary) && self.random.below(2) == 0 {
             self.order(secondary, Command::SetPrimaryAlone);
         }
@@ -196,7 +217,7 @@ impl World {
 
     fn look_after_one(&mut self, node: usize, view: View) {
         let other_is_down = self.nodes[1 - node].running.is_none() || self.plan.rough;
-        if !other_is_down || self.random.below(3) > 0 {
+        if self.is_watched() || !other_is_down || self.random.below(3) > 0 {
             return;
         }
         match view.state {
@@ -225,5 +246,6 @@ impl World {
             && self.waiting_clients() == 0
             && self.is_quiet(0)
             && self.is_quiet(1)
+            && !self.damage.contains(&Some(Damage::Database))
     }
 }

@@ -45,6 +45,9 @@ pub struct Oracle {
     pub on_disk: [(u64, u64); 2],
     /// A decided history was given up by an operator: what only it held is excused.
     pub excused: bool,
+    /// Who promotes knows what the nodes answer, and no more: what nobody was answered, one node may have shown and the
+    /// other, promoted after two failures, may lack.
+    pub watched: bool,
 }
 
 impl Oracle {
@@ -98,11 +101,20 @@ impl Oracle {
             return Err(format!("node {node} shows transaction {id}, which has failed"));
         }
         match self.seen[1 - node].get(sequence - 1) {
-            Some(other) if *other != id && !self.excused => Err(format!(
+            Some(other) if *other != id && !self.may_part(id, *other) => Err(format!(
                 "the histories part: at {sequence} node {node} has transaction {id}, the other {other}"
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether two nodes may show different transactions in one place for a while.
+    fn may_part(&self, one: i64, other: i64) -> bool {
+        let is_acknowledged = |id: i64| {
+            let known = self.transactions.get(&id).map(|known| known.outcome);
+            matches!(known, Some(Outcome::Acknowledged(..)))
+        };
+        self.excused || self.watched && !(is_acknowledged(one) && is_acknowledged(other))
     }
 
     /// After a start everything is read anew; what had been seen may be gone, but only from the end.

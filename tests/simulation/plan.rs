@@ -18,6 +18,13 @@ pub struct Plan {
     /// Milliseconds between faults, on average half of it.
     pub fault_interval_ms: u64,
     pub clients: usize,
+    /// A file of the log.
+    pub segment_bytes: u64,
+    /// HotStandby.MaxLogSize.
+    pub maximum_log_bytes: Option<u64>,
+    /// The product's watchdog is in the operator's place. It acts on one failure, knowing only what the nodes answer; so
+    /// what a node has acknowledged survives its crash here, or two failures in a row could lose it rightly.
+    pub watchdog: bool,
     /// Operators promote what they find, clients ask for 1-safe, power fails where it hurts: transactions that only the
     /// losing side had may be lost, and nothing else may go wrong.
     pub rough: bool,
@@ -26,16 +33,21 @@ pub struct Plan {
 impl Plan {
     pub fn draw(random: &mut Random) -> Plan {
         let policies = [AcknowledgePolicy::Received, AcknowledgePolicy::Visible, AcknowledgePolicy::Durable];
+        let rough = random.below(3) == 0;
+        let watchdog = !rough && random.below(3) == 0;
         let levels = [DurabilityLevel::Relaxed, DurabilityLevel::Adaptive, DurabilityLevel::Strict];
         Plan {
-            policy: policies[random.below(3) as usize],
+            policy: policies[if watchdog { 1 + random.below(2) } else { random.below(3) } as usize],
             durability: levels[random.below(3) as usize],
-            auto_primary_alone: random.below(4) == 0,
+            auto_primary_alone: random.below(4) == 0 && !watchdog,
             relaxed_max_delay_ms: 10 + random.below(200),
             chaos_ms: 2000 + random.below(4000),
             fault_interval_ms: 200 + random.below(1500),
             clients: 1 + random.below(4) as usize,
-            rough: random.below(3) == 0,
+            segment_bytes: if random.below(2) == 0 { 4 << 10 } else { 16 << 10 },
+            maximum_log_bytes: (random.below(4) == 0).then(|| 9000 + random.below(20_000)),
+            watchdog,
+            rough,
         }
     }
 
@@ -50,7 +62,7 @@ impl Plan {
                 ping_interval_ms: 200,
                 ping_timeout_ms: 600,
             },
-            maximum_log_bytes: None,
+            maximum_log_bytes: self.maximum_log_bytes,
             same: SameSettings { connect_timeout_ms: 0, page_bytes: 1024, backup_block_bytes: 65536 },
         }
     }

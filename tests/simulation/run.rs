@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
+use hotstandby::error::ServerError;
 use hotstandby::storage::checksum::logical_checksum;
-use hotstandby::storage::database::Database;
+use hotstandby::storage::database::{Database, read_identity};
 use tokio::task::coop::unconstrained;
 
 use crate::clock::Clock;
@@ -59,7 +60,7 @@ pub fn seed(seed: u64, loud: bool) -> Ended {
         let plan = Plan::draw(&mut random);
         let mut trace = Trace::new(loud);
         trace.add(0, format_args!("seed {seed}: {plan:?}"));
-        let nodes = [0, 1].map(|index| Node::new(index, root.path(), template(), plan.settings()));
+        let nodes = [0, 1].map(|index| Node::new(index, root.path(), template(), &plan));
         let mut world = World::new(Clock::start(), random, plan, nodes, trace);
         world.begin();
         world
@@ -69,6 +70,7 @@ pub fn seed(seed: u64, loud: bool) -> Ended {
         compare(&mut world)
     });
     let violation = outcome.err();
+    world.coverage.seeds = 1;
     world.coverage.transactions = world.oracle.transactions.len() as u64;
     for node in &mut world.nodes {
         node.running = None;
@@ -76,24 +78,39 @@ pub fn seed(seed: u64, loud: bool) -> Ended {
     Ended { violation, digest: world.trace.digest(), coverage: std::mem::take(&mut world.coverage) }
 }
 
-/// Both databases are equal and hold all that was acknowledged.
+/// Both nodes hold all that was acknowledged, their databases are equal, and so are their positions, chain hash included:
+/// in the databases, and as the nodes believe them to be. The checksum is the one that `hsb verify` compares
+/// (`net/peer/verify.rs`).
 fn compare(world: &mut World) -> Result<(), String> {
-    let mut checksums = Vec::new();
+    let mut whole = Vec::new();
     for node in 0..2 {
         world.read(node)?;
         world.oracle.check_nothing_lost(node)?;
         let running = world.nodes[node].running.as_ref();
         let reader = running.and_then(|running| running.reader.as_ref()).ok_or("a node is not open")?;
-        checksums.push(logical_checksum(reader).map_err(|error| error.to_string())?);
+        let failed = |error: ServerError| error.to_string();
+        let (_, position) = read_identity(reader).map_err(failed)?;
+        if world.nodes[node].view().is_none_or(|view| view.hello.position != position) {
+            return Err(format!("node {node} does not know that its database is at {position}"));
+        }
+        whole.push((position, logical_checksum(reader).map_err(failed)?));
     }
-    if checksums[0] == checksums[1] { Ok(()) } else { Err("the databases differ".into()) }
+    if whole[0] == whole[1] { Ok(()) } else { Err("the databases differ".into()) }
 }
 
 /// With so many seeds, everything that can be reached must have been.
 const COMPLETE_SEEDS: u64 = 1000;
 
-/// Runs `count` seeds from `first` on and panics at the first violation.
+/// Runs `count` seeds from `first` on and panics at the first violation, or if something was not reached.
 pub fn campaign(first: u64, count: u64) {
+    let begun = Instant::now();
+    let total = round(first, count);
+    total.print(begun.elapsed().as_secs_f64());
+    assert!(count < COMPLETE_SEEDS || total.missing().is_empty(), "not reached: {:?}", total.missing());
+}
+
+/// What so many seeds have reached; panics at the first violation.
+fn round(first: u64, count: u64) -> Coverage {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Coverage::default());
     let failed = Mutex::new(Vec::new());
@@ -101,7 +118,6 @@ pub fn campaign(first: u64, count: u64) {
     let tolerated = from_environment("HSB_SIM_FAILURES", 1);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count as usize);
     println!("simulation: seeds {first} to {}", first + count - 1);
-    let begun = Instant::now();
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -125,33 +141,30 @@ pub fn campaign(first: u64, count: u64) {
         }
     });
     let total = total.into_inner().unwrap();
-    report(&total, next.into_inner().min(first + count) - first, begun);
     let mut failed = failed.into_inner().unwrap();
     failed.sort_unstable();
     for number in &failed {
         println!("again: HSB_SEED={number} HSB_SIM_TRACE=1 cargo test --test simulation -- --nocapture");
     }
+    if !failed.is_empty() {
+        println!("until then: {:?}", total.faults);
+    }
     assert!(failed.is_empty(), "seeds {failed:?} have failed");
-    assert!(count < COMPLETE_SEEDS || total.missing().is_empty(), "not reached: {:?}", total.missing());
+    total
 }
 
-/// Rounds of seeds that nobody has run before, until a violation or until it is stopped.
+/// Rounds of seeds that nobody has run before, until a violation or until it is stopped. Prints what all of them together
+/// have reached.
 pub fn endlessly() -> ! {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let mut first = clock.as_secs() << 20;
+    let begun = Instant::now();
+    let mut total = Coverage::default();
     loop {
-        campaign(first, COMPLETE_SEEDS);
+        total.add(&round(first, COMPLETE_SEEDS));
+        println!("in all:");
+        total.print(begun.elapsed().as_secs_f64());
+        assert!(total.missing().is_empty(), "not reached: {:?}", total.missing());
         first += COMPLETE_SEEDS;
     }
-}
-
-fn report(total: &Coverage, seeds: u64, begun: Instant) {
-    let elapsed = begun.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds in {elapsed:.1} s, {:.0} a minute; {} transactions, {} acknowledged",
-        seeds as f64 * 60.0 / elapsed,
-        total.transactions,
-        total.acknowledged
-    );
-    println!("faults: {:?}; not reached: {:?}", total.faults, total.missing());
 }

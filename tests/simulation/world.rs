@@ -8,9 +8,6 @@ use std::collections::BinaryHeap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hotstandby::actors::catchup::CatchupStep;
-use hotstandby::actors::threads::apply::ApplyStep;
-use hotstandby::actors::threads::log::LogStep;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::Decision;
 use hotstandby::hsb::state::State;
@@ -21,6 +18,7 @@ use crate::clock::Clock;
 use crate::common::Random;
 use crate::copies::Copy;
 use crate::coverage::Coverage;
+use crate::crashes::{Damage, End};
 use crate::dials::Dials;
 use crate::network::Network;
 use crate::node::{Node, Wish};
@@ -28,6 +26,7 @@ use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use crate::watchdog::Guard;
 
 /// What happens at a time. What belongs to a process that has ended since is void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +46,12 @@ pub enum Event {
     Resume(usize, u32),
     Restart(usize),
     Read(usize),
+    LogRoom(usize, u32),
+    Room(usize),
+    HalfOpen(usize),
+    Checkpoint,
+    Look,
+    Sight(usize),
     Copy,
     Heal,
     Deadline,
@@ -71,18 +76,16 @@ pub struct World {
     scheduled: u64,
     pub dials: Dials,
     pub copies: Vec<Copy>,
-    decisions: [Option<Decision>; 2],
+    pub decisions: [Option<Decision>; 2],
     /// The state in which the last decision was made.
     pub decided_in: [Option<State>; 2],
     /// Thread bodies that have an event of theirs under way.
-    busy: [[bool; 4]; 2],
+    pub busy: [[bool; 5]; 2],
+    pub watchdog: Guard,
+    /// What no crash does and no netcopy has made good.
+    pub damage: [Option<Damage>; 2],
     sleep: Pin<Box<Sleep>>,
 }
-
-const LOG: usize = 0;
-const APPLY: usize = 1;
-const CATCHUP: usize = 2;
-const SYNC: usize = 3;
 
 impl World {
     pub fn new(clock: Clock, mut random: Random, plan: Plan, nodes: [Node; 2], trace: Trace) -> World {
@@ -106,7 +109,9 @@ impl World {
             copies: Vec::new(),
             decisions: [None, None],
             decided_in: [None, None],
-            busy: [[false; 4]; 2],
+            busy: [[false; 5]; 2],
+            watchdog: Guard::default(),
+            damage: [None, None],
             sleep: Box::pin(tokio::time::sleep_until(clock.at_ms(0))),
             random,
         }
@@ -183,7 +188,7 @@ impl World {
         for node in 0..2 {
             if self.nodes[node].running.as_ref().is_some_and(|running| running.life.is_over()) {
                 self.note(format_args!("node {node} dies at an effect"));
-                self.kill(node, false)?;
+                self.kill(node, End::Kill)?;
             }
             let Some(running) = &self.nodes[node].running else { continue };
             let wishes = std::mem::take(&mut running.desk.borrow_mut().wishes);
@@ -203,23 +208,6 @@ impl World {
         let alone = matches!(view.state, State::PrimaryAlone | State::Standalone);
         let position = if alone { self.nodes[node].written() } else { view.hello.position.progress() };
         self.oracle.decided = self.oracle.decided.max(position);
-    }
-
-    /// Schedules a step for every thread body that has something to do.
-    fn employ(&mut self, node: usize) {
-        let Some(running) = &self.nodes[node].running else { return };
-        let incarnation = self.nodes[node].incarnation;
-        let wanted = [
-            (!running.log_jobs.is_empty(), LOG, Event::Log(node, incarnation)),
-            (!running.apply_jobs.is_empty(), APPLY, Event::Apply(node, incarnation)),
-            (!running.catchups.borrow().is_empty(), CATCHUP, Event::Catchup(node, incarnation)),
-        ];
-        for (has_work, place, event) in wanted {
-            if has_work && !std::mem::replace(&mut self.busy[node][place], true) {
-                let longest = if place == CATCHUP { 1 } else { self.disk_ms };
-                self.between(0, longest, event);
-            }
-        }
     }
 
     /// `state`: the node's when it wished.
@@ -245,11 +233,16 @@ impl World {
         Ok(())
     }
 
-    /// Never two nodes that are PRIMARY ACTIVE.
+    /// Never two nodes that are PRIMARY ACTIVE, and under the watchdog never two that accept writes.
     fn check_states(&self) -> Result<(), String> {
         let active = |node: &Node| node.state() == Some(State::PrimaryActive);
         if active(&self.nodes[0]) && active(&self.nodes[1]) {
             return Err("both nodes are PRIMARY ACTIVE".into());
+        }
+        // What they write alone, they answer.
+        let alone = |node: &Node| matches!(node.state(), Some(State::PrimaryAlone | State::Standalone));
+        if self.plan.watchdog && alone(&self.nodes[0]) && alone(&self.nodes[1]) {
+            return Err("both nodes answer what they write alone".into());
         }
         Ok(())
     }
@@ -258,6 +251,7 @@ impl World {
         match event {
             Event::Log(node, incarnation)
             | Event::SyncLog(node, incarnation)
+            | Event::LogRoom(node, incarnation)
             | Event::Apply(node, incarnation)
             | Event::Catchup(node, incarnation)
             | Event::Conclude(node, incarnation)
@@ -267,151 +261,45 @@ impl World {
                     self.after(5, event);
                     return Ok(());
                 }
-                self.work(event, node)
+                self.work(event, node)?;
             }
             Event::Arrive(node, incarnation, number) if incarnation == self.incarnation(node) => {
                 self.arrive(number);
-                Ok(())
             }
             Event::DialTimeout(_, _, number) => {
                 self.end_dial(number, Err((Code::COMMUNICATION_ERROR, "(time-out)".into())));
-                Ok(())
             }
-            Event::Client(client) => self.client_acts(client),
-            Event::Patience(client, transaction) => {
-                self.patience_ends(client, transaction);
-                Ok(())
-            }
-            Event::Operator => self.operate(),
-            Event::Fault => self.inject(),
-            Event::Mend => {
-                self.mend();
-                Ok(())
-            }
-            Event::Resume(node, incarnation) => {
-                if incarnation == self.incarnation(node)
-                    && let Some(running) = &mut self.nodes[node].running
-                {
+            Event::Client(client) => self.client_acts(client)?,
+            Event::Patience(client, transaction) => self.patience_ends(client, transaction),
+            Event::Operator => self.operate()?,
+            Event::Fault => self.inject()?,
+            Event::Mend => self.mend(),
+            Event::Resume(node, incarnation) if incarnation == self.incarnation(node) => {
+                if let Some(running) = &mut self.nodes[node].running {
                     running.paused = false;
                     self.note(format_args!("node {node} goes on"));
                 }
-                Ok(())
             }
-            Event::Restart(node) => self.restart(node),
+            Event::Restart(node) => self.restart(node)?,
             Event::Read(node) => {
                 self.read(node)?;
                 self.between(5, 60, Event::Read(node));
-                Ok(())
             }
-            Event::Copy => self.copy(),
-            Event::Heal => {
-                self.heal();
-                Ok(())
+            Event::Room(node) => self.room(node),
+            Event::HalfOpen(node) => self.half_open(node),
+            Event::Checkpoint => {
+                self.between(200, 1500, Event::Checkpoint);
+                let node = self.random.below(2) as usize;
+                self.checkpoint(node)?;
             }
-            Event::Deadline => Err(self.not_healed()),
-            _ => Ok(()),
+            Event::Look => self.look(),
+            Event::Sight(node) => self.sight(node),
+            Event::Copy => self.copy()?,
+            Event::Heal => self.heal(),
+            Event::Deadline => return Err(self.not_healed()),
+            _ => {}
         }
-    }
-
-    fn work(&mut self, event: Event, node: usize) -> Result<(), String> {
-        match event {
-            Event::Log(..) => self.step_log(node),
-            Event::SyncLog(..) => {
-                self.busy[node][SYNC] = false;
-                if let Some(running) = &mut self.nodes[node].running {
-                    running
-                        .log_thread
-                        .sync()
-                        .map_err(|error| format!("the log cannot be synced: {error}"))?;
-                }
-                Ok(())
-            }
-            Event::Apply(..) => {
-                self.step_apply(node);
-                Ok(())
-            }
-            Event::Catchup(..) => {
-                self.step_catchup(node);
-                Ok(())
-            }
-            _ => self.conclude(node),
-        }
-    }
-
-    fn step_log(&mut self, node: usize) -> Result<(), String> {
-        self.busy[node][LOG] = false;
-        let incarnation = self.incarnation(node);
-        let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-        let Ok(first) = running.log_jobs.try_recv() else { return Ok(()) };
-        let step = running.log_thread.step(first, &running.log_jobs);
-        let written = self.nodes[node].written();
-        self.note(format_args!("node {node} logs up to {written:?}: {step:?}"));
-        match step {
-            Ok(LogStep::Unsynced) if !std::mem::replace(&mut self.busy[node][SYNC], true) => {
-                let delay = self.plan.relaxed_max_delay_ms;
-                self.after(delay, Event::SyncLog(node, incarnation));
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("the log cannot be written: {error}")),
-        }
-    }
-
-    fn step_apply(&mut self, node: usize) {
-        self.busy[node][APPLY] = false;
-        let incarnation = self.incarnation(node);
-        let Some(running) = &mut self.nodes[node].running else { return };
-        if running.undecided.is_some() {
-            // It would wait for SQLite's write lock, as its thread does.
-            self.busy[node][APPLY] = true;
-            return self.after(5, Event::Apply(node, incarnation));
-        }
-        let step = running.apply_thread.step(&running.apply_jobs);
-        running.apply_holds_lock = matches!(step, ApplyStep::WaitsForLog(_) | ApplyStep::WaitsForRoom);
-        self.note(format_args!("node {node} applies: {step:?}"));
-        match step {
-            ApplyStep::Worked => {
-                self.busy[node][APPLY] = true;
-                self.between(0, 1, Event::Apply(node, incarnation));
-            }
-            ApplyStep::WaitsForLog(_) | ApplyStep::WaitsForRoom => {
-                self.busy[node][APPLY] = true;
-                self.after(2, Event::Apply(node, incarnation));
-            }
-            ApplyStep::NoJob | ApplyStep::Ended => {}
-        }
-    }
-
-    fn step_catchup(&mut self, node: usize) {
-        self.busy[node][CATCHUP] = false;
-        let Some(running) = &mut self.nodes[node].running else { return };
-        let mut catchups = std::mem::take(&mut *running.catchups.borrow_mut());
-        let mut worked = false;
-        catchups.retain_mut(|catchup| {
-            let step = catchup.step();
-            worked |= step == CatchupStep::Worked;
-            step != CatchupStep::Ended
-        });
-        let is_left = !catchups.is_empty();
-        running.catchups.borrow_mut().append(&mut catchups);
-        if is_left {
-            self.busy[node][CATCHUP] = true;
-            let incarnation = self.incarnation(node);
-            self.after(if worked { 1 } else { 10 }, Event::Catchup(node, incarnation));
-        }
-    }
-
-    fn conclude(&mut self, node: usize) -> Result<(), String> {
-        let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-        let Some(undecided) = running.undecided.take() else {
-            return Err(format!("node {node} has decided a batch that nobody has made"));
-        };
-        let Some(decision) = self.decisions[node].take() else {
-            running.undecided = Some(undecided);
-            return Ok(());
-        };
-        running.writer.conclude_undecided(undecided, decision);
-        self.serve_clients()
+        Ok(())
     }
 
     /// Lets a reader look at a node.
@@ -432,7 +320,7 @@ impl World {
 
     pub fn forget_process(&mut self, node: usize) {
         self.decisions[node] = None;
-        self.busy[node] = [false; 4];
+        self.busy[node] = [false; 5];
         self.dials.forget(node);
     }
 

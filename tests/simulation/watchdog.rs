@@ -1,0 +1,170 @@
+//! The product's watchdog in the operator's place: its decisions (`hotstandby::watchdog::decision`) are its own; asking,
+//! waiting and time are simulated as `src/watchdog/program.rs` and `observer.rs` do them.
+//!
+//! Answers come from the nodes as they are at that moment, late ones count as none, and the watchdog can be cut off from a
+//! node that lives. While it does nothing, a person connects the pair again and copies, and promotes nobody.
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use hotstandby::actors::supervisor::{Answer, Operator as Order};
+use hotstandby::hsb::event::{Command, ConnectStatus};
+use hotstandby::hsb::state::State;
+use hotstandby::hsb::table::{TABLE, Trigger};
+use hotstandby::watchdog::decision::{self, Action, Finding, Mode, Policy, Reply, Report, Sight, Watchdog};
+
+use crate::world::{Event, World};
+
+/// Its patience with an answer.
+const ANSWER_MS: u64 = 1000;
+
+/// An order that was given.
+struct Given {
+    finding: Finding,
+    action: Action,
+    incarnation: u32,
+    answer: Receiver<Answer>,
+}
+
+/// The watchdog's program.
+pub struct Guard {
+    decider: Watchdog,
+    round: u64,
+    seen: [Option<(u64, Sight)>; 2],
+    /// The round and the time in which each node was asked, while it has not answered.
+    asked: [Option<(u64, u64)>; 2],
+    given: Option<Given>,
+    /// Until then it cannot reach the node.
+    pub blind_until: [u64; 2],
+}
+
+impl Default for Guard {
+    fn default() -> Guard {
+        let policy = Policy { auto_switch: true, dual_secondary_auto_switch: true };
+        Guard {
+            decider: Watchdog::new(policy),
+            round: 0,
+            seen: [None, None],
+            asked: [None, None],
+            given: None,
+            blind_until: [0, 0],
+        }
+    }
+}
+
+impl Guard {
+    /// Whether a person may do something.
+    pub fn is_idle(&self) -> bool {
+        self.given.is_none() && self.decider.mode() == Mode::Failure
+    }
+}
+
+impl World {
+    /// A round begins, unless an order is under way.
+    pub fn look(&mut self) {
+        if self.healing {
+            return;
+        }
+        self.between(60, 250, Event::Look);
+        if self.watchdog.given.is_some() {
+            return self.hear_of_order();
+        }
+        self.watchdog.round += 1;
+        for node in 0..2 {
+            if self.watchdog.asked[node].is_none() {
+                let (round, now) = (self.watchdog.round, self.now());
+                self.watchdog.asked[node] = Some((round, now));
+                self.between(1, 10, Event::Sight(node));
+            }
+        }
+    }
+
+    fn is_blind(&self, node: usize) -> bool {
+        self.now() < self.watchdog.blind_until[node]
+    }
+
+    /// A node answers, or does not.
+    pub fn sight(&mut self, node: usize) {
+        let Some((round, asked_at)) = self.watchdog.asked[node] else { return };
+        let is_up = self.nodes[node].running.is_some();
+        let sight = match self.report(node).filter(|_| !self.is_blind(node)) {
+            Some(report) if report.state != State::Offline => Sight::Here(report),
+            // A dead process refuses at once; anybody else may still answer.
+            None if (is_up || self.is_blind(node)) && self.now() < asked_at + ANSWER_MS => {
+                return self.after(50, Event::Sight(node));
+            }
+            _ => Sight::Gone,
+        };
+        self.watchdog.asked[node] = None;
+        self.watchdog.seen[node] = Some((round, sight));
+        if !self.healing && self.watchdog.given.is_none() {
+            self.decide();
+        }
+    }
+
+    fn report(&self, node: usize) -> Option<Report> {
+        let view = self.nodes[node].view().filter(|_| self.nodes[node].is_responsive())?;
+        let running = self.nodes[node].running.as_ref()?;
+        let trigger = match view.state {
+            State::PrimaryUncertain => Some(Trigger::PeerPromoted),
+            State::SecondaryAlone => Some(Trigger::Diverged),
+            _ => None,
+        };
+        let row = TABLE.iter().find(|row| Some(row.trigger) == trigger && row.to == view.state);
+        let reason = running.desk.borrow().reason;
+        Some(Report {
+            state: view.state,
+            connected: view.connect == ConnectStatus::Connected,
+            position: view.hello.log_end.digits(),
+            awaits_operator: row.is_some_and(|row| row.reason == reason),
+        })
+    }
+
+    /// As `Program::decide`.
+    fn decide(&mut self) {
+        let round = self.watchdog.round;
+        let known = |seen: &Option<(u64, Sight)>| match seen {
+            Some((_, Sight::Gone)) => Some(Sight::Gone),
+            Some((at, sight)) if *at == round => Some(sight.clone()),
+            _ => None,
+        };
+        let seen = &self.watchdog.seen;
+        let (Some(one), Some(other)) = (known(&seen[0]), known(&seen[1])) else { return };
+        let finding = Finding::of(&[one, other]);
+        if let Some(action) = self.watchdog.decider.look(finding) {
+            self.give(finding, action);
+        }
+    }
+
+    fn give(&mut self, finding: Finding, action: Action) {
+        let node = action.node;
+        self.note(format_args!("watchdog: {finding:?}, {action:?}"));
+        *self.coverage.watchdog.entry(action.order.command()).or_default() += 1;
+        let (reply, answer) = bounded(1);
+        if let Some(running) = self.nodes[node].running.as_ref().filter(|_| !self.is_blind(node)) {
+            let command = match action.order {
+                decision::Order::SetPrimaryAlone => Command::SetPrimaryAlone,
+                decision::Order::SwitchPrimary => Command::SwitchPrimary,
+            };
+            running.addresses.supervisor.do_send(Order { command: Some(command), reply });
+        }
+        let incarnation = self.incarnation(node);
+        self.watchdog.given = Some(Given { finding, action, incarnation, answer });
+    }
+
+    fn hear_of_order(&mut self) {
+        let Some(given) = self.watchdog.given.take() else { return };
+        let node = given.action.node;
+        let reply = match given.answer.try_recv() {
+            _ if given.incarnation != self.incarnation(node) || self.is_blind(node) => Reply::None,
+            Ok(rows) => Reply::Code(rows.first().map_or(0, |row| row.0)),
+            Err(TryRecvError::Disconnected) => Reply::None,
+            Err(TryRecvError::Empty) => {
+                self.watchdog.given = Some(given);
+                return;
+            }
+        };
+        self.note(format_args!("watchdog: {reply:?}"));
+        if let Some(next) = self.watchdog.decider.done(given.finding, given.action, reply) {
+            self.give(given.finding, next);
+        }
+    }
+}
