@@ -55,14 +55,17 @@ impl World {
                     .crash(|files, durable| loss = disk::cut_log(files, durable.log, &mut random));
             }
             End::LogDamaged => self.nodes[node].crash(|files, durable| {
-                damage = disk::flip_log(files, &mut random).then_some(Damage::Log);
-                // With what was not synced lost as well, or not.
-                if random.below(2) == 0 {
+                // With what was not synced lost as well, or not: of SQLite's log, so that ours is needed, and of ours.
+                if random.below(3) > 0 {
+                    disk::cut_wal(files, durable, &mut random);
+                }
+                if random.below(3) == 0 {
                     loss = disk::cut_log(files, durable.log, &mut random);
                 }
+                damage = disk::flip_log(files, &mut random).then_some(Damage::Log);
             }),
             End::DatabaseChanged => {
-                self.nodes[node].crash(|files, _| disk::change_database(files));
+                self.nodes[node].crash(|files, _| disk::change_database(files, &mut random));
                 damage = Some(Damage::Database);
             }
         }

@@ -51,6 +51,8 @@ pub struct Trouble {
     pub failing: Option<(Operation, u32, usize)>,
     /// A write has found no room: what follows takes back what it has written, for which there is.
     takes_back: bool,
+    /// Something has failed for good: the process must not go on.
+    pub struck: bool,
 }
 
 impl Trouble {
@@ -59,6 +61,7 @@ impl Trouble {
             && *kind == operation
         {
             if *left == 0 {
+                self.struck = true;
                 // Only the first leaves something.
                 return Some((std::mem::take(written), io::Error::from_raw_os_error(libc::EIO)));
             }
@@ -120,6 +123,12 @@ pub fn wal_state(directory: &Path) -> (u64, usize) {
 
 /// Takes what was not synced from a copy of the files.
 pub fn cut_power(directory: &Path, durable: Durable, random: &mut Random) -> Loss {
+    cut_wal(directory, durable, random);
+    cut_log(directory, durable.log, random)
+}
+
+/// Takes what was not synced from SQLite's log.
+pub fn cut_wal(directory: &Path, durable: Durable, random: &mut Random) {
     let (salt, end) = wal_state(directory);
     let kept = if salt == durable.wal.0 { durable.wal.1 } else { 32 };
     if end > kept {
@@ -128,7 +137,6 @@ pub fn cut_power(directory: &Path, durable: Durable, random: &mut Random) -> Los
         bytes[cut..end].fill(0);
         fs::write(wal(directory), bytes).unwrap();
     }
-    cut_log(directory, durable.log, random)
 }
 
 /// Takes what was not synced from the log.
@@ -207,8 +215,9 @@ pub fn flip_log(directory: &Path, random: &mut Random) -> bool {
     true
 }
 
-/// Somebody changes rows in the database's file while no server runs on it.
-pub fn change_database(directory: &Path) {
+/// Somebody changes a row in the database's file while no server runs on it.
+pub fn change_database(directory: &Path, random: &mut Random) {
     let connection = Connection::open(database(directory)).unwrap();
-    connection.execute_batch("UPDATE counters SET n = n + 1000").unwrap();
+    let row = random.below(5) as i64;
+    connection.execute("UPDATE counters SET n = n + 1000 WHERE id = ?", [row]).unwrap();
 }

@@ -143,17 +143,17 @@ impl World {
     pub fn disk_failed(&mut self, node: usize, error: &ServerError) -> Result<(), String> {
         let (is_full, failing) = {
             let trouble = self.nodes[node].trouble.lock().unwrap();
-            (trouble.full.is_some(), trouble.failing)
+            (trouble.full.is_some(), trouble.failing.filter(|_| trouble.struck))
         };
         self.note(format_args!("node {node} stops: {error}"));
         match failing {
-            Some((Operation::Sync, 0, _)) => self.coverage.fault(Fault::StopAfterSync),
-            Some((_, 0, _)) => self.coverage.fault(Fault::StopAfterWrite),
+            Some((Operation::Sync, ..)) => self.coverage.fault(Fault::StopAfterSync),
+            Some(_) => self.coverage.fault(Fault::StopAfterWrite),
             // Bytes that were to be taken back found no room.
             _ if is_full => {}
             _ => return Err(format!("node {node}: the log cannot be written: {error}")),
         }
-        self.kill(node, End::DiskFailed { lost: matches!(failing, Some((Operation::Sync, 0, _))) })
+        self.kill(node, End::DiskFailed { lost: matches!(failing, Some((Operation::Sync, ..))) })
     }
 
     pub fn half_open(&mut self, node: usize) {

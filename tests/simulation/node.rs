@@ -322,8 +322,14 @@ impl Node {
     /// Whether its disk can be the reason why its log cannot be opened; one that fails is replaced.
     pub fn has_bad_disk(&self) -> bool {
         let mut trouble = self.trouble.lock().unwrap();
-        let has_failed = trouble.failing.take_if(|(_, left, _)| *left == 0).is_some();
+        let has_failed = std::mem::take(&mut trouble.struck);
+        trouble.failing = trouble.failing.filter(|_| !has_failed);
         has_failed || trouble.full.is_some()
+    }
+
+    /// Whether its disk is full.
+    pub fn is_full(&self) -> bool {
+        self.trouble.lock().unwrap().full.is_some()
     }
 
     /// Where its decided history ends, as (epoch, sequence): what comes after may be cut off.
@@ -340,7 +346,9 @@ impl Node {
     pub fn crash(&mut self, mangle: impl FnOnce(&Path, Durable)) {
         let Some(running) = self.running.take() else { return };
         running.life.end();
-        self.trouble.lock().unwrap().failing = None;
+        let mut trouble = self.trouble.lock().unwrap();
+        (trouble.failing, trouble.struck) = (None, false);
+        drop(trouble);
         let durable = Durable { log: running.log_synced.lock().unwrap().progress(), wal: running.wal_synced };
         let before = self.directory();
         self.incarnation += 1;

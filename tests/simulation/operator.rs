@@ -82,9 +82,12 @@ impl World {
         commands[self.random.below(commands.len() as u64) as usize]
     }
 
-    /// Whether everything acknowledged is in the node's log.
+    /// Whether everything acknowledged is in the node's log, and nothing waits for room at the other that is not.
     pub fn has_all(&self, node: usize) -> bool {
-        self.plan.rough || self.nodes[node].written() >= self.oracle.acknowledged_up_to()
+        let (written, other) = (self.nodes[node].written(), 1 - node);
+        let lacks_room = self.nodes[other].running.is_some() && self.nodes[other].is_full();
+        let is_held = lacks_room && self.network.batches_at[other] > written;
+        self.plan.rough || written >= self.oracle.acknowledged_up_to() && !is_held
     }
 
     /// Whether everything that was ever decided is in the node's log, acknowledged or not: for promoting it while the
@@ -152,10 +155,22 @@ impl World {
                 } else {
                     self.fail_over(primary);
                 }
+                if matches!(command, SwitchPrimary | SwitchSecondary) && self.random.below(2) == 0 {
+                    // In the middle of it, with luck.
+                    self.between(1, 25, Event::Reset);
+                }
             }
             (State::PrimaryActive, State::SecondaryAlone) => self.fail_over(primary),
             (State::Standalone, _) => {
                 self.order(primary, if rarely { SetSecondaryAlone } else { SetPrimaryAlone })
+            }
+            // The secondary lacks what is decided: a history that parts here is found out later.
+            (State::PrimaryUncertain, State::SecondaryAlone)
+                if self.plan.rough
+                    && !self.healing
+                    && self.nodes[primary].decided() > self.nodes[1 - primary].written() =>
+            {
+                self.fail_over(primary);
             }
             (State::PrimaryUncertain, State::SecondaryAlone)
                 if !self.is_watched() && self.random.below(3) == 0 =>
@@ -208,6 +223,13 @@ impl World {
         let older = uncertain.unwrap_or(older);
         match views[older].state {
             State::PrimaryActive => {}
+            // Have both written? Each of the three states is to be in when that is found out.
+            _ if self.plan.rough && !self.healing && self.random.below(3) > 0 => {
+                let node = self.random.below(2) as usize;
+                let is_alone = views[node].state == State::PrimaryAlone;
+                let standalone = is_alone && self.random.below(2) == 0;
+                self.order(node, if standalone { Command::SetStandalone } else { Command::Connect });
+            }
             _ => {
                 let command = self.any(&[Command::SetSecondaryAlone, Command::Connect]);
                 self.order(older, command);

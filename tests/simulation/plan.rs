@@ -28,6 +28,8 @@ pub struct Plan {
     /// Operators promote what they find, clients ask for 1-safe, power fails where it hurts: transactions that only the
     /// losing side had may be lost, and nothing else may go wrong.
     pub rough: bool,
+    /// Clients of a rough run: so many out of four ask for 1-safe.
+    pub one_safe: u64,
 }
 
 impl Plan {
@@ -48,6 +50,7 @@ impl Plan {
             maximum_log_bytes: (random.below(4) == 0).then(|| 9000 + random.below(20_000)),
             watchdog,
             rough,
+            one_safe: 1 + random.below(3),
         }
     }
 
@@ -74,7 +77,7 @@ impl Plan {
             1 => Durability::Strict,
             _ => Durability::Default,
         };
-        let one_safe = self.rough && random.below(3) == 0;
+        let one_safe = self.rough && random.below(4) < self.one_safe;
         (if one_safe { Safeness::OneSafe } else { Safeness::Default }, durability)
     }
 }

@@ -39,10 +39,8 @@ impl World {
             Event::SyncLog(..) => {
                 self.busy[node][SYNC] = false;
                 let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
-                match running.log_thread.sync() {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.disk_failed(node, &error),
-                }
+                let step = running.log_thread.sync().map(|()| LogStep::Synced);
+                self.log_stepped(node, step)
             }
             Event::LogRoom(..) => {
                 self.busy[node][ROOM] = false;
@@ -87,6 +85,9 @@ impl World {
         let incarnation = self.incarnation(node);
         let written = self.nodes[node].written();
         self.note(format_args!("node {node} logs up to {written:?}: {step:?}"));
+        if step.is_ok() && self.nodes[node].trouble.lock().unwrap().struck {
+            return Err(format!("node {node} goes on although a write or a sync of its log has failed"));
+        }
         match step {
             Ok(LogStep::Unsynced) if !std::mem::replace(&mut self.busy[node][SYNC], true) => {
                 let delay = self.plan.relaxed_max_delay_ms;

@@ -17,7 +17,7 @@ use crate::clients::Client;
 use crate::clock::Clock;
 use crate::common::Random;
 use crate::copies::Copy;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Fault};
 use crate::crashes::{Damage, End};
 use crate::dials::Dials;
 use crate::network::Network;
@@ -49,6 +49,7 @@ pub enum Event {
     LogRoom(usize, u32),
     Room(usize),
     HalfOpen(usize),
+    Reset,
     Checkpoint,
     Look,
     Sight(usize),
@@ -286,6 +287,11 @@ impl World {
                 self.between(5, 60, Event::Read(node));
             }
             Event::Room(node) => self.room(node),
+            Event::Reset if !self.healing => {
+                self.network.reset();
+                self.coverage.fault(Fault::Reset);
+                self.note(format_args!("fault: Reset"));
+            }
             Event::HalfOpen(node) => self.half_open(node),
             Event::Checkpoint => {
                 self.between(200, 1500, Event::Checkpoint);
