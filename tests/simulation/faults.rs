@@ -134,7 +134,8 @@ impl World {
                 return Fault::FullDisk;
             }
         };
-        let written = self.random.below(200) as usize;
+        // Less than the header, which comes last: what could not be written is no batch.
+        let written = self.random.below(16) as usize;
         self.nodes[node].trouble.lock().unwrap().failing = Some((kind, left, written));
         fault
     }
