@@ -210,7 +210,14 @@ impl World {
     fn fail_over(&mut self, primary: usize) {
         let secondary = 1 - primary;
         let stands_still = !self.is_watched() && !self.plan.auto_primary_alone || self.plan.rough;
-        if stands_still && !self.healing && self.has_all_decided(secondary) && self.random.below(2) == 0 {
+        // One that has not answered its last order may yet go on alone.
+        let obeys = self.operator.asked.iter().any(|asked| asked.0 == primary);
+        if stands_still
+            && (!obeys || self.plan.rough)
+            && !self.healing
+            && self.has_all_decided(secondary)
+            && self.random.below(2) == 0
+        {
             self.order(secondary, Command::SetPrimaryAlone);
         }
     }
