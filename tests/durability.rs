@@ -10,7 +10,7 @@ use common::proxy::From;
 use common::{assert_identical, connected_pair, sql};
 use hotstandby::demo::pair::{Pair, Server};
 use hotstandby::storage::database::{Database, read_identity};
-use hotstandby::storage::log::{LogConfiguration, LogWriter};
+use hotstandby::storage::log::{LogConfiguration, LogWriter, Medium};
 
 /// Nothing comes to disk by itself in so many milliseconds.
 const NEVER: &str = "[Logging]\nRelaxedMaxDelay=600000\n";
@@ -44,6 +44,7 @@ fn cut_power(server: &mut Server) {
         segment_size_bytes: 10 << 20,
         database_id,
         maximum_bytes: None,
+        medium: Medium::default(),
     };
     let (mut log, mut found) = LogWriter::open(configuration, position).unwrap();
     while found.reader.next(on_disk).unwrap().is_some() {}

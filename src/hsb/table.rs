@@ -58,6 +58,9 @@ const fn row(from: State, trigger: Trigger, to: State, reason: &'static str) -> 
 
 const DIVERGED: &str = "both servers wrote as primaries: an operator has to choose between them";
 
+/// The reason of the state in which a server starts; those of all others are in the table.
+pub const STARTED: &str = "started";
+
 /// All transitions.
 pub const TABLE: &[Transition] = {
     use Trigger::*;

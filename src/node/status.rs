@@ -10,6 +10,7 @@ use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
+use crate::hsb::table::STARTED;
 
 /// A picture of the heart.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +93,7 @@ impl NodeStatus {
             activity: Activity::Idle,
             primary_since: None,
             secondary_since: state.is_secondary().then_some(now),
-            last_change: Change { from: state, to: state, reason: "started", at: now },
+            last_change: Change { from: state, to: state, reason: STARTED, at: now },
             connect_since: now,
             unacknowledged_bytes: 0,
             needs_netcopy: false,

@@ -26,6 +26,8 @@ pub struct Report {
     /// Its state is for an operator to end: it is in doubt because its peer was promoted by force, or a secondary because
     /// both wrote as primaries and one of the two databases has to be chosen.
     pub awaits_operator: bool,
+    /// SECONDARY ALONE since it was started: what it had in memory, or not synced, may be gone.
+    pub restarted: bool,
 }
 
 /// [Watchdog] AutoSwitch and DualSecAutoSwitch.
@@ -88,6 +90,12 @@ pub enum Finding {
         /// In doubt.
         primary: usize,
     },
+    /// A node that has been started, and one that cannot be reached: if it had lost power, only the other one may have what
+    /// was acknowledged last, whichever of them was the primary.
+    Restarted {
+        /// The one that answers.
+        node: usize,
+    },
     /// Two secondaries that wrote as primaries.
     Diverged,
     /// Nobody answers.
@@ -110,6 +118,7 @@ impl Finding {
             State::PrimaryActive | State::SecondaryActive => Finding::NoContact { missing: 1 - node },
             State::PrimaryUncertain if report.awaits_operator => Finding::Superseded { primary: node },
             State::PrimaryUncertain => Finding::SecondaryGone { primary: node },
+            State::SecondaryAlone if report.restarted => Finding::Restarted { node },
             State::SecondaryAlone => Finding::PrimaryGone { secondary: node },
             State::PrimaryAlone | State::Standalone => Finding::Alone { primary: node },
             State::Plain | State::Offline => Finding::Unsettled,
@@ -278,9 +287,6 @@ impl Watchdog {
             Finding::SecondaryGone { primary } => {
                 Some(Action { node: primary, order: Order::SetPrimaryAlone })
             }
-            // It was the primary and has started again: if it lost power, its secondary may hold acknowledged transactions
-            // that it lacks.
-            Finding::PrimaryGone { secondary } if self.last_primary == Some(secondary) => None,
             Finding::PrimaryGone { secondary } => {
                 Some(Action { node: secondary, order: Order::SwitchPrimary })
             }

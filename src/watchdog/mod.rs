@@ -19,9 +19,9 @@
 //!    try to the next answer, and the node's own look at its peer (3) comes on top.
 //! 3. A secondary is promoted only when it says SECONDARY ALONE itself, and by `switch primary`, with which the node
 //!    tries its peer over its own link. A primary that the watchdog alone cannot reach, or that is slow but answers its
-//!    peer, is never replaced. `set primary alone` follows only where the peer has answered that it waits for a copy. The
-//!    last primary, come back alone as SECONDARY ALONE, is not a secondary that has lost its primary: what it acknowledged
-//!    and had not synced when it lost power, only the other node has.
+//!    peer, is never replaced. `set primary alone` follows only where the peer has answered that it waits for a copy. A
+//!    node that was started again and has not been connected since is no secondary that has lost its primary: what it had
+//!    acknowledged and not synced, or had in memory, perhaps only the other node has.
 //! 4. A primary in doubt is set alone only while the other node is gone or says SECONDARY ALONE. SECONDARY ACTIVE might
 //!    be a node that is being promoted by force at this moment. A primary that knows that its peer was promoted, and two
 //!    nodes whose databases have parted, are left to an operator.

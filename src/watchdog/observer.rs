@@ -12,7 +12,7 @@ use crate::config::ConnectString;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::hsb::table::{TABLE, Trigger};
+use crate::hsb::table::{STARTED, TABLE, Trigger};
 
 /// For connecting and for an answer, unless Connect1 or Connect2 has its own -c or -r.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -101,9 +101,10 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
     };
     let row = trigger.and_then(|trigger| TABLE.iter().find(|row| row.trigger == trigger && row.to == named));
     let awaits_operator = row.is_some_and(|row| row.reason == reason.1);
+    let restarted = named == State::SecondaryAlone && reason.1 == STARTED;
     // Behind the colon stands the role, which says nothing about progress.
     let position = position.1.split(':').next().unwrap_or_default().to_owned();
-    Ok(Report { state: named, connected: connect.0 == 0, position, awaits_operator })
+    Ok(Report { state: named, connected: connect.0 == 0, position, awaits_operator, restarted })
 }
 
 /// Passes on that events arrive, for as long as the program runs; also that the stream of events has ended, which is

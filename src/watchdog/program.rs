@@ -259,6 +259,7 @@ impl Program {
             Finding::BothPrimary => "BOTH NODES ARE PRIMARIES",
             Finding::Superseded { .. } => "a primary in doubt knows that its peer was promoted",
             Finding::Diverged => "there is no primary and both databases hold what the other lacks",
+            Finding::Restarted { .. } => "one node has been started again, the other is gone",
             Finding::Nobody => "no node answers",
         };
         format!("{what}: {}; {}", node(0), node(1))
@@ -269,11 +270,13 @@ impl Program {
         let at = |node: usize| &self.targets[node].server;
         match finding {
             Finding::SecondaryGone { .. } | Finding::PrimaryGone { .. } | Finding::BothSecondary { .. } => {
-                let Some(action) = self.watchdog.advice(finding) else {
-                    return ". It was the primary itself, and may lack what the other one has: bring that back first"
-                        .to_owned();
-                };
-                format!(". To be done: '{}' at {}", action.order.command(), at(action.node))
+                self.watchdog.advice(finding).map_or(String::new(), |action| {
+                    format!(". To be done: '{}' at {}", action.order.command(), at(action.node))
+                })
+            }
+            Finding::Restarted { .. } => {
+                ". After a power cut it may lack what the other one has: bring that one back, too. If it cannot be: 'hsb set primary alone'"
+                    .to_owned()
             }
             Finding::Alone { primary } => format!(
                 ". When the other node is back: 'hsb connect' at {} (after 'hsb netcopy' if it says so)",

@@ -1,7 +1,6 @@
 //! Ends of processes, what they leave, and starts.
 
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::settings::AcknowledgePolicy;
 
 use crate::coverage::Fault;
 use crate::disk::{self, Loss};
@@ -94,14 +93,12 @@ impl World {
         let needed = self.oracle.acknowledged_up_to();
         let is_whole = self.damage == [None, None];
         let other = self.nodes[1 - node].written();
-        // Its part of what was acknowledged is on its disk or does not matter.
-        let guarded = !self.plan.watchdog || self.plan.policy == AcknowledgePolicy::Durable;
         let survives =
             is_whole && other >= needed || self.is_sound(node) && self.nodes[node].durable().log >= needed;
         match end {
-            End::PowerCut if self.plan.rough || guarded && survives => end,
+            End::PowerCut if self.plan.rough || survives => end,
             End::PowerCut => End::Kill,
-            End::DiskFailed { lost: true } if !(self.plan.rough || guarded && survives) => {
+            End::DiskFailed { lost: true } if !(self.plan.rough || survives) => {
                 End::DiskFailed { lost: false }
             }
             End::LogDamaged | End::DatabaseChanged => {

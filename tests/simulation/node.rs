@@ -21,6 +21,7 @@ use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State;
+use hotstandby::hsb::table::STARTED;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
@@ -52,7 +53,6 @@ pub struct View {
     pub connect: ConnectStatus,
 }
 
-#[derive(Default)]
 pub struct Desk {
     /// With the state in which each was made.
     pub wishes: Vec<(Option<State>, Wish)>,
@@ -60,6 +60,12 @@ pub struct Desk {
     /// Why it is in its state.
     pub reason: &'static str,
     pub view: Option<View>,
+}
+
+impl Default for Desk {
+    fn default() -> Desk {
+        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None }
+    }
 }
 
 struct SimulatedOutside {
@@ -337,9 +343,14 @@ impl Node {
         self.view().map_or((0, 0), |view| view.hello.position.progress())
     }
 
-    /// Where the log file ends, as (epoch, sequence).
+    /// Where the log file ends.
+    pub fn log_end(&self) -> Position {
+        self.running.as_ref().map_or(Position::ORIGIN, |running| running.log_thread.end())
+    }
+
+    /// The same as (epoch, sequence).
     pub fn written(&self) -> (u64, u64) {
-        self.running.as_ref().map_or((0, 0), |running| running.log_thread.end().progress())
+        self.log_end().progress()
     }
 
     /// Ends the process at once; its files are as the crash leaves them.

@@ -87,7 +87,13 @@ impl World {
         let (written, other) = (self.nodes[node].written(), 1 - node);
         let lacks_room = self.nodes[other].running.is_some() && self.nodes[other].is_full();
         let is_held = lacks_room && self.network.batches_at[other] > written;
-        self.plan.rough || written >= self.oracle.acknowledged_up_to() && !is_held
+        self.plan.rough || written >= self.oracle.acknowledged_up_to() && !is_held && !self.is_elsewhere(node)
+    }
+
+    /// Both have promoted themselves from one position and written: `hsb logpos` is equal, and the histories are not.
+    fn is_elsewhere(&self, node: usize) -> bool {
+        let end = self.nodes[node].log_end();
+        end.progress() == self.oracle.decided && end.chain != self.oracle.decided_chain
     }
 
     /// Whether everything that was ever decided is in the node's log, acknowledged or not: for promoting it while the
@@ -118,7 +124,8 @@ impl World {
             0 if self.is_watched() => {}
             0 => {
                 // The one that has more leads.
-                let ahead = usize::from(self.nodes[1].written() > self.nodes[0].written());
+                let ahead = self.nodes[1].written() > self.nodes[0].written() || self.is_elsewhere(0);
+                let ahead = usize::from(ahead);
                 let ahead = self.operator.misfit.map_or(ahead, |misfit| 1 - misfit);
                 if states.iter().all(|state| *state == State::SecondaryAlone) && self.has_all(ahead) {
                     let command = self.any(&[SetPrimaryAlone, SetPrimaryAlone, SwitchPrimary, SetStandalone]);

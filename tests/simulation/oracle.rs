@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use hotstandby::hsb::position::Chain;
 use hotstandby::hsb::settings::Durability;
 use rusqlite::Connection;
 
@@ -37,6 +38,8 @@ pub struct Oracle {
     pub seen: [Vec<i64>; 2],
     /// The furthest (epoch, sequence) that any node ever called decided.
     pub decided: (u64, u64),
+    /// The history up to there.
+    pub decided_chain: Chain,
     /// The most that was ever visible at each node.
     pub shown: [usize; 2],
     /// The last (epoch, sequence) that each node answered in PRIMARY ACTIVE.

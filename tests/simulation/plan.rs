@@ -22,8 +22,7 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// HotStandby.MaxLogSize.
     pub maximum_log_bytes: Option<u64>,
-    /// The product's watchdog is in the operator's place. It acts on one failure, knowing only what the nodes answer; so
-    /// what a node has acknowledged survives its crash here, or two failures in a row could lose it rightly.
+    /// The product's watchdog is in the operator's place. It acts on one failure, knowing only what the nodes answer.
     pub watchdog: bool,
     /// Operators promote what they find, clients ask for 1-safe, power fails where it hurts: transactions that only the
     /// losing side had may be lost, and nothing else may go wrong.
@@ -39,7 +38,7 @@ impl Plan {
         let watchdog = !rough && random.below(3) == 0;
         let levels = [DurabilityLevel::Relaxed, DurabilityLevel::Adaptive, DurabilityLevel::Strict];
         Plan {
-            policy: policies[if watchdog { 1 + random.below(2) } else { random.below(3) } as usize],
+            policy: policies[random.below(3) as usize],
             durability: levels[random.below(3) as usize],
             auto_primary_alone: random.below(4) == 0 && !watchdog,
             relaxed_max_delay_ms: 10 + random.below(200),

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use hotstandby::actors::supervisor::{Answer, Operator as Order};
 use hotstandby::hsb::event::{Command, ConnectStatus};
 use hotstandby::hsb::state::State;
-use hotstandby::hsb::table::{TABLE, Trigger};
+use hotstandby::hsb::table::{STARTED, TABLE, Trigger};
 use hotstandby::watchdog::decision::{self, Action, Finding, Mode, Policy, Reply, Report, Sight, Watchdog};
 
 use crate::world::{Event, World};
@@ -115,6 +115,7 @@ impl World {
             connected: view.connect == ConnectStatus::Connected,
             position: view.hello.log_end.digits(),
             awaits_operator: row.is_some_and(|row| row.reason == reason),
+            restarted: view.state == State::SecondaryAlone && reason == STARTED,
         })
     }
 

@@ -207,8 +207,10 @@ impl World {
     pub fn note_decided(&mut self, node: usize) {
         let Some(view) = self.nodes[node].view() else { return };
         let alone = matches!(view.state, State::PrimaryAlone | State::Standalone);
-        let position = if alone { self.nodes[node].written() } else { view.hello.position.progress() };
-        self.oracle.decided = self.oracle.decided.max(position);
+        let position = if alone { self.nodes[node].log_end() } else { view.hello.position };
+        if position.progress() > self.oracle.decided {
+            (self.oracle.decided, self.oracle.decided_chain) = (position.progress(), position.chain);
+        }
     }
 
     /// `state`: the node's when it wished.
