@@ -7,6 +7,7 @@ use super::{AdminServices, Call, Rows, one};
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
+use crate::hsb::table::SHUTTING_DOWN;
 use crate::sql::registry::SessionInfo;
 
 pub(super) fn version(_: &AdminServices, _: &Call) -> Rows {
@@ -66,7 +67,10 @@ const FIGURES: &[Figure] = &[
     ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
-    ("hsbreason", "why it is in this state", |services| services.status.snapshot().last_change.reason.into()),
+    ("hsbreason", "why it is in this state", |services| {
+        let ends = services.status.is_shutting_down();
+        if ends { SHUTTING_DOWN.into() } else { services.status.snapshot().last_change.reason.into() }
+    }),
     ("position", "the decided position: epoch.sequence/hash", |services| {
         services.status.snapshot().decided.to_string()
     }),

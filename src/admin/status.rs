@@ -9,6 +9,7 @@ use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Purpose;
+use crate::hsb::table::DIVERGED;
 use crate::net::peer::handshake::{self, Failure};
 
 /// The other server is shown as unreachable if it has not answered by then.
@@ -28,6 +29,9 @@ struct PairReport {
     /// What to do; empty when all is well.
     next: Vec<String>,
 }
+
+/// In the line of a server whose disk is full.
+pub(crate) const READ_ONLY_WITHOUT_ROOM: &str = "disk full, read only until there is room";
 
 pub(super) fn screen(services: &AdminServices, _: &Call) -> Rows {
     Ok(lines(&pair(services)).into_iter().map(|line| (0, line)).collect())
@@ -105,7 +109,7 @@ fn lines(pair: &PairReport) -> Vec<String> {
             lines.push(format!("{name:<14}{}", under_way(operation)));
         }
         if let Some(lacks) = &node.disk_full {
-            lines.push(format!("{name:<14}disk full, read only until there is room: {lacks}"));
+            lines.push(format!("{name:<14}{READ_ONLY_WITHOUT_ROOM}: {lacks}"));
         }
         if let Some(failure) = &node.copy_failure {
             let at = node.copy_failed_at.as_deref().map_or(String::new(), |at| format!(" at {at}"));
@@ -207,6 +211,9 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
         ));
         return steps;
     }
+    if this.disk_full.is_some() || other.disk_full.is_some() {
+        step("make room on the disk that is full: writes go on by themselves then");
+    }
     match (is_primary(this), is_primary(other)) {
         (true, true) => step(
             "both are primaries: keep the one that has the right data; at the other 'hsb set secondary alone', then 'hsb connect'",
@@ -215,6 +222,9 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
             step(
                 "one server waits for a netcopy: at the other 'hsb set primary alone', then 'hsb netcopy', then 'hsb connect'",
             );
+        }
+        (false, false) if [this, other].iter().any(|node| node.last_change.reason == DIVERGED) => {
+            step(Code::BOTH_DIVERGED.text())
         }
         (false, false) => {
             step("no primary: 'hsb switch primary' where 'hsb logpos' is greater, then 'hsb connect'")

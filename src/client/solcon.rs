@@ -34,7 +34,8 @@ pub(super) enum Outcome {
 pub fn run() -> ExitCode {
     let options = Options::parse();
     let outcome = act(&options).unwrap_or_else(|error| {
-        eprintln!("solcon: {error}");
+        // Whoever read this program's output may have left.
+        let _ = writeln!(std::io::stderr(), "solcon: {error}");
         Outcome::Unreachable
     });
     ExitCode::from(outcome as u8)

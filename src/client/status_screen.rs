@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::console::ConsoleClient;
 use super::credentials::Credentials;
 use super::solcon::Outcome;
+use crate::admin::READ_ONLY_WITHOUT_ROOM;
 use crate::config::ConnectString;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
@@ -106,6 +107,11 @@ impl Node {
         Ok(Status { state, lines })
     }
 
+    fn lacks_room(&self) -> bool {
+        let status = self.answer.as_ref();
+        status.is_ok_and(|status| status.lines.iter().any(|line| line.contains(READ_ONLY_WITHOUT_ROOM)))
+    }
+
     fn state(&self) -> Option<State> {
         self.answer.as_ref().ok().and_then(|status| State::named(&status.state))
     }
@@ -136,7 +142,16 @@ impl Verdict {
                     text: format!("{name} ANSWERS, BUT REFUSES TO SAY how it is: see below.{rest}"),
                 }
             }
-            _ => verdict,
+            _ => match nodes.iter().find(|node| node.lacks_room()) {
+                Some(node) => Verdict {
+                    good: false,
+                    text: format!(
+                        "A DISK IS FULL, see {}: writes are refused. {}",
+                        node.server, verdict.text
+                    ),
+                },
+                None => verdict,
+            },
         }
     }
 
@@ -163,7 +178,7 @@ impl Verdict {
             ([writer], _) if seen.len() > 1 => bad(format!("{writer} takes the writes ALONE; nothing protects them. Bring the other server back, then 'hsb connect'.")),
             ([writer], _) => bad(format!("{writer} takes the writes ALONE.")),
             ([], [waiting, ..]) => bad(format!("WRITES WAIT at {waiting}. 'hsb connect' if the other server is there, else 'hsb set primary alone'.")),
-            ([], []) if named(&State::is_secondary).len() > 1 => bad("NO PRIMARY: both are secondaries. Compare 'hsb logpos', 'hsb switch primary' at the greater one, then 'hsb connect'.".into()),
+            ([], []) if named(&State::is_secondary).len() > 1 => bad("NO PRIMARY: both are secondaries; 'next' below says what to do.".into()),
             ([], []) if named(&|_| true).is_empty() => bad("NO SERVER ANSWERS.".into()),
             ([], []) => bad("NO PRIMARY answers. If the other server is down for good: 'hsb switch primary' at the secondary.".into()),
         }

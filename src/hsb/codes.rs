@@ -90,7 +90,7 @@ codes! {
     BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; compare 'hsb logpos' and set one of them primary first.";
     CATCHUP_ACTIVE = 14702, "55000", "Rejected while servers are connecting or catchup is running; wait until 'hsb status connect' says CONNECTED.";
     COPY_ACTIVE = 14703, "55000", "Rejected while a copy is running; wait until 'hsb status copy' says that it has ended.";
-    COPY_ONLY_ALONE = 14704, "55000", "Copy and netcopy are possible only in PRIMARY ALONE: 'hsb disconnect' first, or use 'backup', which goes in any state.";
+    COPY_ONLY_ALONE = 14704, "55000", "Copy and netcopy are possible only in PRIMARY ALONE: 'hsb disconnect' first in PRIMARY ACTIVE, else 'hsb set primary alone'; 'backup' goes in any state.";
     STANDALONE_NOT_ALLOWED = 14705, "55000", "The server cannot be set standalone in its present state; at a connected secondary, 'hsb disconnect' first.";
     NOT_IN_STANDALONE = 14707, "55000", "Not possible in STANDALONE; use 'hsb set primary alone' first.";
     LOG_TOO_SHORT = 14708, "55000", "The primary's log does not reach back to the secondary's position; copy the database with 'hsb netcopy'.";

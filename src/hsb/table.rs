@@ -56,10 +56,14 @@ const fn row(from: State, trigger: Trigger, to: State, reason: &'static str) -> 
     Transition { from, trigger, to, reason }
 }
 
-const DIVERGED: &str = "both servers wrote as primaries: an operator has to choose between them";
+/// The reason of the state after 14528.
+pub const DIVERGED: &str = "both servers wrote as primaries: an operator has to choose between them";
 
 /// The reason of the state in which a server starts; those of all others are in the table.
 pub const STARTED: &str = "started";
+
+/// What is said instead of the reason while a server ends: whatever its state is, it is gone in a moment.
+pub const SHUTTING_DOWN: &str = "the server is shutting down";
 
 /// All transitions.
 pub const TABLE: &[Transition] = {

@@ -26,14 +26,18 @@ pub const DISK_FULL: &str = "SYS_EVENT_DISKFULL";
 /// There is room on the disk again.
 pub const DISK_ROOM: &str = "SYS_EVENT_DISKROOM";
 
+/// The log that is kept for the other server is near its limit, or there.
+pub const LOG_SIZE: &str = "SYS_EVENT_HSBLOGSIZE";
+
 /// All events and when they are posted.
-pub const EVENTS: [(&str, &str); 6] = [
+pub const EVENTS: [(&str, &str); 7] = [
     (STATE_SWITCH, "the state has changed; the text is the new state"),
     (CONNECT_STATUS, "the connection has changed; CONNECTED, CONNECTING, CATCHUP or BROKEN"),
     (NETCOPY_END, "a netcopy has ended"),
     (NETCOPY_REQUEST, "a netcopy to this server is asked for"),
     (DISK_FULL, "the disk is full; the text says which"),
     (DISK_ROOM, "there is room on the disk again"),
+    (LOG_SIZE, "the log kept for the other server has reached 80 % of HotStandby.MaxLogSize, or all of it"),
 ];
 
 /// Something that happened.

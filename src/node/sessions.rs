@@ -169,6 +169,14 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         Purpose::Probe if context.status.snapshot().activity == Activity::SwitchingToPrimary => {
             handshake::refuse(&mut stream, Code::SWITCH_ACTIVE, "The other server is becoming a primary.");
         }
+        // It may still commit what was begun. Once it is gone it cannot be reached, and whoever asks may take over.
+        Purpose::Probe if context.status.is_shutting_down() => {
+            handshake::refuse(
+                &mut stream,
+                Code::SHUTTING_DOWN,
+                "It is the other server that ends; ask again.",
+            );
+        }
         Purpose::Probe => {
             if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
                 log::warn!("{from} asked for this node's state and left");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::sqlite_error::sqlite_error;
 use super::{files, functions, outcomes};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -65,7 +66,11 @@ impl Database {
             return Err(ServerError::with(Code::DATABASE_CORRUPT, detail));
         }
         let building = self.beside("creating");
-        let failed = |error: std::io::Error| cannot_open(&self.path, &error);
+        let failed = |error: std::io::Error| {
+            let full = error.kind() == std::io::ErrorKind::StorageFull;
+            let code = if full { Code::DISK_FULL } else { Code::OPERATION_FAILED };
+            ServerError::with(code, format!("({}: {error})", self.path.display()))
+        };
         files::create_private(&building).map_err(failed)?;
         let connection = Connection::open(&building)?;
         connection.pragma_update(None, "page_size", page_size)?;
@@ -118,12 +123,12 @@ impl Database {
 
     fn open(&self, cache_kib: i64) -> Result<Connection, ServerError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)
-            .map_err(|error| cannot_open(&self.path, &error))?;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(|error| cannot_open(&self.path, error))?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection
             .pragma_update(None, "journal_mode", "WAL")
-            .map_err(|error| cannot_open(&self.path, &error))?;
+            .map_err(|error| cannot_open(&self.path, error))?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "cache_size", -cache_kib)?;
@@ -224,6 +229,8 @@ fn decode(bytes: &[u8]) -> Option<Position> {
     })
 }
 
-fn cannot_open(path: &Path, error: &dyn std::fmt::Display) -> ServerError {
-    ServerError::with(Code::DATABASE_CORRUPT, format!("({}: {error})", path.display()))
+/// Only what SQLite calls damage is: a database that may not be opened is not to be replaced.
+fn cannot_open(path: &Path, error: rusqlite::Error) -> ServerError {
+    let code = sqlite_error(&error).code.unwrap_or(Code::OPERATION_FAILED);
+    ServerError::with(code, format!("({} cannot be opened: {error})", path.display()))
 }

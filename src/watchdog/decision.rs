@@ -305,9 +305,14 @@ impl Watchdog {
             return None;
         };
         match Code::find(code) {
-            // Something else is under way at the node; the next look shows whether the action is still wanted.
+            // Something else is under way, at the node or at a peer that is shutting down; the next look shows whether the
+            // action is still wanted.
             Some(
-                Code::SWITCH_ACTIVE | Code::CATCHUP_ACTIVE | Code::COPY_ACTIVE | Code::PEER_COMMAND_CONFLICT,
+                Code::SWITCH_ACTIVE
+                | Code::CATCHUP_ACTIVE
+                | Code::COPY_ACTIVE
+                | Code::PEER_COMMAND_CONFLICT
+                | Code::SHUTTING_DOWN,
             ) => None,
             // The peer has said that it holds no database that could be served: it is no primary.
             Some(Code::BACKUPSERVER_MODE | Code::BACKUPSERVER_NO_CONNECTIONS)

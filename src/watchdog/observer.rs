@@ -12,7 +12,7 @@ use crate::config::ConnectString;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::hsb::table::{STARTED, TABLE, Trigger};
+use crate::hsb::table::{SHUTTING_DOWN, STARTED, TABLE, Trigger};
 
 /// For connecting and for an answer, unless Connect1 or Connect2 has its own -c or -r.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,6 +94,10 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
             message: format!("It says: {}", state.1),
         });
     };
+    if reason.1 == SHUTTING_DOWN {
+        // A primary takes leave of its secondary and is PRIMARY ALONE for an instant.
+        return Err(ServerError::new(Code::SHUTTING_DOWN));
+    }
     let trigger = match named {
         State::PrimaryUncertain => Some(Trigger::PeerPromoted),
         State::SecondaryAlone => Some(Trigger::Diverged),
