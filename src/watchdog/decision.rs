@@ -102,6 +102,17 @@ pub enum Finding {
     Nobody,
 }
 
+/// What is known of both nodes in this round of questions, if it is enough: an answer counts for the round in which it was
+/// asked for, a failed try until the next answer.
+pub fn known(seen: [Option<(u64, &Sight)>; 2], round: u64) -> Option<[Sight; 2]> {
+    let of = |seen: Option<(u64, &Sight)>| {
+        let counts = |(at, sight): &(u64, &Sight)| *at == round || **sight == Sight::Gone;
+        seen.filter(counts).map(|(_, sight)| sight.clone())
+    };
+    let [one, other] = seen;
+    Some([of(one)?, of(other)?])
+}
+
 impl Finding {
     /// What these sights amount to.
     pub fn of(sights: &[Sight; 2]) -> Finding {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::decision::{Action, Finding, Mode, Policy, Reply, Sight, Watchdog};
+use super::decision::{Action, Finding, Mode, Policy, Reply, Sight, Watchdog, known};
 use super::journal::Journal;
 use super::observer::{Note, Target, listen, observe};
 use crate::client::credentials::Credentials;
@@ -165,13 +165,8 @@ impl Program {
 
     /// Decides if both nodes are known well enough; true if something was done, so that it is time to look again.
     fn decide(&mut self) -> bool {
-        let known = |seen: &Option<(u64, Sight, String)>| match seen {
-            Some((_, Sight::Gone, _)) => Some(Sight::Gone),
-            Some((round, sight, _)) if *round == self.round => Some(sight.clone()),
-            _ => None,
-        };
-        let (Some(one), Some(other)) = (known(&self.seen[0]), known(&self.seen[1])) else { return false };
-        let sights = [one, other];
+        let seen = self.seen.each_ref().map(|seen| seen.as_ref().map(|(round, sight, _)| (*round, sight)));
+        let Some(sights) = known(seen, self.round) else { return false };
         let finding = Finding::of(&sights);
         let mode = self.watchdog.mode();
         let action = self.watchdog.look(finding);

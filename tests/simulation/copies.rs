@@ -60,7 +60,7 @@ impl World {
                     match self.swap(source) {
                         Ok(()) => self.end_copy(source, Ok(())),
                         // Its database is in place and has no log: the next start begins one.
-                        Err(_) if self.nodes[target].has_bad_disk() => {
+                        Err(_) if self.nodes[target].replace_bad_disk() => {
                             self.kill(target, End::Kill)?;
                             self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
                         }

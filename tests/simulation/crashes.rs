@@ -138,7 +138,7 @@ impl World {
         if let Err(error) = self.nodes[node].start(offline) {
             self.note(format_args!("node {node} does not start: {error}"));
             let unusable = matches!(error.code, Some(Code::DISK_FULL | Code::LOG_OPEN_FAILED));
-            if unusable && self.nodes[node].has_bad_disk() {
+            if unusable && self.nodes[node].replace_bad_disk() {
                 self.operator.replace = self.operator.replace.or(Some(node).filter(|_| offline));
                 self.between(100, 500, Event::Restart(node));
                 return Ok(());

@@ -82,7 +82,7 @@ impl Trouble {
 /// The disk under a node's log.
 pub fn medium(trouble: &Arc<Mutex<Trouble>>) -> Medium {
     let trouble = Arc::clone(trouble);
-    Medium::failing(Box::new(move |operation| trouble.lock().unwrap().strike(operation)))
+    Medium::failing(Arc::new(move |operation| trouble.lock().unwrap().strike(operation)))
 }
 
 /// Copies database and log into an empty directory.

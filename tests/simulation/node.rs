@@ -326,7 +326,7 @@ impl Node {
     }
 
     /// Whether its disk can be the reason why its log cannot be opened; one that fails is replaced.
-    pub fn has_bad_disk(&self) -> bool {
+    pub fn replace_bad_disk(&self) -> bool {
         let mut trouble = self.trouble.lock().unwrap();
         let has_failed = std::mem::take(&mut trouble.struck);
         trouble.failing = trouble.failing.filter(|_| !has_failed);

@@ -121,15 +121,10 @@ impl World {
 
     /// As `Program::decide`.
     fn decide(&mut self) {
-        let round = self.watchdog.round;
-        let known = |seen: &Option<(u64, Sight)>| match seen {
-            Some((_, Sight::Gone)) => Some(Sight::Gone),
-            Some((at, sight)) if *at == round => Some(sight.clone()),
-            _ => None,
-        };
-        let seen = &self.watchdog.seen;
-        let (Some(one), Some(other)) = (known(&seen[0]), known(&seen[1])) else { return };
-        let finding = Finding::of(&[one, other]);
+        let seen =
+            self.watchdog.seen.each_ref().map(|seen| seen.as_ref().map(|(round, sight)| (*round, sight)));
+        let Some(sights) = decision::known(seen, self.watchdog.round) else { return };
+        let finding = Finding::of(&sights);
         if let Some(action) = self.watchdog.decider.look(finding) {
             self.give(finding, action);
         }

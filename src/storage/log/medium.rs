@@ -48,24 +48,24 @@ pub enum Operation {
 }
 
 /// Asked before each operation. `Some`: it fails with this error, a write after so many bytes.
-pub type Fault = Box<dyn Fn(Operation) -> Option<(usize, io::Error)> + Send + Sync>;
+pub type Fault = Arc<dyn Fn(Operation) -> Option<(usize, io::Error)> + Send + Sync>;
 
 /// The disk that a log lies on: the system's, or one that fails as tests and the simulation want it.
 #[derive(Clone, Default)]
 pub struct Medium {
-    fault: Option<Arc<Fault>>,
+    fault: Option<Fault>,
 }
 
 impl std::fmt::Debug for Medium {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.fault.is_some() { "a disk that fails as told" } else { "the disk" })
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.fault.is_some() { "a disk that fails as told" } else { "the disk" })
     }
 }
 
 impl Medium {
     /// The system's disk, with failures.
     pub fn failing(fault: Fault) -> Medium {
-        Medium { fault: Some(Arc::new(fault)) }
+        Medium { fault: Some(fault) }
     }
 
     fn fails(&self, operation: Operation) -> Option<(usize, io::Error)> {

@@ -81,7 +81,7 @@ fn full_disk() -> (Arc<AtomicBool>, Fault) {
         let fails = operation != Operation::Sync && is_full.load(Ordering::Relaxed);
         fails.then(|| (9, io::Error::from_raw_os_error(libc::ENOSPC)))
     };
-    (full, Box::new(fault))
+    (full, Arc::new(fault))
 }
 
 fn durable(position: Position) -> impl Fn(&LogReport) -> bool {
@@ -208,7 +208,7 @@ fn child_with_a_failing_disk() {
         let fails = operation == kind && !failed.swap(true, Ordering::Relaxed);
         fails.then(|| (0, io::Error::from_raw_os_error(libc::EIO)))
     };
-    let stage = Stage::new(Box::new(fault));
+    let stage = Stage::new(Arc::new(fault));
     let only = batch(Position::ORIGIN, "only");
     stage.append(&only);
     stage.wait_for(durable(only.after));

@@ -13,7 +13,7 @@ fn full() -> io::Error {
 /// Fails the so manieth operation of a kind and, `for_good`, all after it; a write after `written` bytes.
 fn fault(kind: Operation, from: usize, for_good: bool, written: usize, error: i32) -> Fault {
     let count = AtomicUsize::new(0);
-    Box::new(move |operation| {
+    Arc::new(move |operation| {
         if operation != kind {
             return None;
         }
@@ -183,7 +183,7 @@ fn a_full_disk_that_stays_full_is_told_each_time() {
     let (_directory, _, mut writer) = opened(4096);
     let room = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&room);
-    writer.set_fault(Box::new(move |_| (seen.load(Ordering::Relaxed) == 0).then(|| (3, full()))));
+    writer.set_fault(Arc::new(move |_| (seen.load(Ordering::Relaxed) == 0).then(|| (3, full()))));
     let next = batch(writer.end(), 1, 100);
     for _ in 0..3 {
         assert!(matches!(writer.append(&next), Err(WriteError::NoRoom(_))));
