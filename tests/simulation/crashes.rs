@@ -163,6 +163,7 @@ impl World {
 
     fn started(&mut self, node: usize, offline: bool) -> Result<(), String> {
         let written = self.nodes[node].written();
+        self.network.held_at[node] = (0, 0);
         self.note(format_args!("node {node} starts at {written:?}"));
         let kept = self.nodes[node].kept;
         if !offline && written < kept {

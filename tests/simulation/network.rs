@@ -301,6 +301,8 @@ pub struct Network {
     pub latency_ms: u64,
     /// The newest batch that ever arrived at node n.
     pub batches_at: [(u64, u64); 2],
+    /// The same since the node was started: what it holds in memory at least.
+    pub held_at: [(u64, u64); 2],
 }
 
 impl Network {
@@ -312,6 +314,7 @@ impl Network {
             cut: [false; 2],
             latency_ms: 3,
             batches_at: [(0, 0); 2],
+            held_at: [(0, 0); 2],
         }
     }
 
@@ -419,6 +422,7 @@ impl Network {
                 let mut pipe = lock(pipe);
                 came |= pipe.deliver(now);
                 self.batches_at[1 - from] = self.batches_at[1 - from].max(pipe.batches_up_to);
+                self.held_at[1 - from] = self.held_at[1 - from].max(pipe.batches_up_to);
             }
             self.pipes[from].retain(|pipe| {
                 let pipe = lock(pipe);

@@ -333,11 +333,6 @@ impl Node {
         has_failed || trouble.full.is_some()
     }
 
-    /// Whether its disk is full.
-    pub fn is_full(&self) -> bool {
-        self.trouble.lock().unwrap().full.is_some()
-    }
-
     /// Where its decided history ends, as (epoch, sequence): what comes after may be cut off.
     pub fn decided(&self) -> (u64, u64) {
         self.view().map_or((0, 0), |view| view.hello.position.progress())

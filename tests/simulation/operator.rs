@@ -85,8 +85,8 @@ impl World {
     /// Whether everything acknowledged is in the node's log, and nothing waits for room at the other that is not.
     pub fn has_all(&self, node: usize) -> bool {
         let (written, other) = (self.nodes[node].written(), 1 - node);
-        let lacks_room = self.nodes[other].running.is_some() && self.nodes[other].is_full();
-        let is_held = lacks_room && self.network.batches_at[other] > written;
+        // Its disk is full, or was a moment ago.
+        let is_held = self.nodes[other].running.is_some() && self.network.held_at[other] > written;
         self.plan.rough || written >= self.oracle.acknowledged_up_to() && !is_held && !self.is_elsewhere(node)
     }
 
