@@ -132,7 +132,7 @@ fn value(server: &Server, name: &str) -> u64 {
 fn trap_09_what_is_acknowledged_and_on_no_disk_yet_is_counted() {
     let (first, second) = connected_pair("2SafeAckPolicy=1\n[Logging]\nRelaxedMaxDelay=600000\n");
     let on_no_disk = |server: &Server, count: u64| {
-        let (screen, line) = (screen(server), format!("on no disk    {count} of the acknowledged commits"));
+        let (screen, line) = (screen(server), format!("on no disk    {count} acknowledged commits"));
         assert!(screen.contains(&line), "'{line}' is missing in\n{screen}");
     };
     let before = status(&first)["this"]["on_disk"].clone();

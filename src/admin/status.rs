@@ -159,7 +159,7 @@ fn on_no_disk(primary: &NodeReport, secondary: Option<&NodeReport>) -> String {
         return "everything since the last checkpoint, and of a diskless server everything".into();
     };
     let count = primary.position.sequence.saturating_sub(on_disk);
-    format!("{count} of the acknowledged commits, which are in memory only")
+    format!("{count} acknowledged commits are in memory only")
 }
 
 fn under_way(operation: &OperationReport) -> String {
@@ -284,12 +284,12 @@ mod tests {
         };
         let count = |primary: &NodeReport, secondary: &NodeReport| on_no_disk(primary, Some(secondary));
         let (active, other) = (with("PRIMARY ACTIVE", Some(7)), with("SECONDARY ACTIVE", Some(9)));
-        assert!(count(&active, &other).starts_with("1 of the"));
-        assert!(on_no_disk(&active, None).starts_with("3 of the"), "what is not known is on no disk");
+        assert!(count(&active, &other).starts_with("1 acknowledged"));
+        assert!(on_no_disk(&active, None).starts_with("3 acknowledged"), "what is not known is on no disk");
         // Another history, as far as is known.
-        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 of the"));
+        assert!(count(&with("PRIMARY ALONE", Some(7)), &other).starts_with("3 acknowledged"));
         let memory = with("PRIMARY ACTIVE", None);
-        assert!(count(&memory, &other).starts_with("1 of the"));
+        assert!(count(&memory, &other).starts_with("1 acknowledged"));
         assert!(on_no_disk(&memory, None).starts_with("everything since the last checkpoint"));
     }
 
