@@ -9,6 +9,7 @@ use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
 use crate::hsb::table::SHUTTING_DOWN;
 use crate::sql::registry::SessionInfo;
+use crate::storage::database::Database;
 
 pub(super) fn version(_: &AdminServices, _: &Call) -> Rows {
     one(format!("HotStandby {}, SQLite {}", env!("CARGO_PKG_VERSION"), rusqlite::version()))
@@ -61,9 +62,7 @@ const FIGURES: &[Figure] = &[
     ("numtrans", "transactions since the database was created", |services| {
         services.status.snapshot().decided.sequence.to_string()
     }),
-    ("dbsize", "bytes of the database files", |services| {
-        database_bytes(services.database.path()).to_string()
-    }),
+    ("dbsize", "bytes of the database files", |services| database_bytes(&services.database).to_string()),
     ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
@@ -86,10 +85,9 @@ fn start_time(since: Option<SystemTime>) -> String {
 }
 
 /// The file and SQLite's own log beside it.
-fn database_bytes(path: &Path) -> u64 {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    [path, Path::new(&wal)].iter().map(|file| std::fs::metadata(file).map_or(0, |file| file.len())).sum()
+fn database_bytes(database: &Database) -> u64 {
+    let length = |file: &Path| std::fs::metadata(file).map_or(0, |file| file.len());
+    length(database.path()) + length(&database.write_ahead_log())
 }
 
 pub(super) fn info(services: &AdminServices, call: &Call) -> Rows {
@@ -120,7 +118,7 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
         ),
         format!(
             "database {} bytes, log {} bytes, {} checkpoints",
-            database_bytes(services.database.path()),
+            database_bytes(&services.database),
             services.counters.log_size.get(),
             services.checkpointer.count()
         ),

@@ -98,8 +98,7 @@ fn lines(pair: &PairReport) -> Vec<String> {
             primary.durability,
             if primary.auto_primary_alone { "yes" } else { "no" },
         ));
-        let secondary = if is_primary(this) { other } else { Some(this) };
-        lines.push(format!("on no disk    {}", on_no_disk(primary, secondary)));
+        lines.push(format!("on no disk    {}", on_no_disk(primary, secondary(this, other))));
     }
     for (name, node) in [("this server", Some(this)), ("other server", other)] {
         let Some(node) = node else { continue };
@@ -127,6 +126,11 @@ fn is_primary(node: &NodeReport) -> bool {
     node.state.starts_with("PRIMARY") || node.state == "STANDALONE"
 }
 
+/// Beside the primary, which is one of the two.
+fn secondary<'a>(this: &'a NodeReport, other: Option<&'a NodeReport>) -> Option<&'a NodeReport> {
+    if is_primary(this) { other } else { Some(this) }
+}
+
 fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
     let primary = [Some(this), other].into_iter().flatten().find(|node| is_primary(node));
     let Some(primary) = primary else {
@@ -141,8 +145,7 @@ fn lag(this: &NodeReport, other: Option<&NodeReport>) -> String {
         return format!("unknown since {}", lag.unknown_since.as_deref().unwrap_or("the start"));
     };
     let bytes = lag.bytes.map_or(String::new(), |bytes| format!(" ({bytes} bytes)"));
-    let secondary = if is_primary(this) { other } else { Some(this) };
-    let applied = match secondary {
+    let applied = match secondary(this, other) {
         Some(secondary) if secondary.state == "SECONDARY ACTIVE" => {
             let behind = primary.position.sequence.saturating_sub(secondary.position.sequence);
             format!(", {behind} not applied")

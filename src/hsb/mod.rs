@@ -23,3 +23,6 @@ mod switch;
 pub mod table;
 #[cfg(test)]
 mod tests;
+
+pub use self::retention::LOG_SIZE;
+pub use self::room::{DISK_FULL, DISK_ROOM};

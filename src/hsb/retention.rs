@@ -9,6 +9,9 @@ use super::heart::Heart;
 use super::position::Position;
 use super::state::State;
 
+/// Event: the log that is kept for the other server is near its limit, or there.
+pub const LOG_SIZE: &str = "SYS_EVENT_HSBLOGSIZE";
+
 /// What is known of the log's size and needs.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Retention {
@@ -53,7 +56,7 @@ impl Heart {
             let text = format!(
                 "The log for the other server has {bytes} bytes; at {limit} (HotStandby.MaxLogSize) this server goes on without it, STANDALONE. Connect the servers, or raise the limit."
             );
-            self.alert("SYS_EVENT_HSBLOGSIZE", text);
+            self.alert(LOG_SIZE, text);
         }
         if bytes >= limit && retained {
             self.log_full();

@@ -11,6 +11,11 @@ use super::heart::Heart;
 use super::state::State;
 use super::table::Trigger;
 
+/// Event: the disk is full, writes wait or are refused; the text says which disk.
+pub const DISK_FULL: &str = "SYS_EVENT_DISKFULL";
+/// Event: there is room on the disk again.
+pub const DISK_ROOM: &str = "SYS_EVENT_DISKROOM";
+
 /// What needs room on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Store {
@@ -50,7 +55,7 @@ impl Heart {
                 let code = Code::DISK_FULL;
                 let text =
                     format!("{}: {} No writes until there is room: {detail}", code.number(), code.text());
-                self.alert("SYS_EVENT_DISKFULL", text);
+                self.alert(DISK_FULL, text);
                 self.give_back_unsent(store);
                 self.check_history();
                 if self.state.is_secondary() {
@@ -59,7 +64,7 @@ impl Heart {
                 self.try_to_demote();
             }
             None if lacked && self.lacks_room().is_none() => {
-                self.alert("SYS_EVENT_DISKROOM", "There is room on the disk again.".to_owned());
+                self.alert(DISK_ROOM, "There is room on the disk again.".to_owned());
             }
             None => {}
         }

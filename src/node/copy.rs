@@ -149,9 +149,7 @@ pub(super) fn finish_swap(database: &Database, log: &LogConfiguration) -> Result
     }
     let io = |error: std::io::Error| ServerError::with(Code::OPERATION_FAILED, error);
     for suffix in ["-wal", "-shm"] {
-        let mut companion = database.path().as_os_str().to_owned();
-        companion.push(suffix);
-        files::remove_if_there(companion.as_ref()).map_err(io)?;
+        files::remove_if_there(&files::beside(database.path(), suffix)).map_err(io)?;
     }
     crate::storage::log::remove_all(log)?;
     files::rename_durably(&arrived, database.path()).map_err(io)

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::hsb::{DISK_FULL, DISK_ROOM, LOG_SIZE};
+
 /// A reader that falls this far behind has missed something.
 pub const KEPT_EVENTS: usize = 1024;
 
@@ -21,13 +23,6 @@ pub const CONNECT_STATUS: &str = "SYS_EVENT_HSBCONNECTSTATUS";
 pub const NETCOPY_END: &str = "SYS_EVENT_NETCOPYEND";
 /// A netcopy to this server is asked for.
 pub const NETCOPY_REQUEST: &str = "SYS_EVENT_NETCOPYREQ";
-/// The disk is full: writes wait or are refused; the text says which disk.
-pub const DISK_FULL: &str = "SYS_EVENT_DISKFULL";
-/// There is room on the disk again.
-pub const DISK_ROOM: &str = "SYS_EVENT_DISKROOM";
-
-/// The log that is kept for the other server is near its limit, or there.
-pub const LOG_SIZE: &str = "SYS_EVENT_HSBLOGSIZE";
 
 /// All events and when they are posted.
 pub const EVENTS: [(&str, &str); 7] = [

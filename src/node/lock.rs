@@ -4,11 +4,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
+use crate::storage::files;
 
 /// Behind the state, once the server has ended in order.
 const IN_ORDER: &str = "ended in order";
@@ -20,9 +21,7 @@ pub(super) struct DatabaseLock(File);
 impl DatabaseLock {
     /// A second server on the same files would ruin them.
     pub(super) fn take(database_file: &Path) -> Result<DatabaseLock, ServerError> {
-        let mut path = database_file.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = files::beside(database_file, ".lock");
         let refuse =
             |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
         // Whoever does not get the lock must leave the words of its holder alone.

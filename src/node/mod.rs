@@ -49,12 +49,8 @@ use crate::storage::writer::Writer;
 
 /// How long transactions of several statements may go on when the server is to end.
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
-/// How long the end of the server waits for the peer, for sessions, for threads.
+/// How long the end of the server waits for each of these: a copy that is given up, the peer, and those who wait for answers.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
-/// How long it waits until consoles have their answers, that to `shutdown` among them, and the sender of a copy its own.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(12);
-/// How long it waits for a copy to notice that it is given up.
-const COPY_PATIENCE: Duration = Duration::from_secs(12);
 
 /// What a session gets of its node.
 pub struct NodeContext {
@@ -172,7 +168,7 @@ impl Node {
         while self.context.writer.has_open_transaction() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.checkpointer.give_up_copies(COPY_PATIENCE);
+        self.checkpointer.give_up_copies(SHUTDOWN_PATIENCE);
         let (reply, answer) = bounded(1);
         self.operator.do_send(Operator { command: None, reply });
         if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {
@@ -193,7 +189,7 @@ impl Node {
                 log::error!("a thread ended badly");
             }
         }
-        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let deadline = Instant::now() + SHUTDOWN_PATIENCE;
         while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }

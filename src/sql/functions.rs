@@ -104,7 +104,7 @@ mod tests {
 
     /// Else a schema that uses it could be executed by a session and not by the secondary, or at recovery.
     #[test]
-    fn every_function_is_known_to_all_connections() {
+    fn every_function_is_known_where_changes_are_applied() {
         let directory = tempfile::tempdir().unwrap();
         let (parameters, _) = Parameters::from_text(directory.path(), "").unwrap();
         let settings = crate::node::settings_of(&parameters);

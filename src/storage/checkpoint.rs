@@ -20,9 +20,7 @@ const WAL_BYTES: u64 = 32 << 20;
 
 /// Whether there is enough to move.
 pub fn has_much_to_move(database: &Database) -> bool {
-    let mut wal = database.path().as_os_str().to_owned();
-    wal.push("-wal");
-    std::fs::metadata(Path::new(&wal)).is_ok_and(|wal| wal.len() > WAL_BYTES)
+    std::fs::metadata(database.write_ahead_log()).is_ok_and(|wal| wal.len() > WAL_BYTES)
 }
 
 /// What decides when the next automatic checkpoint is made.

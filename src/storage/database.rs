@@ -96,10 +96,7 @@ impl Database {
 
     /// The path of a companion file, `solid.db.<suffix>`.
     pub fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".");
-        name.push(suffix);
-        name.into()
+        files::beside(&self.path, &format!(".{suffix}"))
     }
 
     /// A connection for reading, one a session.
@@ -118,7 +115,9 @@ impl Database {
 
     /// The connection that applies what the primary sends; there is one.
     pub fn open_for_apply(&self) -> Result<Connection, ServerError> {
-        self.open(self.writer_cache_kib)
+        let connection = self.open(self.writer_cache_kib)?;
+        functions::declare(&connection)?;
+        Ok(connection)
     }
 
     fn open(&self, cache_kib: i64) -> Result<Connection, ServerError> {
@@ -134,15 +133,12 @@ impl Database {
         connection.pragma_update(None, "cache_size", -cache_kib)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_prepared_statement_cache_capacity(512);
-        functions::declare(&connection)?;
         Ok(connection)
     }
 
     /// SQLite's own log.
-    fn write_ahead_log(&self) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push("-wal");
-        name.into()
+    pub fn write_ahead_log(&self) -> PathBuf {
+        files::beside(&self.path, "-wal")
     }
 
     /// Puts what was committed on disk. A failure ends the process, like that of any sync: what is on disk is unknown.

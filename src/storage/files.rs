@@ -3,7 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The file beside this one whose name is this one's and a suffix.
+pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
 
 /// Makes creations, renames and deletions in `directory` survive a power cut.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {

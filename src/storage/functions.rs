@@ -1,9 +1,9 @@
 //! Functions that the server adds to SQLite's: their names.
 //!
-//! A CHECK or a view of a user's may call them, so every connection that executes the schema has to know them: also those
-//! that apply what the primary sends, at recovery too. None of them is ever evaluated there, because what the primary's
-//! evaluation led to is a change of a row already; and none is deterministic, so no index or column is made of them. What
-//! they give a session is in `sql::functions`, which takes the place of what is registered here.
+//! A CHECK or a view of a user's may call them, so the connections that apply what the primary sends, at recovery too, have
+//! to know them when they execute the schema. None of them is ever evaluated there, because what the primary's evaluation
+//! led to is a change of a row already; and none is deterministic, so no index or column is made of them. What they give a
+//! session is in `sql::functions`.
 
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
