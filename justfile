@@ -29,7 +29,7 @@ simulate-endlessly:
 
 # Back-pressure with more than in `cargo test`: a 1 GB transaction, a secondary that stands still for a minute.
 back-pressure:
-    HSB_TRANSACTION_MB=1024 HSB_STOPPED_SECONDS=60 HSB_UNREAD_MB=2000 cargo test --release --test back_pressure
+    HSB_TRANSACTION_MB=1024 HSB_STOPPED_SECONDS=60 HSB_UNREAD_MB=2000 cargo test --release --test it back_pressure
 
 # How long writes pause: failover by the watchdog after a crash and after silence, switchover under load.
 bench-failover *options:

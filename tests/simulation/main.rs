@@ -17,7 +17,7 @@
 
 mod clients;
 mod clock;
-#[path = "../common/mod.rs"]
+#[path = "../it/common/mod.rs"]
 mod common;
 mod copies;
 mod coverage;

@@ -1,0 +1,38 @@
+//! The tests that run whole servers: processes, embedded nodes, clients, and the documents that are checked against them.
+//! One program for all of them: SQLite is linked once, and they run beside each other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod admin;
+mod back_pressure;
+mod bad_input;
+mod checkpoints;
+mod clients;
+mod clients_compatibility;
+mod codes;
+mod commands_document;
+mod common;
+mod copies;
+mod disk_full;
+mod diskless;
+mod durability;
+mod events;
+mod failover;
+mod in_doubt;
+mod log_size;
+mod netcopy_requests;
+mod network_namespaces;
+mod outcome_tokens;
+mod parameter_effects;
+mod parameters;
+mod replication;
+mod responsiveness;
+mod rewind;
+mod solcon;
+mod states_document;
+mod status_and_verify;
+mod traps;
+mod traps_process;
+mod two_primaries;
+mod users;
+mod watchdog;
