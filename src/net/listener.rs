@@ -9,6 +9,7 @@
 use super::console;
 use crate::codec::MAGIC;
 use crate::hsb::codes::Code;
+use crate::storage::limits::STACK_BYTES;
 use log::{info, warn};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -210,7 +211,7 @@ fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
         let _place = place;
         serve(stream, from, &shared);
     };
-    if let Err(error) = Builder::new().name(format!("client {from}")).spawn(run) {
+    if let Err(error) = Builder::new().name(format!("client {from}")).stack_size(STACK_BYTES).spawn(run) {
         warn!("A connection from {from} was closed: no thread can be started ({error}).");
     }
 }

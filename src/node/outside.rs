@@ -24,6 +24,7 @@ use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::handshake::{self, Failure, LinkOptions};
 use crate::sql::registry::SessionRegistry;
+use crate::storage::limits::STACK_BYTES;
 
 pub(super) struct NodeOutside {
     pub(super) storage: Arc<Storage>,
@@ -175,7 +176,8 @@ pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
 
 /// Runs on a thread of its own what the actors must not wait for.
 pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = std::thread::Builder::new().name(name.to_string()).spawn(work) {
+    if let Err(error) = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES).spawn(work)
+    {
         log::error!("cannot start the thread '{name}': {error}");
     }
 }

@@ -42,6 +42,7 @@ use crate::sql::users;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
 use crate::storage::database::Database;
+use crate::storage::limits::STACK_BYTES;
 use crate::storage::log::{LogConfiguration, LogMark, Medium};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
@@ -482,6 +483,7 @@ fn start_actors(
 pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
     std::thread::Builder::new()
         .name(name.to_string())
+        .stack_size(STACK_BYTES)
         .spawn(body)
         .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})")))
 }

@@ -13,6 +13,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::error::ServerError;
 use crate::sql::errors;
+use crate::storage::limits;
 
 /// Who runs a statement, for the functions that tell it.
 #[derive(Debug)]
@@ -77,8 +78,9 @@ pub fn take_refusal() -> Option<String> {
     REFUSAL.take()
 }
 
-/// Installs the access rules on a connection.
+/// Makes a connection one for clients' statements: the access rules, and the limits of what a statement may be.
 pub fn install(connection: &mut Connection) -> Result<(), ServerError> {
+    limits::set(connection).map_err(|error| errors::from_sqlite(&error))?;
     connection.authorizer(Some(decide)).map_err(|error| errors::from_sqlite(&error))
 }
 

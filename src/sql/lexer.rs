@@ -1,7 +1,7 @@
 //! Cuts SQL text into tokens, well enough to tell statements apart and to rewrite a few PostgreSQL-isms.
 //!
-//! Not a parser: SQLite judges the text. Comments and blanks yield no tokens. An unterminated string or comment
-//! reaches to the end of the text, so that SQLite reports it.
+//! Not a parser: SQLite judges the text. Comments and blanks yield no tokens. A string or comment without an end reaches to
+//! the end of the text and is a token of its own kind, because SQLite would take some of them for complete.
 
 /// What a token is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +22,8 @@ pub enum TokenKind {
     Parameter,
     /// One character, or one of the operators of several characters.
     Symbol,
+    /// A quote or comment without an end, or a comment inside a comment: PostgreSQL's nest, SQLite's do not.
+    Invalid,
 }
 
 /// One token and where it stands.
@@ -54,20 +56,41 @@ impl Token {
 
 /// All tokens of `sql`.
 pub fn tokens(sql: &str) -> Vec<Token> {
-    let bytes = sql.as_bytes();
     let mut found = Vec::with_capacity(sql.len() / 5 + 4);
     let mut at = 0;
-    while at < bytes.len() {
-        match skip_blank(bytes, at) {
-            Some(next) => at = next,
-            None => {
-                let (kind, end) = token_at(bytes, at);
-                found.push(Token { kind, start: at, end });
-                at = end;
-            }
-        }
+    while let Some(token) = next_token(sql, &mut at) {
+        found.push(token);
     }
     found
+}
+
+/// The token at `at` or after it; moves `at` behind it.
+pub fn next_token(sql: &str, at: &mut usize) -> Option<Token> {
+    let bytes = sql.as_bytes();
+    while *at < bytes.len() {
+        if let Some(next) = skip_blank(bytes, *at) {
+            *at = next;
+            continue;
+        }
+        let (kind, end) = token_at(bytes, *at);
+        let token = Token { kind, start: *at, end };
+        *at = end;
+        return Some(token);
+    }
+    None
+}
+
+/// What is wrong with a token that is invalid.
+pub fn what_is_invalid(text: &str) -> &'static str {
+    match text.as_bytes().first() {
+        Some(b'/') if text.ends_with("*/") && comment_end(text.as_bytes(), 0).is_some() => {
+            "a comment inside a comment is not supported"
+        }
+        Some(b'/') => "unterminated /* comment: the text has no */ for it",
+        Some(b'"' | b'`' | b'[') => "unterminated quoted identifier: the text ends within it",
+        Some(b'$') => "unterminated dollar-quoted string: the text ends within it",
+        _ => "unterminated quoted string: the text ends within it",
+    }
 }
 
 fn skip_blank(bytes: &[u8], at: usize) -> Option<usize> {
@@ -79,8 +102,28 @@ fn skip_blank(bytes: &[u8], at: usize) -> Option<usize> {
         return Some(rest.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1));
     }
     if rest.starts_with(b"/*") {
-        let end = rest[2..].windows(2).position(|pair| pair == b"*/");
-        return Some(end.map_or(bytes.len(), |end| at + end + 4));
+        return comment_end(bytes, at).filter(|(_, nests)| !nests).map(|(end, _)| end);
+    }
+    None
+}
+
+/// Where a comment ends, and whether it has another one in it. None: nowhere.
+fn comment_end(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
+    let (mut depth, mut deepest, mut at) = (0usize, 0usize, at);
+    while let Some(pair) = bytes.get(at..at + 2) {
+        match pair {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        deepest = deepest.max(depth);
+        at += 2;
+        if depth == 0 {
+            return Some((at, deepest > 1));
+        }
     }
     None
 }
@@ -88,18 +131,21 @@ fn skip_blank(bytes: &[u8], at: usize) -> Option<usize> {
 fn token_at(bytes: &[u8], at: usize) -> (TokenKind, usize) {
     let byte = bytes[at];
     let next = bytes.get(at + 1).copied().unwrap_or(0);
+    let ended = |kind: TokenKind, end: Option<usize>| {
+        end.map_or((TokenKind::Invalid, bytes.len()), |end| (kind, end))
+    };
     match byte {
-        b'\'' => (TokenKind::Text, quoted_end(bytes, at, b'\'')),
-        b'E' | b'e' if next == b'\'' => (TokenKind::EscapeText, escape_end(bytes, at + 1)),
-        b'X' | b'x' if next == b'\'' => (TokenKind::Number, quoted_end(bytes, at + 1, b'\'')),
-        b'"' | b'`' => (TokenKind::Quoted, quoted_end(bytes, at, byte)),
+        b'\'' => ended(TokenKind::Text, quoted_end(bytes, at, b'\'')),
+        b'E' | b'e' if next == b'\'' => ended(TokenKind::EscapeText, escape_end(bytes, at + 1)),
+        b'X' | b'x' if next == b'\'' => ended(TokenKind::Number, quoted_end(bytes, at + 1, b'\'')),
+        b'"' | b'`' => ended(TokenKind::Quoted, quoted_end(bytes, at, byte)),
         b'[' => {
-            let end =
-                bytes[at..].iter().position(|byte| *byte == b']').map_or(bytes.len(), |end| at + end + 1);
-            (TokenKind::Quoted, end)
+            let length = bytes[at..].iter().position(|byte| *byte == b']');
+            ended(TokenKind::Quoted, length.map(|length| at + length + 1))
         }
-        b'$' if !next.is_ascii_digit() => match dollar_end(bytes, at) {
-            Some(end) => (TokenKind::DollarText, end),
+        b'/' if next == b'*' => ended(TokenKind::Invalid, comment_end(bytes, at).map(|(end, _)| end)),
+        b'$' if !next.is_ascii_digit() => match dollar_tag(bytes, at) {
+            Some(tag) => ended(TokenKind::DollarText, dollar_end(bytes, at, tag)),
             None => (TokenKind::Parameter, word_end(bytes, at + 1)),
         },
         b'$' | b'?' => (TokenKind::Parameter, digits_end(bytes, at + 1)),
@@ -143,43 +189,44 @@ fn number_end(bytes: &[u8], at: usize) -> usize {
 }
 
 /// End of a quoted token that doubles its quote to hold it.
-fn quoted_end(bytes: &[u8], at: usize, quote: u8) -> usize {
+fn quoted_end(bytes: &[u8], at: usize, quote: u8) -> Option<usize> {
     let mut end = at + 1;
     while end < bytes.len() {
         if bytes[end] == quote {
             if bytes.get(end + 1) != Some(&quote) {
-                return end + 1;
+                return Some(end + 1);
             }
             end += 1;
         }
         end += 1;
     }
-    bytes.len()
+    None
 }
 
-fn escape_end(bytes: &[u8], at: usize) -> usize {
+fn escape_end(bytes: &[u8], at: usize) -> Option<usize> {
     let mut end = at + 1;
     while end < bytes.len() {
         match bytes[end] {
             b'\\' => end += 1,
             b'\'' if bytes.get(end + 1) == Some(&b'\'') => end += 1,
-            b'\'' => return end + 1,
+            b'\'' => return Some(end + 1),
             _ => {}
         }
         end += 1;
     }
-    bytes.len()
+    None
 }
 
-fn dollar_end(bytes: &[u8], at: usize) -> Option<usize> {
+/// The length of `$tag$` if that is what begins here.
+fn dollar_tag(bytes: &[u8], at: usize) -> Option<usize> {
     let tag_end = at + 1 + bytes[at + 1..].iter().take_while(|byte| is_word_start(**byte)).count();
-    if bytes.get(tag_end) != Some(&b'$') {
-        return None;
-    }
-    let tag = &bytes[at..=tag_end];
-    let body = &bytes[tag_end + 1..];
-    let end = body.windows(tag.len()).position(|window| window == tag)?;
-    Some(tag_end + 1 + end + tag.len())
+    (bytes.get(tag_end) == Some(&b'$')).then_some(tag_end + 1 - at)
+}
+
+fn dollar_end(bytes: &[u8], at: usize, tag: usize) -> Option<usize> {
+    let body = at + tag;
+    let end = bytes[body..].windows(tag).position(|window| window == &bytes[at..body])?;
+    Some(body + end + tag)
 }
 
 /// Reads tokens one after another; the statements of ours are taken apart with it.

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod arithmetic;
 pub mod calendar;
+pub mod cut_trigger;
 pub mod describe;
 pub mod errors;
 pub mod execute;
@@ -17,6 +18,7 @@ pub mod rewrite;
 pub mod session;
 pub mod set_statement;
 pub mod settings;
+pub mod split;
 pub mod statement;
 pub mod types;
 pub mod user_statement;

@@ -191,13 +191,18 @@ fn type_name(sql: &str, part: &[Token], at: usize) -> (String, usize) {
 
 /// A plain literal for `E'…'` or `$tag$…$tag$`.
 fn plain_string(text: &str) -> String {
-    let value = if let Some(tag_end) = text.strip_prefix('$').and_then(|rest| rest.find('$')) {
-        let tag = tag_end + 2;
-        text.get(tag..text.len().saturating_sub(tag)).unwrap_or("").to_string()
+    let value = if text.starts_with('$') {
+        dollar_quoted(text).to_string()
     } else {
         unescaped(text.get(2..text.len().saturating_sub(1)).unwrap_or(""))
     };
     format!("'{}'", value.replace('\'', "''"))
+}
+
+/// What stands between the tags of `$tag$…$tag$`.
+pub fn dollar_quoted(text: &str) -> &str {
+    let tag = text.get(1..).and_then(|rest| rest.find('$')).map_or(0, |end| end + 2);
+    text.get(tag..text.len().saturating_sub(tag)).unwrap_or("")
 }
 
 fn unescaped(text: &str) -> String {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::access::{ClientScope, Identity};
+use super::cut_trigger::CutTrigger;
 use super::describe::{self, Metadata};
 use super::errors;
 use super::execute::{Outcome, Work};
@@ -77,6 +78,8 @@ pub struct Session<'r> {
     pub settings: Settings,
     /// The running statement's time limit.
     pub deadline: Arc<Deadline>,
+    /// Whether a CREATE TRIGGER was cut.
+    pub trigger: CutTrigger,
     transaction: Option<Transaction>,
 }
 
@@ -96,6 +99,7 @@ impl<'r> Session<'r> {
             role,
             settings: Settings::default(),
             deadline,
+            trigger: CutTrigger::default(),
             transaction: None,
         }
     }
@@ -129,10 +133,11 @@ impl<'r> Session<'r> {
         self.transaction.as_ref().is_some_and(|transaction| transaction.failed)
     }
 
-    /// Refuses a statement in a failed transaction.
-    pub fn check_usable(&self, kind: &Kind) -> Result<(), ServerError> {
+    /// Refuses a statement in a failed transaction, and pieces of a CREATE TRIGGER that the client has cut.
+    pub fn check_usable(&mut self, statement: &Statement) -> Result<(), ServerError> {
+        self.trigger.check(statement)?;
         let ends = matches!(
-            kind,
+            &statement.kind,
             Kind::Commit | Kind::Rollback | Kind::RollbackTo(_) | Kind::Empty | Kind::Admin(_)
         );
         if self.is_failed() && !ends {

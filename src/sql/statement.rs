@@ -6,6 +6,7 @@
 use super::lexer::{Reader, Token, TokenKind, tokens};
 use super::rewrite;
 use super::set_statement::{self, SetCommand, SettingQuery, TransactionModes};
+use super::split::{self, Parts};
 use super::user_statement::{self, UserCommand};
 use crate::error::ServerError;
 
@@ -73,6 +74,8 @@ pub enum Kind {
     CloseAll,
     /// `SELECT current_setting(…)` and `SELECT set_config(…)`.
     Setting(SettingQuery),
+    /// CREATE TRIGGER without its END, which the client has cut at a semicolon.
+    CutTrigger,
     /// Accepted and not done; the notice says why.
     Skipped(&'static str),
     /// Refused, with the reason.
@@ -90,54 +93,43 @@ pub struct CopyCommand {
     pub from_client: bool,
 }
 
+/// The statements of a text, one after another.
+#[derive(Clone)]
+pub struct Statements<'a> {
+    sql: &'a str,
+    parts: Parts<'a>,
+}
+
+impl<'a> Statements<'a> {
+    /// From the beginning; an error if the text is too long.
+    pub fn of(sql: &'a str) -> Result<Statements<'a>, ServerError> {
+        Ok(Statements { sql, parts: Parts::of(sql)? })
+    }
+
+    /// The next one; none at the end.
+    pub fn take_next(&mut self) -> Result<Option<Statement>, ServerError> {
+        self.parts.take_next()?.map(|part| classify(self.sql, &part)).transpose()
+    }
+}
+
+impl Statement {
+    /// What a text without statements is.
+    pub fn empty() -> Statement {
+        statement(Kind::Empty, String::new(), "")
+    }
+}
+
 /// Statements of `sql` in order; never empty.
 pub fn parse(sql: &str) -> Result<Vec<Statement>, ServerError> {
-    let all = tokens(sql);
+    let mut statements = Statements::of(sql)?;
     let mut found = Vec::with_capacity(1);
-    for part in split(sql, &all) {
-        if !part.is_empty() {
-            found.push(classify(sql, part)?);
-        }
+    while let Some(statement) = statements.take_next()? {
+        found.push(statement);
     }
     if found.is_empty() {
-        found.push(Statement { kind: Kind::Empty, sql: String::new(), tag: "", locks: false });
+        found.push(Statement::empty());
     }
     Ok(found)
-}
-
-/// Cuts at semicolons, but not inside the body of a trigger.
-fn split<'a>(sql: &str, all: &'a [Token]) -> Vec<&'a [Token]> {
-    let mut parts = Vec::new();
-    let mut start = 0;
-    for (index, token) in all.iter().enumerate() {
-        if !token.is_symbol(sql, ";") {
-            continue;
-        }
-        let part = &all[start..index];
-        if is_trigger(sql, part) && !trigger_is_complete(sql, part) {
-            continue;
-        }
-        parts.push(part);
-        start = index + 1;
-    }
-    parts.push(&all[start..]);
-    parts
-}
-
-fn is_trigger(sql: &str, part: &[Token]) -> bool {
-    let mut reader = Reader::new(sql, part);
-    if !reader.accept(&["CREATE"]) {
-        return false;
-    }
-    let _ = reader.accept(&["TEMP"]) || reader.accept(&["TEMPORARY"]);
-    reader.accept(&["TRIGGER"])
-}
-
-fn trigger_is_complete(sql: &str, part: &[Token]) -> bool {
-    match part {
-        [.., before, last] => before.is_symbol(sql, ";") && last.is(sql, "END"),
-        _ => false,
-    }
 }
 
 fn statement(kind: Kind, sql: impl Into<String>, tag: &'static str) -> Statement {
@@ -287,6 +279,12 @@ fn schema(sql: &str, part: &[Token]) -> Result<Statement, ServerError> {
             .is_some_and(|start| start.eq_ignore_ascii_case("_hsb_"))
     }) {
         return Err(ServerError::sql("42501", "names that begin with _hsb_ belong to the server"));
+    }
+    if split::is_cut(sql, part) {
+        return Ok(statement(Kind::CutTrigger, "", ""));
+    }
+    if let Some(text) = split::without_dollar_quotes(sql, part)? {
+        return schema(&text, &tokens(&text));
     }
     let (kind, text) = rewrite::schema(sql, part)?;
     Ok(statement(kind, text, schema_tag(&verb, sql, part)))

@@ -11,6 +11,7 @@ pub mod database;
 pub mod files;
 pub mod functions;
 pub mod image;
+pub mod limits;
 pub mod log;
 pub mod outcomes;
 pub mod recovery;

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use super::apply::Applier;
 use super::batch::Batch;
 use super::database::{self, Database};
+use super::limits::STACK_BYTES;
 use super::log::{LogConfiguration, LogWriter};
 use super::rewind;
 use crate::error::ServerError;
+use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 
 /// Batches between commits while rolling forward.
@@ -34,8 +36,20 @@ pub struct Recovered {
     pub rolled_forward: u64,
 }
 
-/// Opens and rolls forward. `log` needs no database id yet: the database's own is filled in.
+/// Opens and rolls forward. `log` needs no database id yet: the database's own is filled in. Works on a thread of its own:
+/// nobody knows the stack of the caller's.
 pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered, ServerError> {
+    let failed =
+        |detail: String| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread recovery{detail})"));
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("recovery".into()).stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, || roll_forward(database, log));
+        let thread = thread.map_err(|error| failed(format!(": {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(failed(String::new())))
+    })
+}
+
+fn roll_forward(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered, ServerError> {
     let connection = database.open_for_apply()?;
     let (database_id, _) = database::read_identity(&connection)?;
     let log_configuration = LogConfiguration { database_id, ..log };

@@ -13,6 +13,7 @@ mod codes;
 mod commands_document;
 mod common;
 mod copies;
+mod cut_statements;
 mod disk_full;
 mod diskless;
 mod durability;

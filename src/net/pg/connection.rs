@@ -120,6 +120,7 @@ impl Client<'_> {
         let (kind, range) = message.map_err(|problem| self.end_of(problem))?;
         self.check_user()?;
         if self.skipping && !matches!(kind, b'S' | b'X') {
+            self.pass_over(kind, reader.body(range));
             return Ok(());
         }
         let handled = match kind {

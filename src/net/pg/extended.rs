@@ -17,7 +17,7 @@ use crate::sql::access::ClientScope;
 use crate::sql::describe::{Column, Metadata};
 use crate::sql::errors::from_sqlite;
 use crate::sql::execute::{self, Prepared, Work};
-use crate::sql::statement::{self, Kind};
+use crate::sql::statement::{Kind, Statement, Statements};
 use crate::sql::types;
 
 /// Statements remembered by their text, and named ones, are bounded.
@@ -100,15 +100,15 @@ impl<'r> Client<'r> {
         {
             return Ok(known.clone());
         }
-        let mut statements = statement::parse(text)?;
-        if statements.len() > 1 {
+        let mut statements = Statements::of(text)?;
+        let statement = statements.take_next()?.unwrap_or_else(Statement::empty);
+        if statements.take_next()?.is_some() {
             return Err(ServerError::sql(
                 "42601",
                 "cannot insert multiple commands into a prepared statement",
             ));
         }
-        let statement = statements.remove(0);
-        self.session.check_usable(&statement.kind)?;
+        self.session.check_usable(&statement)?;
         let metadata = self.session.describe(&statement, &declared)?;
         let described = AtomicBool::new(false);
         let prepared = Arc::new(Prepared {
@@ -125,6 +125,19 @@ impl<'r> Client<'r> {
             self.known_texts.insert(text.to_string(), prepared.clone());
         }
         Ok(prepared)
+    }
+
+    /// A message between an error and Sync. Clients that cut a CREATE TRIGGER send all the pieces before they wait.
+    pub(super) fn pass_over(&mut self, kind: u8, body: &[u8]) {
+        if kind != b'P' || !self.session.trigger.is_open() {
+            return;
+        }
+        let mut fields = Fields::new(body);
+        let text = fields.text().and_then(|_| fields.text());
+        let statement = text.and_then(Statements::of).and_then(|mut statements| statements.take_next());
+        if let Ok(Some(statement)) = statement {
+            self.session.trigger.pass(&statement);
+        }
     }
 
     /// The statement as the present schema makes it.
@@ -156,7 +169,7 @@ impl<'r> Client<'r> {
         let mut fields = Fields::new(body);
         let (portal, name) = (fields.text()?, fields.text()?);
         let prepared = self.current(name)?;
-        self.session.check_usable(&prepared.statement.kind)?;
+        self.session.check_usable(&prepared.statement)?;
         let count = fields.count()?;
         let codes = (0..count).map(|_| fields.i16()).collect::<Result<Vec<i16>, _>>()?;
         let parameter_formats = Formats::from_codes(&codes);
@@ -256,7 +269,7 @@ impl<'r> Client<'r> {
         let name = fields.text()?;
         let limit = u64::try_from(fields.i32()?).unwrap_or(0);
         let (name, mut portal) = self.portals.remove_entry(name).ok_or_else(|| no_portal(name))?;
-        self.session.check_usable(&portal.prepared.statement.kind)?;
+        self.session.check_usable(&portal.prepared.statement)?;
         // With Sync next the statement is all there is of its transaction.
         let alone = reader.peek_kind() == Some(b'S');
         self.session.deadline.set(self.session.settings.statement_max_time.filter(|limit| !limit.is_zero()));

@@ -7,7 +7,7 @@ use super::connection::{Client, End, flush_large};
 use crate::error::ServerError;
 use crate::sql::access::ClientScope;
 use crate::sql::execute::{self, Work};
-use crate::sql::statement::{self, Kind, Statement};
+use crate::sql::statement::{Kind, Statement, Statements};
 
 /// What CommandComplete says.
 pub struct Completion {
@@ -26,27 +26,63 @@ impl Client<'_> {
         // As in PostgreSQL a simple query does away with the unnamed statement and portal.
         self.statements.remove("");
         self.portals.remove("");
-        let parsed = Fields::new(reader.body(range)).text().and_then(statement::parse);
-        let statements = match parsed {
-            Ok(statements) => statements,
-            Err(error) => {
-                self.error(&error);
-                return Ok(());
+        match self.taken_apart(reader.body(range)) {
+            Ok((statement, None)) => {
+                self.carry_out(reader, statement, false, true)?;
             }
-        };
-        let count = statements.len();
-        for (index, statement) in statements.into_iter().enumerate() {
-            if let Err(error) = self.one_of(reader, statement, count > 1, index + 1 == count) {
-                self.check_closing()?;
-                self.error(&error);
-                break;
-            }
-            self.relieve()?;
+            Ok((first, Some(text))) => self.carry_out_all(reader, first, &text)?,
+            Err(error) => self.error(&error),
         }
         if !self.session.in_transaction() {
             self.portals.clear();
         }
         Ok(())
+    }
+
+    /// The first statement and, if there are more, the text with all of them, each of which could be taken apart.
+    fn taken_apart(&mut self, body: &[u8]) -> Result<(Statement, Option<String>), ServerError> {
+        let text = Fields::new(body).text()?;
+        let mut statements = Statements::of(text)?;
+        let Some(first) = statements.take_next()? else { return Ok((Statement::empty(), None)) };
+        let mut several = None;
+        while let Some(statement) = statements.take_next()? {
+            if matches!(statement.kind, Kind::CutTrigger) {
+                self.session.check_usable(&statement)?;
+            }
+            several.get_or_insert_with(|| text.to_string());
+        }
+        Ok((first, several))
+    }
+
+    fn carry_out_all(&mut self, reader: &mut MessageReader, first: Statement, text: &str) -> Result<(), End> {
+        let Ok(mut statements) = Statements::of(text) else { return Ok(()) };
+        let _ = statements.take_next();
+        let mut next = Some(first);
+        while let Some(statement) = next {
+            // All of them could be taken apart before.
+            next = statements.take_next().unwrap_or_default();
+            if !self.carry_out(reader, statement, true, next.is_none())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False: it failed, and the client knows.
+    fn carry_out(
+        &mut self,
+        reader: &mut MessageReader,
+        statement: Statement,
+        several: bool,
+        last: bool,
+    ) -> Result<bool, End> {
+        if let Err(error) = self.one_of(reader, statement, several, last) {
+            self.check_closing()?;
+            self.error(&error);
+            return Ok(false);
+        }
+        self.relieve()?;
+        Ok(true)
     }
 
     fn one_of(
@@ -56,7 +92,7 @@ impl Client<'_> {
         several: bool,
         last: bool,
     ) -> Result<(), ServerError> {
-        self.session.check_usable(&statement.kind)?;
+        self.session.check_usable(&statement)?;
         if matches!(statement.kind, Kind::Empty) {
             codec::empty_message(&mut self.out, b'I');
             return Ok(());

@@ -31,6 +31,7 @@ pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::apply::Applier;
 use super::batch::Batch;
 use super::database::Database;
+use super::limits::STACK_BYTES;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -167,7 +168,9 @@ impl Writer {
             let writer = Arc::clone(self);
             let why = ServerError::new(self.queue.why_interrupted().unwrap_or(Code::REPLICATED_ABORTED));
             let abort = move || writer.abort_open(session, why);
-            if let Err(error) = std::thread::Builder::new().name("abort".into()).spawn(abort) {
+            if let Err(error) =
+                std::thread::Builder::new().name("abort".into()).stack_size(STACK_BYTES).spawn(abort)
+            {
                 log::error!("cannot start a thread to end an open transaction: {error}");
             }
         }
