@@ -211,6 +211,9 @@ registry! {
     RelaxedMaxDelay: "Logging", "RelaxedMaxDelay", "5000", Startup, Kind::Number { minimum: 100, maximum: DAY_MS, unit: Unit::Milliseconds }, false, "Longest time until a relaxed commit is on disk, in milliseconds.";
     DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Not used: the log is written through the operating system's cache and synced.";
 
+    MessageLogSize: "Srv", "MessageLogSize", "10M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, false, "Size at which solmsg.out is renamed to solmsg.out.1, that one to solmsg.out.2, and so on; 0: never, for those who rotate it from outside and send SIGHUP.";
+    MessageLogFiles: "Srv", "MessageLogFiles", "5", Immediate, Kind::Number { minimum: 0, maximum: 1000, unit: Unit::None }, true, "Old files solmsg.out.1, solmsg.out.2, … that are kept; the oldest is deleted.";
+
     HsbEnabled: "HotStandby", "HSBEnabled", "no", ReadOnly, Kind::YesNo, false, "This server is one of a HotStandby pair.";
     Connect: "HotStandby", "Connect", "", Immediate, CONNECT, false, "Where the other server listens; can be changed only while not connected.";
     ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: as long as the system allows.";

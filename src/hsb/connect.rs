@@ -10,6 +10,7 @@ use super::heart::Heart;
 use super::phase::{AfterDrain, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
 use super::settings::PairSettings;
+use super::severity::{Severity, of_refusal};
 use super::state::State;
 use super::table::Trigger;
 
@@ -240,9 +241,9 @@ impl Heart {
 
     fn not_connected(&mut self, request: Option<RequestId>, code: Code, detail: &str) {
         self.phase = Phase::Idle;
-        self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
+        self.say(of_refusal(code), format!("{}: not connected: {} {detail}", code.number(), code.text()));
         if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
-            self.note("30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
+            self.say(Severity::Error, "30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
         }
         if let Some(request) = request {
             self.refuse_with(request, code, detail);
@@ -369,10 +370,10 @@ impl Heart {
 
     pub(super) fn apply_failed(&mut self, detail: String) {
         if !self.state.is_secondary() {
-            return self.note(format!("a change that concerns this node no more does not fit: {detail}"));
+            return self.warn(format!("a change that concerns this node no more does not fit: {detail}"));
         }
         let code = Code::APPLY_FAILED;
-        self.note(format!("{}: {} {detail}", code.number(), code.text()));
+        self.say(of_refusal(code), format!("{}: {} {detail}", code.number(), code.text()));
         self.damaged = true;
         self.break_off(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
@@ -396,7 +397,7 @@ impl Heart {
             | Phase::Rewinding { .. } => return,
             phase if phase.is_switch_with_peer() => self.switch_status = SwitchStatus::Failed(code),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
-                self.note(format!("30532: catchup has failed: {why}"));
+                self.warn(format!("30532: catchup has failed: {why}"));
                 if self.state.is_primary() {
                     self.effects.push(Effect::StopCatchup);
                 }
@@ -430,7 +431,7 @@ impl Heart {
         if self.link != Some(link) {
             return;
         }
-        self.note(format!("30550: connection to the other server broken: {why}"));
+        self.warn(format!("30550: connection to the other server broken: {why}"));
         self.close(None);
         let phase = self.phase;
         if let Phase::Leaving { trigger, request } = phase {

@@ -20,6 +20,7 @@ use super::position::Position;
 use super::retention::Retention;
 use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
+use super::severity::Severity;
 use super::state::State;
 use super::table::{TABLE, Transition, Trigger};
 
@@ -211,7 +212,7 @@ impl Heart {
     /// Follows the transition table. The only place where the state changes.
     pub(super) fn go(&mut self, trigger: Trigger) {
         let Some(row) = self.table.iter().find(|row| row.from == self.state && row.trigger == trigger) else {
-            self.note(format!("{trigger:?} has no place in {}: ignored", self.state));
+            self.warn(format!("{trigger:?} has no place in {}: ignored", self.state));
             return;
         };
         self.state = row.to;
@@ -317,8 +318,18 @@ impl Heart {
         self.reply(request, code, format!("{} {detail}", code.text()).trim_end());
     }
 
+    /// Logs what belongs to the ordinary course of things.
     pub(super) fn note(&mut self, text: impl Into<String>) {
-        self.effects.push(Effect::Note(text.into()));
+        self.say(Severity::Info, text);
+    }
+
+    /// Logs what an operator should look at.
+    pub(super) fn warn(&mut self, text: impl Into<String>) {
+        self.say(Severity::Warning, text);
+    }
+
+    pub(super) fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        self.effects.push(Effect::Note(severity, text.into()));
     }
 
     pub(super) fn tell(&mut self, message: PeerMessage) {

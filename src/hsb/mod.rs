@@ -18,6 +18,7 @@ mod retention;
 mod rewind;
 mod room;
 pub mod settings;
+pub mod severity;
 pub mod state;
 mod switch;
 pub mod table;

@@ -5,6 +5,7 @@ use super::event::{Admission, Command, ConnectStatus, Decision, Effect, Hello, P
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
+use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
 
@@ -29,7 +30,7 @@ impl Heart {
 
     pub(super) fn peer_asks_to_switch(&mut self) {
         if self.is_refused_for_room(Command::SwitchSecondary) {
-            self.note("the other server asks for the primary role: not while there is no room on the disk");
+            self.warn("the other server asks for the primary role: not while there is no room on the disk");
         } else if self.state == State::PrimaryActive && self.phase == Phase::Idle {
             self.begin_hand_over();
         }
@@ -245,7 +246,10 @@ impl Heart {
     /// The log for the peer has grown too large. While something is under way the next checkpoint says so again.
     pub(super) fn log_full(&mut self) {
         if self.state == State::PrimaryAlone && self.phase == Phase::Idle {
-            self.note("30538: the log is larger than HotStandby.MaxLogSize: going STANDALONE");
+            self.say(
+                Severity::Error,
+                "30538: the log is larger than HotStandby.MaxLogSize: going STANDALONE",
+            );
             self.go(Trigger::LogFull);
         }
     }
@@ -260,7 +264,10 @@ impl Heart {
         match &result {
             Ok(()) => self.note("30571: the copy has ended"),
             Err((code, detail)) => {
-                self.note(format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()));
+                self.say(
+                    Severity::Error,
+                    format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()),
+                );
             }
         }
         self.end_copy(result);
@@ -324,11 +331,14 @@ impl Heart {
                 self.effects.push(Effect::ForgetPending);
                 self.go(Trigger::CopyArrived);
             }
-            Err((code, detail)) => self.note(format!(
-                "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
-                code.number(),
-                code.text()
-            )),
+            Err((code, detail)) => self.say(
+                Severity::Error,
+                format!(
+                    "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
+                    code.number(),
+                    code.text()
+                ),
+            ),
         }
         self.end_copy(opened.map(|_| ()));
     }

@@ -141,7 +141,7 @@ pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
         while checkpointer.checkpointed.connected() {
             std::thread::sleep(INTERVAL);
             if let Err(error) = checkpointer.look() {
-                log::warn!("checkpoint: {error}");
+                log::error!("the checkpoint has failed and is tried again: {error}");
             }
         }
     })

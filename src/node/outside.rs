@@ -21,7 +21,9 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
+use crate::hsb::severity::{self, Severity};
 use crate::hsb::state::State;
+use crate::logging;
 use crate::net::peer::handshake::{self, Failure, LinkOptions};
 use crate::sql::registry::SessionRegistry;
 use crate::storage::limits::STACK_BYTES;
@@ -55,9 +57,7 @@ impl Outside for NodeOutside {
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
         self.status.changed(from, to, reason);
         self.lock.note(to);
-        // A state in which the pair does not protect what is written deserves attention.
-        let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "{from} -> {to}: {reason}");
+        logging::say(severity::of_transition(from, to, reason), &format!("{from} -> {to}: {reason}"));
         self.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
@@ -71,8 +71,8 @@ impl Outside for NodeOutside {
         self.events.post(CONNECT_STATUS, status.name());
     }
 
-    fn alert(&mut self, name: &'static str, text: &str) {
-        log::warn!("{text}");
+    fn alert(&mut self, name: &'static str, severity: Severity, text: &str) {
+        logging::say(severity, text);
         self.events.post(name, text);
     }
 

@@ -301,11 +301,11 @@ impl Building {
             netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
-        let handlers = sessions::handlers(&context, peers);
+        let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
         // What it was last is known until the start has succeeded.
         held.0.note(this.state);
         let listener = listener::start(port, move || limit.max_connections(), handlers)
-            .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+            .map_err(|error| parameters::port_refused(&this.parameters.listen(), &error))?;
         let listener = Arc::new(listener);
         wiring.targets.changes.serve_at(&listener);
         Ok(Node {

@@ -21,6 +21,7 @@ mod events;
 mod failover;
 mod in_doubt;
 mod log_size;
+mod message_log;
 mod netcopy_requests;
 mod network_namespaces;
 mod outcome_tokens;

@@ -20,6 +20,7 @@ use hotstandby::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose,
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::Settings;
+use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::STARTED;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
@@ -112,7 +113,7 @@ impl Outside for SimulatedOutside {
         self.wish(Wish::SendCopy(hello));
     }
     fn rewind(&mut self) {}
-    fn alert(&mut self, _: &'static str, _: &str) {}
+    fn alert(&mut self, _: &'static str, _: Severity, _: &str) {}
     fn write_copy(&mut self, _: PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {
