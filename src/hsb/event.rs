@@ -335,7 +335,7 @@ pub enum Effect {
         /// Why.
         reason: &'static str,
     },
-    /// The connect status changed (CONNECTED, CONNECTING, CATCHUP, BROKEN): publish it.
+    /// The connect status changed (CONNECTED, CONNECTING, CATCHUP, DISCONNECTING, BROKEN): publish it.
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(Severity, String),

@@ -65,6 +65,8 @@ pub struct Heart {
     /// The sum of its bytes.
     pub(super) backlog_bytes: usize,
     pub(super) connect_status: ConnectStatus,
+    /// Why the last attempt to connect has failed; none while there is one, or a connection.
+    pub(super) connect_failure: Option<(Code, String)>,
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
@@ -110,6 +112,7 @@ impl Heart {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             connect_status: ConnectStatus::Broken,
+            connect_failure: None,
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
@@ -123,6 +126,11 @@ impl Heart {
             table: TABLE,
             effects: Vec::new(),
         }
+    }
+
+    /// The same heart, that knows how the last switch before the start ended.
+    pub fn with_last_switch(self, switch_status: SwitchStatus) -> Heart {
+        Heart { switch_status, ..self }
     }
 
     /// The same heart with another transition table, for tests.
@@ -295,8 +303,10 @@ impl Heart {
     }
 
     pub(super) fn connect_status(&mut self, status: ConnectStatus) {
-        if status == ConnectStatus::Broken {
-            self.own_settings();
+        match status {
+            ConnectStatus::Broken => self.own_settings(),
+            ConnectStatus::Connecting | ConnectStatus::Connected => self.connect_failure = None,
+            ConnectStatus::Catchup | ConnectStatus::Disconnecting => {}
         }
         if self.connect_status != status {
             self.connect_status = status;
@@ -383,6 +393,11 @@ impl Heart {
     /// For `hsb status connect`.
     pub fn connect_status_now(&self) -> ConnectStatus {
         self.connect_status
+    }
+
+    /// For `hsb status connect`: code and sentence of the last attempt's failure.
+    pub fn connect_failure(&self) -> Option<&(Code, String)> {
+        self.connect_failure.as_ref()
     }
 
     /// For `hsb status switch`.

@@ -14,6 +14,8 @@ mod meeting_tests;
 mod pair;
 pub mod phase;
 pub mod position;
+#[cfg(test)]
+mod reaching_tests;
 mod retention;
 mod rewind;
 mod room;
@@ -25,5 +27,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+pub use self::connect::CONNECT_FAILED;
 pub use self::retention::LOG_SIZE;
 pub use self::room::{DISK_FULL, DISK_ROOM};
+pub use self::switch::SWITCH_FAILED;

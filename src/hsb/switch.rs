@@ -9,6 +9,9 @@ use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
 
+/// Event: a switch that had begun has failed; the text begins with the code.
+pub const SWITCH_FAILED: &str = "SYS_EVENT_HSBSWITCHFAILED";
+
 impl Heart {
     // ---- switchover: HandOver, TakeOver, HandedOver. Broken off anywhere: both SECONDARY ALONE. ----
 
@@ -34,6 +37,13 @@ impl Heart {
         } else if self.state == State::PrimaryActive && self.phase == Phase::Idle {
             self.begin_hand_over();
         }
+    }
+
+    /// Whoever asked has been answered when it began.
+    pub(super) fn switch_failed(&mut self, code: Code, why: &str) {
+        self.switch_status = SwitchStatus::Failed(code);
+        let text = format!("{}: the switch has failed: {} {why}", code.number(), code.text());
+        self.alert(SWITCH_FAILED, Severity::Error, text.trim_end().to_owned());
     }
 
     pub(super) fn try_to_hand_over(&mut self) {
@@ -100,7 +110,7 @@ impl Heart {
                     "The other server is {} at {}, this one is at {}.",
                     hello.state, hello.log_end, self.log_end
                 );
-                self.switch_refused(request, code, &detail);
+                self.refuse_with(request, code, &detail);
             }
             None => self.switch_alone(request, purpose),
         }
@@ -138,13 +148,8 @@ impl Heart {
             let detail = format!(
                 "{detail} Nothing was changed, because the other server may be there. If it is not: 'hsb set {alone} alone'."
             );
-            self.switch_refused(request, code, detail.trim_start());
+            self.refuse_with(request, code, detail.trim_start());
         }
-    }
-
-    fn switch_refused(&mut self, request: RequestId, code: Code, detail: &str) {
-        self.switch_status = SwitchStatus::Failed(code);
-        self.refuse_with(request, code, detail);
     }
 
     fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose) {

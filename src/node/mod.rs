@@ -193,7 +193,7 @@ impl Node {
         while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.held.0.note_end(self.context.status.state());
+        self.held.0.note_end(&self.context.status.snapshot());
         log::info!("the server has shut down");
     }
 }

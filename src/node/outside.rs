@@ -56,7 +56,7 @@ impl Outside for NodeOutside {
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
         self.status.changed(from, to, reason);
-        self.lock.note(to);
+        self.lock.note(&self.status.snapshot());
         logging::say(severity::of_transition(from, to, reason), &format!("{from} -> {to}: {reason}"));
         self.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
@@ -159,14 +159,27 @@ pub(super) fn dial_within(
     let secret = secret(parameters)?;
     let configured =
         peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
-    let timeout = limit.or(configured);
-    let step_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(timeout);
+    let timeout = limit.or(configured).or(patience(parameters, purpose));
+    let read_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(configured);
+    // Others may have to ask somebody before they answer.
+    let step_timeout = read_timeout.or(timeout.filter(|_| purpose == Purpose::Probe));
     let options = LinkOptions {
         secret: secret.as_bytes(),
+        node: parameters.node_id(),
         user_timeout: parameters.ping_timeout(),
         step_timeout: step_timeout.unwrap_or(handshake::STEP_TIMEOUT),
     };
     handshake::dial((&peer.host, peer.port), timeout, options, purpose, hello)
+}
+
+/// How long a dial takes at most where HotStandby.ConnectTimeout does not say. Only connecting may take as long as the
+/// system lets it: nobody waits for it, and many a command ends it. All else holds up a command, or a failover.
+fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
+    let silence = Some(parameters.ping_timeout()).filter(|timeout| !timeout.is_zero());
+    match purpose {
+        Purpose::Connect => None,
+        _ => silence.or(Some(handshake::STEP_TIMEOUT)),
+    }
 }
 
 pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {

@@ -156,6 +156,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     };
     let options = LinkOptions {
         secret: secret.as_bytes(),
+        node: context.parameters.node_id(),
         user_timeout: context.parameters.ping_timeout(),
         step_timeout: handshake::STEP_TIMEOUT,
     };

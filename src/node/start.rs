@@ -115,7 +115,7 @@ fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
         return Err(ServerError::new(Code::NO_HOTSTANDBY_SECTION));
     }
     log::warn!(
-        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and coming back to the pair needs a netcopy"
+        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and no log is kept for the other server; coming back to the pair needs a netcopy once the log does not reach back (14708)"
     );
     Ok(())
 }
@@ -236,7 +236,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
+        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters), lock.past()));
         Building {
             lock: Arc::clone(lock),
             parameters,
@@ -270,6 +270,7 @@ impl Building {
         let settings = settings_of(&self.parameters);
         let was = held.0.what_it_was();
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
+        let heart = heart.with_last_switch(held.0.past().switch);
         let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
@@ -303,7 +304,7 @@ impl Building {
         let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
         // What it was last is known until the start has succeeded.
-        held.0.note(this.state);
+        held.0.note(&this.status.snapshot());
         let listener = listener::start(port, move || limit.max_connections(), handlers)
             .map_err(|error| parameters::port_refused(&this.parameters.listen(), &error))?;
         let listener = Arc::new(listener);

@@ -20,6 +20,7 @@ mod durability;
 mod events;
 mod failover;
 mod in_doubt;
+mod links;
 mod log_size;
 mod message_log;
 mod netcopy_requests;
