@@ -203,9 +203,7 @@ fn assert_same(pair: &Pair) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let sums = [&pair.first, &pair.second].map(|server| {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let connection = rusqlite::Connection::open_with_flags(server.database_file(), flags).unwrap();
-        connection.execute_batch("BEGIN").unwrap();
+        let (_directory, connection) = server.copy_database().unwrap();
         logical_checksum(&connection).unwrap()
     });
     assert_eq!(sums[0], sums[1], "the databases differ");

@@ -48,6 +48,17 @@ impl ServerError {
         self.code == Some(Code::DISK_FULL) || self.sqlstate == "58030"
     }
 
+    /// Whether it passes without anybody's mending the database: somebody else has a lock, or memory or descriptors are
+    /// short. It says nothing about what was asked for, which is to be tried again.
+    pub fn passes(&self) -> bool {
+        matches!(self.sqlstate, "55P03" | "53200" | "53000")
+    }
+
+    /// Whether the server tries by itself again what it has to do: it passes, or the disk is full.
+    pub fn is_tried_again(&self) -> bool {
+        self.passes() || self.code == Some(Code::DISK_FULL)
+    }
+
     /// What it says besides the sentence of its code: for whoever shows that code, or puts another one in front.
     pub fn detail(&self) -> &str {
         let own = self.code.map_or("", Code::text);

@@ -56,7 +56,6 @@ pub mod error;
 pub mod logging;
 pub mod program;
 pub mod progress;
-pub mod signals;
 
 // Programs beside the nodes.
 pub mod watchdog;

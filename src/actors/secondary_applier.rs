@@ -308,6 +308,8 @@ impl Handler<FromApplyThread> for SecondaryApplier {
                     self.end_drain();
                 }
             }
+            // Said where the thread was started; nothing follows from it.
+            ApplyReport::Hindered { .. } => {}
             ApplyReport::Room { lacks } => self.supervisor.do_send(ApplierSays::Room { lacks }),
             ApplyReport::Failed(error) => {
                 self.following = None;

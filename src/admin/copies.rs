@@ -4,7 +4,7 @@ use super::{AdminServices, Call, Rows, one};
 use crate::hsb::event::Command;
 
 pub(super) fn make_checkpoint(services: &AdminServices, _: &Call) -> Rows {
-    one(format!("Checkpoint made at {}.", services.checkpointer.make()?))
+    one(services.checkpointer.make_and_tell()?)
 }
 
 pub(super) fn copy(services: &AdminServices, call: &Call) -> Rows {

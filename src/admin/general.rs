@@ -1,6 +1,5 @@
 //! Commands about the server itself: what it is, who is connected, its end.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use super::{AdminServices, Call, Rows, one};
@@ -9,6 +8,7 @@ use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
 use crate::hsb::table::SHUTTING_DOWN;
 use crate::sql::registry::SessionInfo;
+use crate::storage::checkpoint;
 use crate::storage::database::Database;
 
 pub(super) fn version(_: &AdminServices, _: &Call) -> Rows {
@@ -64,6 +64,14 @@ const FIGURES: &[Figure] = &[
     }),
     ("dbsize", "bytes of the database files", |services| database_bytes(&services.database).to_string()),
     ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
+    ("walsize", "bytes of SQLite's own log, part of 'dbsize'", |services| {
+        checkpoint::wal_file_bytes(&services.database).to_string()
+    }),
+    (
+        "oldestsnapshot",
+        "the session that has read from one snapshot for longest; empty if none does",
+        |services| services.sessions.snapshots().first().map_or_else(String::new, |open| open.to_string()),
+    ),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
     ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
     ("hsbreason", "why it is in this state", |services| {
@@ -86,8 +94,8 @@ fn start_time(since: Option<SystemTime>) -> String {
 
 /// The file and SQLite's own log beside it.
 fn database_bytes(database: &Database) -> u64 {
-    let length = |file: &Path| std::fs::metadata(file).map_or(0, |file| file.len());
-    length(database.path()) + length(&database.write_ahead_log())
+    let file = std::fs::metadata(database.path()).map_or(0, |file| file.len());
+    file + checkpoint::wal_file_bytes(database)
 }
 
 pub(super) fn info(services: &AdminServices, call: &Call) -> Rows {

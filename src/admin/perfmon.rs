@@ -3,6 +3,7 @@
 use super::{AdminServices, Call, Rows, report};
 use crate::hsb::phase::state_number;
 use crate::hsb::state::State;
+use crate::storage::checkpoint;
 
 pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
     let now = services.status.snapshot();
@@ -26,6 +27,13 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
             "in the log, and not on this server's disk yet",
         ));
     }
+    rows.push(line(
+        "SQLite log size",
+        checkpoint::wal_file_bytes(&services.database),
+        "bytes of SQLite's own log, which short checkpoints empty",
+    ));
+    let oldest = services.sessions.snapshots().first().map_or(0, |open| open.age.as_secs());
+    rows.push(line("Oldest snapshot", oldest, "seconds for which a session has read from one snapshot"));
     let waiting = counters.log_end.get().saturating_sub(now.decided.sequence);
     let backlog = if now.state.is_secondary() { waiting } else { 0 };
     rows.push(line("Transactions to apply", backlog, "received from the primary and not executed yet"));

@@ -13,6 +13,7 @@ use crate::hsb::state::State;
 use crate::logging::timestamp;
 use crate::node::Snapshot;
 use crate::progress::Unit;
+use crate::storage::checkpoint;
 
 /// A point in the history.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +73,20 @@ pub struct OperationReport {
     pub seconds_left: Option<u64>,
 }
 
+/// A snapshot that a session reads from.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(default)]
+pub struct SnapshotReport {
+    /// Number of the session, as `userlist` and `throwout` have it.
+    pub session: u64,
+    /// Its user.
+    pub user: String,
+    /// Where it comes from.
+    pub address: String,
+    /// For how long.
+    pub seconds: u64,
+}
+
 /// One node.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(default)]
@@ -82,8 +97,6 @@ pub struct NodeReport {
     pub role: String,
     /// As `hsb status connect`.
     pub connection: String,
-    /// Code and text of the failure of the last attempt to connect, until there is another attempt.
-    pub connect_failure: Option<String>,
     /// Decided up to here.
     pub position: PositionReport,
     /// The end of the log; beyond `position` while the outcome of a batch is open.
@@ -116,8 +129,14 @@ pub struct NodeReport {
     pub copy_failed_at: Option<String>,
     /// The disk is full, in the system's words: no writes until there is room.
     pub disk_full: Option<String>,
+    /// What was received fits, and cannot be executed for now: why, in a sentence.
+    pub hindered: Option<String>,
     /// A change of the primary's did not fit; only a netcopy helps.
     pub netcopy_needed: bool,
+    /// Bytes of SQLite's own log.
+    pub wal_bytes: u64,
+    /// The oldest snapshot that a session reads from.
+    pub oldest_snapshot: Option<SnapshotReport>,
     /// SQL sessions.
     pub sessions: u64,
     /// Seconds since the start.
@@ -150,7 +169,6 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         state: now.state.name().into(),
         role: now.state.role().into(),
         connection: now.connect.name().into(),
-        connect_failure: now.connect_failure.as_ref().map(|(code, why)| format!("{}: {why}", code.number())),
         position: now.decided.into(),
         log_end: now.log_end.into(),
         on_disk,
@@ -170,12 +188,20 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         connect: services.parameters.connect().map(|peer| peer.to_string()),
         operation: operation(services, &now),
         disk_full: now.lacks_room.clone(),
+        hindered: now.hindered.clone(),
         copy_failure: match &now.copy {
             CopyStatus::Failed(code, detail) => Some(ServerError::with(*code, detail).to_string()),
             _ => None,
         },
         copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| timestamp(now.copy_since)),
         netcopy_needed: now.needs_netcopy,
+        wal_bytes: checkpoint::wal_file_bytes(&services.database),
+        oldest_snapshot: services.sessions.snapshots().into_iter().next().map(|open| SnapshotReport {
+            session: open.session.id,
+            user: open.session.user,
+            address: open.session.address,
+            seconds: open.age.as_secs(),
+        }),
         sessions: services.sessions.count() as u64,
         uptime_seconds: services.started.elapsed().as_secs(),
         version: env!("CARGO_PKG_VERSION").into(),

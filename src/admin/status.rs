@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::report::{self, NodeReport, OperationReport};
+use super::report::{self, NodeReport, OperationReport, SnapshotReport};
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -17,6 +17,8 @@ const PEER_PATIENCE: Duration = Duration::from_secs(1);
 /// A report is a few hundred bytes.
 const MAX_REPORT_BYTES: usize = 64 << 10;
 const COLUMN: usize = 32;
+/// SQLite's log is mentioned when it is longer.
+const LONG_WAL_BYTES: u64 = 64 << 20;
 
 /// What `hsb status json` prints.
 #[derive(Serialize)]
@@ -89,6 +91,7 @@ fn lines(pair: &PairReport) -> Vec<String> {
         lines.push(line("pending up to", &text));
     }
     lines.push(line("sessions", &|node| node.sessions.to_string()));
+    lines.push(line("SQLite's log", &|node| format!("{} KB", node.wal_bytes >> 10)));
     lines.push(format!("lag           {}", lag(this, other)));
     if let Some(primary) = [Some(this), other].into_iter().flatten().find(|node| is_primary(node)) {
         lines.push(format!(
@@ -110,8 +113,11 @@ fn lines(pair: &PairReport) -> Vec<String> {
         if let Some(lacks) = &node.disk_full {
             lines.push(format!("{name:<14}{READ_ONLY_WITHOUT_ROOM}: {lacks}"));
         }
-        if let Some(failure) = &node.connect_failure {
-            lines.push(format!("{name:<14}the last attempt to connect failed: {failure}"));
+        if let Some(hindered) = &node.hindered {
+            lines.push(format!("{name:<14}{hindered}"));
+        }
+        if node.wal_bytes > LONG_WAL_BYTES {
+            lines.push(format!("{name:<14}{}", long_wal(node)));
         }
         if let Some(failure) = &node.copy_failure {
             let at = node.copy_failed_at.as_deref().map_or(String::new(), |at| format!(" at {at}"));
@@ -123,6 +129,16 @@ fn lines(pair: &PairReport) -> Vec<String> {
     }
     lines.extend(pair.next.iter().map(|step| format!("next          {step}")));
     lines
+}
+
+fn long_wal(node: &NodeReport) -> String {
+    let size = format!("SQLite's log has grown to {} MB", node.wal_bytes >> 20);
+    match &node.oldest_snapshot {
+        Some(SnapshotReport { session, user, address, seconds }) => format!(
+            "{size}; the oldest snapshot is that of session {session} ({user}, {address}), for {seconds} s"
+        ),
+        None => size,
+    }
 }
 
 fn is_primary(node: &NodeReport) -> bool {
@@ -191,10 +207,7 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
     }
     let Ok(other) = other else {
         match this.state.as_str() {
-            _ if other == Err(Code::NO_CONNECT_STRING) => {
-                step("set HotStandby.Connect to the other server's address")
-            }
-            _ if other != Err(Code::COMMUNICATION_ERROR) => step(
+            _ if !matches!(other, Err(Code::COMMUNICATION_ERROR | Code::NO_CONNECT_STRING)) => step(
                 "the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'",
             ),
             "PRIMARY UNCERTAIN" => step(
@@ -203,6 +216,9 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
             "PRIMARY ALONE" => step(
                 "what is committed now is on this server only; start the other server, then 'hsb connect'",
             ),
+            "SECONDARY ALONE" if this.connect.is_none() => {
+                step("set HotStandby.Connect to the other server's address")
+            }
             "SECONDARY ALONE" => step(
                 "if the other server is down for good and this one has all its transactions: 'hsb set primary alone'; else start it first",
             ),
@@ -238,7 +254,7 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
         _ if this.connection == "CONNECTED" => {}
         _ if this.state == "STANDALONE" || other.state == "STANDALONE" => {
             step(
-                "the STANDALONE server keeps no log for the other one: 'hsb set primary alone' there, then 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' before",
+                "the STANDALONE server keeps no log: 'hsb set primary alone' there, 'hsb netcopy', then 'hsb connect'",
             );
         }
         _ if other.state == "OFFLINE" => {
@@ -248,7 +264,7 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
             step("this server waits for the database: 'hsb netcopy' at the primary")
         }
         _ => step(
-            "both servers run and are not connected: 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
+            "both servers run and are not connected: 'hsb connect'; if it says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
         ),
     }
     steps

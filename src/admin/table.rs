@@ -118,7 +118,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Answer(hsb::status_connect),
         "the connection between the servers",
-        "CONNECTED (RC 0), CONNECTING (14007), CATCHUP (14008), DISCONNECTING (14010) or BROKEN (14537). If the last attempt\nto connect has failed, a second row says why, with its code as RC.",
+        "CONNECTED (RC 0), CONNECTING (14007), CATCHUP (14008), DISCONNECTING (14010) or BROKEN (14537).",
     ),
     row(
         "hsb status catchup",
@@ -139,7 +139,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Answer(hsb::status_switch),
         "the last switch that was started",
-        "NO SERVER SWITCH OCCURRED BEFORE (RC 14009), ACTIVE (14003), SUCCESS, or ERROR and the code of the reason; also of a\nswitch before the last start. One that was refused at once does not count.",
+        "NO SERVER SWITCH OCCURRED BEFORE (RC 14009), ACTIVE (14003), SUCCESS, or ERROR and the code of the reason.",
     ),
     row(
         "hsb cominfo",
@@ -153,21 +153,21 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Answer(hsb::log_position),
         "how far this server's history goes, and its previous role",
-        "Compare the strings of two servers in SECONDARY ALONE: the greater one should become the primary. 'hsb connect' still\nchecks that neither has transactions that the other lacks. Behind the colon: the role before the present one, also across\nrestarts.",
+        "Compare the strings of two servers in SECONDARY ALONE: the greater one should become the primary. 'hsb connect' still\nchecks that neither has transactions that the other lacks.",
     ),
     row(
         "hsb connect",
         Console,
         Heart(Command::Connect),
         "connect the servers; the secondary catches up",
-        "Answered at once and done in the background: 'hsb status connect' shows how it goes and, if it fails, why; so do the\nmessage log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
+        "Runs in the background: 'hsb status connect' shows how it goes.",
     ),
     row(
         "hsb disconnect",
         Console,
         Heart(Command::Disconnect),
         "end the connection in order",
-        "The servers become PRIMARY ALONE and SECONDARY ALONE, both with everything that was committed. Ends an attempt to connect,\nor a switch that still asks the other server, as well.",
+        "The servers become PRIMARY ALONE and SECONDARY ALONE, both with everything that was committed.",
     ),
     row(
         "hsb set primary alone",
@@ -188,14 +188,14 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::SetStandalone),
         "be a primary that keeps no log for the other server",
-        "The way back: 'hsb set primary alone', then 'hsb connect'. The other server needs a netcopy in between once the log does\nnot reach back to where it left (14708).",
+        "The other server needs a netcopy before they can be connected again.",
     ),
     row(
         "hsb switch primary",
         Console,
         Heart(Command::SwitchPrimary),
         "exchange the roles; this secondary becomes the primary",
-        "Runs in the background: 'hsb status switch' shows how it goes. At a SECONDARY ALONE server, the other one is asked\nfirst whether it is a primary; if it cannot be reached within HotStandby.ConnectTimeout, or PingTimeout if that is 0, it\ncounts as gone.",
+        "Runs in the background: 'hsb status switch' shows how it goes. At a SECONDARY ALONE server, the other one is asked\nfirst whether it is a primary.",
     ),
     row(
         "hsb switch secondary",
@@ -286,7 +286,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Work(general::info),
         "single figures, a row each",
-        "The options are:\n\n* primarystarttime: since when it is a primary (UTC); empty at a secondary\n* secondarystarttime: since when it is a secondary (UTC); empty at a primary\n* uptime: seconds since the start\n* version: of the server program\n* name: of the product\n* numusers: SQL sessions\n* numtrans: transactions since the database was created\n* dbsize: bytes of the database files\n* logsize: bytes of the log files\n* cpcount: checkpoints since the start\n* hsbstate: as 'hsb state'\n* hsbreason: why it is in this state\n* position: the decided position: epoch.sequence/hash\n* logend: the end of the log; differs while a batch is undecided",
+        "The options are:\n\n* primarystarttime: since when it is a primary (UTC); empty at a secondary\n* secondarystarttime: since when it is a secondary (UTC); empty at a primary\n* uptime: seconds since the start\n* version: of the server program\n* name: of the product\n* numusers: SQL sessions\n* numtrans: transactions since the database was created\n* dbsize: bytes of the database files\n* logsize: bytes of the log files\n* walsize: bytes of SQLite's own log, part of 'dbsize'\n* oldestsnapshot: the session that has read from one snapshot for longest; empty if none does\n* cpcount: checkpoints since the start\n* hsbstate: as 'hsb state'\n* hsbreason: why it is in this state\n* position: the decided position: epoch.sequence/hash\n* logend: the end of the log; differs while a batch is undecided",
     ),
     row(
         "perfmon",

@@ -7,7 +7,6 @@ use super::parameters::Parameters;
 use super::registry::Id;
 use crate::error::ServerError;
 use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel};
-use crate::logging::Limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +67,16 @@ impl Parameters {
     /// General.TransactionIdleTimeOut; zero: never.
     pub fn transaction_idle_timeout(&self) -> Duration {
         self.seconds(Id::TransactionIdleTimeOut)
+    }
+
+    /// General.SnapshotMaxSize; 0: unlimited.
+    pub fn snapshot_max_size_bytes(&self) -> u64 {
+        self.number(Id::SnapshotMaxSize)
+    }
+
+    /// General.SnapshotMaxAge; zero: never.
+    pub fn snapshot_max_age(&self) -> Duration {
+        self.seconds(Id::SnapshotMaxAge)
     }
 
     /// General.Readonly.
@@ -138,11 +147,6 @@ impl Parameters {
     /// Logging.DirectIO.
     pub fn direct_io(&self) -> bool {
         self.flag(Id::DirectIO)
-    }
-
-    /// Srv.MessageLogSize and Srv.MessageLogFiles.
-    pub fn message_log_limits(&self) -> Limits {
-        Limits { bytes: self.number(Id::MessageLogSize), files: self.number(Id::MessageLogFiles) }
     }
 
     /// HotStandby.HSBEnabled.

@@ -194,6 +194,8 @@ registry! {
     MinCheckpointTime: "General", "MinCheckpointTime", "300", Immediate, SECONDS, false, "Least time between automatic checkpoints, in seconds.";
     LockWaitTimeOut: "General", "LockWaitTimeOut", "30", Immediate, SECONDS, false, "How long a statement waits to become the writer, or for a state that accepts writes, in seconds.";
     TransactionIdleTimeOut: "General", "TransactionIdleTimeOut", "5", Immediate, SECONDS, true, "An open write transaction that is idle this long while others wait is rolled back, in seconds; 0: never.";
+    SnapshotMaxSize: "General", "SnapshotMaxSize", "512M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, true, "Bytes that SQLite's log (solid.db-wal) may hold because a session reads from an old snapshot: beyond that the session with the oldest one is ended (25P04); a warning at half of it. 0: unlimited.";
+    SnapshotMaxAge: "General", "SnapshotMaxAge", "0", Immediate, Kind::Number { minimum: 0, maximum: 31_536_000, unit: Unit::Seconds }, true, "A session that reads from one snapshot for longer is ended (25P04), in seconds; 0: never, only SnapshotMaxSize counts.";
     Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients (10041); what the other server replicates is still applied.";
     Diskless: "General", "Diskless", "no", ReadOnly, Kind::YesNo, false, "Keep nothing on disk.";
 
@@ -211,13 +213,10 @@ registry! {
     RelaxedMaxDelay: "Logging", "RelaxedMaxDelay", "5000", Startup, Kind::Number { minimum: 100, maximum: DAY_MS, unit: Unit::Milliseconds }, false, "Longest time until a relaxed commit is on disk, in milliseconds.";
     DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Not used: the log is written through the operating system's cache and synced.";
 
-    MessageLogSize: "Srv", "MessageLogSize", "10M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, false, "Size at which solmsg.out is renamed to solmsg.out.1, that one to solmsg.out.2, and so on; 0: never, for those who rotate it from outside and send SIGHUP.";
-    MessageLogFiles: "Srv", "MessageLogFiles", "5", Immediate, Kind::Number { minimum: 0, maximum: 1000, unit: Unit::None }, true, "Old files solmsg.out.1, solmsg.out.2, … that are kept; the oldest is deleted.";
-
     HsbEnabled: "HotStandby", "HSBEnabled", "no", ReadOnly, Kind::YesNo, false, "This server is one of a HotStandby pair.";
     Connect: "HotStandby", "Connect", "", Immediate, CONNECT, false, "Where the other server listens; can be changed only while not connected.";
-    ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: 'hsb connect' as long as the system allows, all other commands that reach for the other server PingTimeout.";
-    PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds; half of PingTimeout if that is shorter.";
+    ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: as long as the system allows.";
+    PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds.";
     PingTimeout: "HotStandby", "PingTimeout", "4000", Immediate, MILLISECONDS, false, "Silence after which the connection counts as broken, in milliseconds; 0: no pinging.";
     AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
     SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";

@@ -3,15 +3,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
-
 use super::load::Account;
 use super::pair::{PATIENCE, Pair, Server};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::position::Position;
 use crate::storage::checksum::logical_checksum;
-use crate::storage::database;
 
 /// The table that the clients write to.
 pub const TABLE: &str =
@@ -86,10 +82,10 @@ impl Finding {
 
 /// Waits until both servers are at one position and compares every table; nobody may write meanwhile.
 pub fn same_content(pair: &Pair) -> Result<(), ServerError> {
-    let (first, second) = (open(&pair.first)?, open(&pair.second)?);
     let deadline = Instant::now() + PATIENCE;
+    let position = |server: &Server| server.expect("info position");
     loop {
-        let (one, other) = (position(&first)?, position(&second)?);
+        let (one, other) = (position(&pair.first)?, position(&pair.second)?);
         if one == other {
             break;
         }
@@ -98,23 +94,13 @@ pub fn same_content(pair: &Pair) -> Result<(), ServerError> {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    let (one, other) = (logical_checksum(&first)?, logical_checksum(&second)?);
+    let checksum = |server: &Server| logical_checksum(&server.copy_database()?.1);
+    let (one, other) = (checksum(&pair.first)?, checksum(&pair.second)?);
     let of_one_only = one.iter().find(|entry| !other.contains(entry));
     match of_one_only.or(other.iter().find(|entry| !one.contains(entry))) {
         None => Ok(()),
         Some((table, ..)) => Err(failed(format!("(The two databases differ in '{table}'.)"))),
     }
-}
-
-/// A server's database, to be read beside the running server.
-fn open(server: &Server) -> Result<Connection, ServerError> {
-    let connection = Connection::open_with_flags(server.database_file(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    Ok(connection)
-}
-
-fn position(connection: &Connection) -> Result<Position, ServerError> {
-    database::read_identity(connection).map(|(_, position)| position)
 }
 
 fn failed(error: impl std::fmt::Display) -> ServerError {

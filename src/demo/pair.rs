@@ -70,10 +70,9 @@ impl Pair {
 
     /// `hsb connect` at the first server, then waits until both are active.
     pub fn connect(&self) -> Result<(), ServerError> {
-        match self.first.connect()? {
-            (0, _) => self.second.wait_for("hsb status connect", "CONNECTED"),
-            (code, text) => Err(failed(format!("'hsb connect': {code} {text}"))),
-        }
+        self.first.expect("hsb connect")?;
+        self.first.wait_for("hsb status connect", "CONNECTED")?;
+        self.second.wait_for("hsb status connect", "CONNECTED")
     }
 
     /// `hsb switch primary` at the second server, then waits until both say that it is done. Both keep their names here.
@@ -191,6 +190,15 @@ impl Server {
         self.directory.join("solid.db")
     }
 
+    /// Its database as it is now: a copy, for the file itself is the server's alone. The copy is deleted with the directory.
+    pub fn copy_database(&self) -> Result<(tempfile::TempDir, rusqlite::Connection), ServerError> {
+        let directory = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+        self.expect(&format!("backup {}", directory.path().display()))?;
+        self.wait_for("hsb status copy", "SUCCESS")?;
+        let connection = rusqlite::Connection::open(directory.path().join("solid.db"))?;
+        Ok((directory, connection))
+    }
+
     /// A new SQL connection of the administrator.
     pub fn sql(&self) -> Result<postgres::Client, postgres::Error> {
         sql_configuration(self.port).hostaddr(self.host).connect(postgres::NoTls)
@@ -211,27 +219,6 @@ impl Server {
         match self.ask(command)? {
             (0, text) => Ok(text),
             (code, text) => Err(failed(format!("'{command}' at server '{}': {code} {text}", self.name))),
-        }
-    }
-
-    /// `hsb connect` and what came of it: 0, or code and reason. It is answered when it begins.
-    pub fn connect(&self) -> Result<(u32, String), ServerError> {
-        let refused = self.ask("hsb connect")?;
-        if refused.0 != 0 {
-            return Ok(refused);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        let mut console = self.console()?;
-        loop {
-            let mut rows = console.command("hsb status connect")?;
-            let is_under_way = rows.first().is_some_and(|row| ["CONNECTING", "CATCHUP"].contains(&&*row.1));
-            match rows.pop() {
-                Some(last) if !is_under_way => return Ok(last),
-                _ if Instant::now() > deadline => {
-                    return Err(failed(format!("server '{}' connects for too long", self.name)));
-                }
-                _ => std::thread::sleep(Duration::from_millis(5)),
-            }
         }
     }
 

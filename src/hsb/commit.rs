@@ -10,7 +10,6 @@ use super::heart::{Heart, InFlight};
 use super::phase::Phase;
 use super::position::Position;
 use super::settings::Durability;
-use super::severity::Severity;
 use super::state::State;
 
 /// Bytes that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
@@ -22,10 +21,7 @@ impl Heart {
             self.effects.push(Effect::Decide(Decision::Reject(self.rejection())));
         } else if info.before != self.decided || self.decided != self.log_end {
             // Cannot happen while there is one writer; if it did, histories would part unnoticed.
-            self.say(
-                Severity::Error,
-                format!("a batch that follows {} was refused at {}", info.before, self.decided),
-            );
+            self.note(format!("a batch that follows {} was refused at {}", info.before, self.decided));
             self.effects.push(Effect::Decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY)));
         } else if self.holds_batches() {
             self.held = true;

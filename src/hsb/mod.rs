@@ -14,20 +14,15 @@ mod meeting_tests;
 mod pair;
 pub mod phase;
 pub mod position;
-#[cfg(test)]
-mod reaching_tests;
 mod retention;
 mod rewind;
 mod room;
 pub mod settings;
-pub mod severity;
 pub mod state;
 mod switch;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::connect::CONNECT_FAILED;
 pub use self::retention::LOG_SIZE;
 pub use self::room::{DISK_FULL, DISK_ROOM};
-pub use self::switch::SWITCH_FAILED;

@@ -1,4 +1,4 @@
-//! Checkpoints of a running node: when they are made, and what is done with them.
+//! Checkpoints of a running node: when they are made, and what is done with them; and that SQLite's log stays bounded.
 //!
 //! Not here: what a checkpoint is (`storage::checkpoint`), how much of the log the other server needs (the heart).
 
@@ -7,21 +7,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::Recipient;
-use crossbeam_channel::bounded;
 
-use super::copy::{send_job, wait};
+use super::events::{EventHub, SNAPSHOT};
+use super::snapshots::{self, Limits};
 use super::start;
 use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
-use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::actors::threads::apply::ApplyJob;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
+use crate::sql::registry::{OpenSnapshot, SessionRegistry};
 use crate::storage::checkpoint::{self, Schedule};
 
+/// SQLite's log is short if it has no more than this.
+const SHORT_WAL_BYTES: u64 = 1 << 20;
+/// How long the answer to `makecp` waits for it to become short.
+const SHORTENING_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -30,6 +35,10 @@ pub struct Checkpointer {
     storage: Arc<Storage>,
     parameters: Arc<Parameters>,
     checkpointed: Recipient<Checkpointed>,
+    sessions: Arc<SessionRegistry>,
+    events: Arc<EventHub>,
+    /// The snapshot that was warned of last.
+    warned: Mutex<Option<OpenSnapshot>>,
     /// Held while a checkpoint is made.
     last: Mutex<Last>,
     count: AtomicU64,
@@ -46,9 +55,12 @@ impl Checkpointer {
         parameters: Arc<Parameters>,
         position: Position,
         checkpointed: Recipient<Checkpointed>,
+        sessions: Arc<SessionRegistry>,
+        events: Arc<EventHub>,
     ) -> Checkpointer {
-        let last = Mutex::new(Last { position, at: Instant::now() });
-        Checkpointer { storage, parameters, checkpointed, last, count: AtomicU64::new(0) }
+        let (last, warned) = (Mutex::new(Last { position, at: Instant::now() }), Mutex::default());
+        let count = AtomicU64::new(0);
+        Checkpointer { storage, parameters, checkpointed, sessions, events, warned, last, count }
     }
 
     /// How many were made since the node started.
@@ -62,7 +74,7 @@ impl Checkpointer {
             return Err(ServerError::new(Code::BACKUPSERVER_MODE));
         }
         let mut last = self.lock();
-        let position = checkpoint::make(&self.storage.database, || self.sync_log())?;
+        let position = checkpoint::make(&self.storage.database)?;
         *last = Last { position, at: Instant::now() };
         drop(last);
         self.move_pages();
@@ -74,6 +86,34 @@ impl Checkpointer {
         let delete_log = self.parameters.checkpoint_delete_log();
         self.checkpointed.do_send(Checkpointed { position, delete_log });
         Ok(position)
+    }
+
+    /// Makes one now and says what it could not do: somebody may read from an older snapshot.
+    pub fn make_and_tell(&self) -> Result<String, ServerError> {
+        let begun = Instant::now();
+        let made = format!("Checkpoint made at {}.", self.make()?);
+        let database = &self.storage.database;
+        let mut wal = checkpoint::wal_file_bytes(database);
+        loop {
+            let oldest = self.sessions.snapshots().into_iter().find(|open| open.age > begun.elapsed());
+            let holds = match oldest {
+                Some(open) => open.to_string(),
+                None if database.has_long_reads() => "a copy or a comparison that is under way".into(),
+                // Whoever writes shortens it; that may take a moment, and more may be written in it.
+                None if wal > SHORT_WAL_BYTES && begun.elapsed() < SHORTENING_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                    wal = checkpoint::wal_file_bytes(database);
+                    continue;
+                }
+                None => return Ok(made),
+            };
+            if wal <= SHORT_WAL_BYTES {
+                return Ok(made);
+            }
+            return Ok(format!(
+                "{made} The database is durable at this position, but SQLite's log keeps its {wal} bytes and goes on growing, because an older snapshot is being read: {holds}. It becomes short when that has ended ('throwout' ends a session)."
+            ));
+        }
     }
 
     /// The server goes down: a copy is given up. Waits until it is, at most so long; one that still dials, or makes its
@@ -97,12 +137,6 @@ impl Checkpointer {
             let position = if last.sequence < backup.sequence { last } else { backup };
             self.checkpointed.do_send(Checkpointed { position, delete_log: true });
         }
-    }
-
-    fn sync_log(&self) -> Result<(), ServerError> {
-        let (done, when_done) = bounded(1);
-        send_job(&self.storage.log_jobs, LogJob::Sync(done))?;
-        wait(&when_done)
     }
 
     /// The part of the work that needs the connections that write; nobody waits for it.
@@ -133,12 +167,42 @@ impl Checkpointer {
         let records = snapshot.decided.sequence.saturating_sub(position.sequence);
         if schedule.is_due(records, at.elapsed()) {
             self.make()?;
-        } else if checkpoint::has_much_to_move(&self.storage.database) {
-            self.sync_log()?;
-            checkpoint::move_pages(&self.storage.database.open_for_apply()?)?;
+        }
+        let mut log_bytes = 0;
+        if checkpoint::has_much_to_move(&self.storage.database, self.limits().bytes) {
+            log_bytes = checkpoint::move_pages(&self.storage.database.open_for_apply()?)?;
             self.move_pages();
         }
-        Ok(())
+        self.look_after_snapshots(log_bytes);
+        self.storage.database.renew_hold()
+    }
+
+    fn limits(&self) -> Limits {
+        let (bytes, age) = (self.parameters.snapshot_max_size_bytes(), self.parameters.snapshot_max_age());
+        Limits { bytes, age }
+    }
+
+    fn look_after_snapshots(&self, log_bytes: u64) {
+        let (open, limits) = (self.sessions.snapshots(), self.limits());
+        let verdict = snapshots::judge(&open, log_bytes, limits, self.storage.database.has_long_reads());
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = verdict.warn
+            && !warned.as_ref().is_some_and(|warned| warned.is(snapshot))
+        {
+            self.say(&snapshots::warning(snapshot, log_bytes, limits));
+            *warned = Some(snapshot.clone());
+        }
+        for (snapshot, reason) in verdict.end {
+            if self.sessions.end_snapshot(snapshot, &reason) {
+                self.storage.counters.snapshots_ended.add(1);
+                self.say(&format!("{snapshot}: {}", reason.message));
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        log::warn!("{text}");
+        self.events.post(SNAPSHOT, text);
     }
 }
 
@@ -150,7 +214,7 @@ pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
         while checkpointer.checkpointed.connected() {
             std::thread::sleep(INTERVAL);
             if let Err(error) = checkpointer.look() {
-                log::error!("the checkpoint has failed and is tried again: {error}");
+                log::warn!("checkpoint: {error}");
             }
         }
     })

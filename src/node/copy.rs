@@ -62,6 +62,10 @@ pub(super) fn receive(
     let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
     let received = copy::receive(stream, &incoming, base, timeout, progress, abort);
     progress.end();
+    // The receiver has read, and closed, the old database file.
+    if let Err(error) = storage.database.renew_hold() {
+        log::warn!("{error}");
+    }
     let outcome = received.and_then(|received| {
         let reused = received.reused_bytes;
         log::info!("netcopy: the image is complete; {reused} bytes of it were here already");
@@ -116,7 +120,13 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     let (opened, when_opened) = bounded(1);
     let applier_part = move || -> Option<Applier> {
         // The log thread opens the new log meanwhile; it needs the database in place first.
-        let outcome = finish_swap(&database, &log).and_then(|()| Applier::new(database.open_for_apply()?));
+        database.release();
+        let outcome = finish_swap(&database, &log).and_then(|()| {
+            if let Err(error) = database.hold() {
+                log::warn!("{error}");
+            }
+            Applier::new(database.open_for_apply()?)
+        });
         let _ = closed.send(());
         outcome.map_err(|error| log::error!("the copied database cannot be opened: {error}")).ok()
     };

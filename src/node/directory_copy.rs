@@ -15,7 +15,7 @@ use crossbeam_channel::bounded;
 
 use super::lock::DatabaseLock;
 use super::storage::Storage;
-use super::{copy, start};
+use super::{copy, opening};
 use crate::actors::supervisor::{Answer, CopyToDirectory};
 use crate::config::Parameters;
 use crate::error::ServerError;
@@ -112,7 +112,7 @@ pub(super) fn check(
 
 /// The log of a server that is started in this directory.
 fn log_there(parameters: &Parameters, directory: &Path, database_id: [u8; 16]) -> LogConfiguration {
-    let own = start::log_configuration(parameters);
+    let own = opening::log_configuration(parameters);
     LogConfiguration { directory: directory.to_path_buf(), database_id, ..own }
 }
 

@@ -10,31 +10,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::hsb::{CONNECT_FAILED, DISK_FULL, DISK_ROOM, LOG_SIZE, SWITCH_FAILED};
+use crate::hsb::{DISK_FULL, DISK_ROOM, LOG_SIZE};
 
 /// A reader that falls this far behind has missed something.
 pub const KEPT_EVENTS: usize = 1024;
 
 /// The state of the server has changed; the text is the new one.
 pub const STATE_SWITCH: &str = "SYS_EVENT_HSBSTATESWITCH";
-/// The connection to the other server has changed; the text is CONNECTED, CONNECTING, CATCHUP, DISCONNECTING or BROKEN.
+/// The connection to the other server has changed; the text is CONNECTED, CONNECTING, CATCHUP or BROKEN.
 pub const CONNECT_STATUS: &str = "SYS_EVENT_HSBCONNECTSTATUS";
 /// A netcopy has ended.
 pub const NETCOPY_END: &str = "SYS_EVENT_NETCOPYEND";
 /// A netcopy to this server is asked for.
 pub const NETCOPY_REQUEST: &str = "SYS_EVENT_NETCOPYREQ";
 
+/// A session that reads from an old snapshot keeps SQLite's log from starting over: it is warned of, or was ended.
+pub const SNAPSHOT: &str = "SYS_EVENT_SNAPSHOT";
+
+/// The database cannot be written for a reason that passes, or it can be written again.
+pub const HINDERED: &str = "SYS_EVENT_HINDERED";
+
 /// All events and when they are posted.
 pub const EVENTS: [(&str, &str); 9] = [
     (STATE_SWITCH, "the state has changed; the text is the new state"),
-    (CONNECT_STATUS, "the connection has changed; CONNECTED, CONNECTING, CATCHUP, DISCONNECTING or BROKEN"),
-    (CONNECT_FAILED, "an attempt to connect the servers has failed; the text is code and reason"),
-    (SWITCH_FAILED, "a switch that had begun has failed; the text is code and reason"),
+    (CONNECT_STATUS, "the connection has changed; CONNECTED, CONNECTING, CATCHUP or BROKEN"),
     (NETCOPY_END, "a netcopy has ended"),
     (NETCOPY_REQUEST, "a netcopy to this server is asked for"),
     (DISK_FULL, "the disk is full; the text says which"),
     (DISK_ROOM, "there is room on the disk again"),
     (LOG_SIZE, "the log kept for the other server has reached 80 % of HotStandby.MaxLogSize, or all of it"),
+    (
+        HINDERED,
+        "the secondary cannot write its database for a reason that passes (a lock, no memory), or it can again",
+    ),
+    (
+        SNAPSHOT,
+        "a session's old snapshot makes SQLite's log grow (General.SnapshotMaxSize), or it was ended for that",
+    ),
 ];
 
 /// Something that happened.

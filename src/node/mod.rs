@@ -11,10 +11,12 @@ mod events;
 mod history;
 mod lock;
 mod memory;
+mod opening;
 mod outside;
 mod parameters;
 mod rewind;
 mod sessions;
+mod snapshots;
 mod start;
 mod status;
 mod storage;
@@ -193,7 +195,8 @@ impl Node {
         while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.held.0.note_end(&self.context.status.snapshot());
+        self.context.database.release();
+        self.held.0.note_end(self.context.status.state());
         log::info!("the server has shut down");
     }
 }

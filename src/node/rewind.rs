@@ -46,8 +46,7 @@ pub(super) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<(Posi
     let count = rewind.transactions();
     take_back(storage, rewind).map_err(failure)?;
     let text = format!(
-        "{} saved to {} and taken back; this server is at {common} now. 'hsb connect' connects it.",
-        if count == 1 { "1 transaction was".to_owned() } else { format!("{count} transactions were") },
+        "{count} transactions were saved to {} and taken back; this server is at {common} now. 'hsb connect' connects it.",
         path.display()
     );
     log::warn!("{text}");

@@ -13,18 +13,18 @@ use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::checkpointer::Checkpointer;
 use super::directory_copy::DirectoryCopies;
 use super::events::EventHub;
-use super::lock::DatabaseLock;
+use super::lock::{DatabaseLock, LogLock};
 use super::memory::{self, MemoryDirectory};
 use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::Storage;
-use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy, history};
+use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy, history, opening};
 use crate::actors::admin_handler::AdminHandler;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
 use crate::actors::supervisor::{FromWriter, Supervisor};
-use crate::actors::threads::apply::{ApplyJob, ApplyThread};
+use crate::actors::threads::apply::{ApplyJob, ApplyReport, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
 use crate::config::Parameters;
@@ -38,17 +38,17 @@ use crate::net::listener;
 use crate::progress::Progress;
 use crate::sql::outcome::Outcomes;
 use crate::sql::registry::SessionRegistry;
-use crate::sql::users;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
 use crate::storage::database::Database;
+use crate::storage::kinship;
 use crate::storage::limits::STACK_BYTES;
-use crate::storage::log::{LogConfiguration, LogMark, Medium};
+use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
 
 /// What a node holds on to for as long as it lives.
-pub(super) type Held = (Arc<DatabaseLock>, Option<MemoryDirectory>);
+pub(super) type Held = (Arc<DatabaseLock>, Option<MemoryDirectory>, Option<LogLock>);
 
 /// Name and password of a new database's administrator, asked for only when one is created.
 pub type AskAdministrator = Box<dyn FnOnce() -> Result<(String, String), ServerError>>;
@@ -77,73 +77,47 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
         _ => parameters.database_file(),
     };
     let database = Arc::new(Database::at(database_file, parameters.cache_size_bytes()));
-    let log_on_disk = log_configuration(&parameters);
+    let log_on_disk = opening::log_configuration(&parameters);
     let log = match &memory {
         Some(memory) => memory::log(&log_on_disk, &parameters, memory),
         None => log_on_disk.clone(),
     };
+    let log_lock = match &memory {
+        Some(_) => None,
+        None => Some(LogLock::take(&log_on_disk, database.path())?),
+    };
     let port = parameters::take_port(&parameters.listen())?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
+    let is_alone = !offline && log_lock.is_some() && opening::is_alone(&database, &log)?;
     if offline && database.exists() {
         log::warn!("-x backupserver: the database that is here is left alone until a netcopy replaces it");
     }
     if !offline && !database.exists() {
-        create(&database, &parameters, options.administrator)?;
+        opening::create(&database, &parameters, options.administrator)?;
         lock.forget();
+    }
+    if !offline {
+        kinship::check(&database)?;
+        database.hold()?;
     }
     if memory.is_some() && !offline && !parameters.diskless() {
         memory::leave_log(&database, log_on_disk)?;
     }
     let state = starting_state(&parameters, offline)?;
     let recovered = if offline { None } else { Some(recovery::open(&database, log.clone())?) };
+    if let Some(recovered) = recovered.as_ref().filter(|_| is_alone) {
+        log::warn!("{}", opening::found_alone(&database, recovered.decided));
+    }
     if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
-        leave_pair(&parameters)?;
+        opening::leave_pair(&parameters)?;
     }
     Building::new(parameters, database, log, state, &lock).build(
         recovered,
         port,
-        (lock, memory),
+        (lock, memory, log_lock),
         options.netcopy_requested,
     )
-}
-
-/// A database with a primary's history is about to be used without HotStandby. That has to be said in solid.ini: a
-/// section that is missing may as well be the wrong file.
-fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
-    if !parameters.has_hotstandby_section() {
-        return Err(ServerError::new(Code::NO_HOTSTANDBY_SECTION));
-    }
-    log::warn!(
-        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and no log is kept for the other server; coming back to the pair needs a netcopy once the log does not reach back (14708)"
-    );
-    Ok(())
-}
-
-pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {
-    LogConfiguration {
-        directory: parameters.log_directory(),
-        template: parameters.log_file_template(),
-        digit: parameters.log_digit_character(),
-        segment_size_bytes: parameters.log_split_size_bytes(),
-        database_id: [0; 16],
-        maximum_bytes: None,
-        medium: Medium::default(),
-    }
-}
-
-fn create(
-    database: &Database,
-    parameters: &Parameters,
-    administrator: AskAdministrator,
-) -> Result<(), ServerError> {
-    let (user, password) = administrator()?;
-    let verifier = users::Verifier::of_password(&password)?;
-    let page_size = u32::try_from(parameters.page_size_bytes()).unwrap_or(4096);
-    database
-        .create(page_size, |connection| users::insert(connection, &user, users::Role::Admin, &verifier))?;
-    log::info!("created the database {} with the administrator {user}", database.path().display());
-    Ok(())
 }
 
 fn starting_state(parameters: &Parameters, offline: bool) -> Result<State, ServerError> {
@@ -236,7 +210,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters), lock.past()));
+        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
         Building {
             lock: Arc::clone(lock),
             parameters,
@@ -270,7 +244,6 @@ impl Building {
         let settings = settings_of(&self.parameters);
         let was = held.0.what_it_was();
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
-        let heart = heart.with_last_switch(held.0.past().switch);
         let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
@@ -302,11 +275,11 @@ impl Building {
             netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
-        let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
+        let handlers = sessions::handlers(&context, peers);
         // What it was last is known until the start has succeeded.
-        held.0.note(&this.status.snapshot());
+        held.0.note(this.state);
         let listener = listener::start(port, move || limit.max_connections(), handlers)
-            .map_err(|error| parameters::port_refused(&this.parameters.listen(), &error))?;
+            .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
         let listener = Arc::new(listener);
         wiring.targets.changes.serve_at(&listener);
         Ok(Node {
@@ -347,7 +320,13 @@ impl Building {
         actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
         let reports: Recipient<FromApplyThread> = actors.applier.clone().recipient();
-        let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
+        let (status, events) = (Arc::clone(&self.status), Arc::clone(&self.events));
+        let report = Box::new(move |report: ApplyReport| {
+            if let ApplyReport::Hindered { by } = &report {
+                status.hindered(by.as_deref(), &events);
+            }
+            reports.do_send(FromApplyThread(report));
+        });
         let body = ApplyThread::new(
             applier,
             Arc::clone(&self.database),
@@ -409,6 +388,7 @@ impl Building {
             abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
             outcomes: Arc::clone(&self.outcomes),
+            counters: Arc::clone(&self.counters),
         });
         let changes = Arc::new(ParameterChanges::new(
             Arc::clone(&self.parameters),
@@ -421,6 +401,8 @@ impl Building {
             Arc::clone(&self.parameters),
             heart.decided(),
             actors.supervisor.clone().recipient(),
+            Arc::clone(&self.sessions),
+            Arc::clone(&self.events),
         ));
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let operator = actors.supervisor.clone().recipient();

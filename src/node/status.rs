@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
-use super::lock::Past;
-use crate::hsb::codes::Code;
+use super::events::{EventHub, HINDERED};
 use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
@@ -29,8 +28,6 @@ pub struct Snapshot {
     pub log_end: Position,
     /// How far the secondary is known to be, at a primary.
     pub acknowledged: Position,
-    /// Code and sentence of the failure of the last attempt to connect, until there is another attempt.
-    pub connect_failure: Option<(Code, String)>,
     /// The last switch.
     pub switch: SwitchStatus,
     /// The last copy.
@@ -39,6 +36,8 @@ pub struct Snapshot {
     pub copy_since: SystemTime,
     /// Why there are no writes although the state would allow them: the disk is full.
     pub lacks_room: Option<String>,
+    /// Why what was received cannot be executed for now although it fits, in a sentence.
+    pub hindered: Option<String>,
     /// What is under way.
     pub activity: Activity,
     /// Since when the node is a primary; the last time it became one, if it is none now.
@@ -55,7 +54,7 @@ pub struct Snapshot {
     pub needs_netcopy: bool,
     /// How often the state has changed since the start.
     pub state_changes: u64,
-    /// The role before the present one; the present one if there was no other since the database was created here.
+    /// The role before the present one; the present one if there was no other since the start.
     pub previous_role: &'static str,
 }
 
@@ -72,7 +71,7 @@ pub struct Change {
     pub at: SystemTime,
 }
 
-/// Shared by all; written by the supervisor alone.
+/// Shared by all; written by the supervisor, but for `hindered`.
 #[derive(Debug)]
 pub struct NodeStatus {
     snapshot: RwLock<Snapshot>,
@@ -80,32 +79,21 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// The picture of a server without HotStandby that starts.
-    #[cfg(test)]
-    pub(crate) fn plain(settings: Settings) -> NodeStatus {
-        let past = Past { state: None, previous_role: "", switch: SwitchStatus::Never };
-        NodeStatus::new(State::Plain, settings, past)
-    }
-
     /// The picture of a node that starts.
-    pub(super) fn new(state: State, settings: Settings, past: Past) -> NodeStatus {
+    pub fn new(state: State, settings: Settings) -> NodeStatus {
         let now = SystemTime::now();
-        // A start is a change of the role like any other.
-        let was = past.state.map_or("", State::role);
-        let other = Some(was).filter(|was| !was.is_empty() && *was != state.role());
-        let previous = other.or(Some(past.previous_role).filter(|role| !role.is_empty()));
         let snapshot = RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
-            connect_failure: None,
             settings,
             decided: Position::ORIGIN,
             log_end: Position::ORIGIN,
             acknowledged: Position::ORIGIN,
-            switch: past.switch,
+            switch: SwitchStatus::Never,
             copy: CopyStatus::Never,
             copy_since: now,
             lacks_room: None,
+            hindered: None,
             activity: Activity::Idle,
             primary_since: None,
             secondary_since: state.is_secondary().then_some(now),
@@ -114,7 +102,7 @@ impl NodeStatus {
             unacknowledged_bytes: 0,
             needs_netcopy: false,
             state_changes: 0,
-            previous_role: previous.unwrap_or(state.role()),
+            previous_role: state.role(),
         });
         NodeStatus { snapshot, shutting_down: AtomicBool::new(false) }
     }
@@ -154,15 +142,28 @@ impl NodeStatus {
         matches!(self.state(), State::SecondaryActive | State::SecondaryAlone | State::Offline)
     }
 
+    /// Said by the apply thread: what the heart decides does not depend on it.
+    pub(super) fn hindered(&self, by: Option<&str>, events: &EventHub) {
+        let text = by.map_or_else(
+            || "The database can be written again: what was received is executed.".to_owned(),
+            |by| {
+                format!(
+                    "The database cannot be written now ({by}): what is received is kept in the log and executed when it can; end the program that has the database open, or give the system what it lacks. No netcopy is needed."
+                )
+            },
+        );
+        log::warn!("{text}");
+        events.post(HINDERED, &text);
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        snapshot.hindered = by.map(|_| text);
+    }
+
     pub(super) fn publish(&self, heart: &Heart) {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         snapshot.state = heart.state();
         if snapshot.connect != heart.connect_status_now() {
             snapshot.connect = heart.connect_status_now();
             snapshot.connect_since = SystemTime::now();
-        }
-        if snapshot.connect_failure.as_ref() != heart.connect_failure() {
-            snapshot.connect_failure = heart.connect_failure().cloned();
         }
         snapshot.decided = heart.decided();
         snapshot.log_end = heart.log_end();
@@ -191,12 +192,8 @@ impl NodeStatus {
             Some(StartTime::Secondary) => snapshot.secondary_since = Some(at),
             None => {}
         }
-        match from.role() {
-            // A server that waits for a netcopy has none.
-            "" if snapshot.previous_role.is_empty() => snapshot.previous_role = to.role(),
-            "" => {}
-            role if role != to.role() => snapshot.previous_role = role,
-            _ => {}
+        if from.role() != to.role() {
+            snapshot.previous_role = from.role();
         }
     }
 }

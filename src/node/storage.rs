@@ -10,6 +10,7 @@ use super::NodeStatus;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
+use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::event::Hello;
 use crate::progress::Progress;
@@ -32,6 +33,7 @@ pub(super) struct Storage {
     pub(super) abort_copies: AtomicBool,
     pub(super) status: Arc<NodeStatus>,
     pub(super) outcomes: Arc<Outcomes>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Storage {

@@ -1,17 +1,18 @@
 //! Who is connected: for CancelRequest, `userlist`, `throwout` and for closing all before a copy.
 //!
-//! Closing a session never writes to its socket from outside: it is told the code, its statement is interrupted and
+//! Closing a session never writes to its socket from outside: it is told the reason, its statement is interrupted and
 //! the reading side of its socket is shut, so that its own thread says goodbye.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::InterruptHandle;
 
 use super::users;
+use crate::error::ServerError;
 use crate::hsb::codes::Code;
 
 /// A session as `userlist` shows it.
@@ -27,13 +28,86 @@ pub struct SessionInfo {
     pub since: SystemTime,
 }
 
+/// How long a session may take to say goodbye before it is cut off, because its client takes nothing.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Since when a session reads from one snapshot of the database. Noted by its own thread, looked at by others.
+#[derive(Debug)]
+pub struct Reading {
+    start: Instant,
+    /// Milliseconds after `start`, and one; 0: it has no snapshot.
+    since_ms: AtomicU64,
+}
+
+impl Reading {
+    fn new() -> Arc<Reading> {
+        Arc::new(Reading { start: Instant::now(), since_ms: AtomicU64::new(0) })
+    }
+
+    /// It has one from now on.
+    pub fn begin(&self) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.since_ms.store(now + 1, Ordering::Relaxed);
+    }
+
+    /// Whether it has one, as far as is noted.
+    pub fn is_noted(&self) -> bool {
+        self.since_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// It has none any more.
+    pub fn end(&self) {
+        self.since_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn since(&self) -> Option<Duration> {
+        self.since_ms.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
+    }
+}
+
+/// A snapshot that a session has open. SQLite's log can neither be moved beyond it nor start over meanwhile.
+#[derive(Debug, Clone)]
+pub struct OpenSnapshot {
+    /// Whose.
+    pub session: SessionInfo,
+    /// For how long.
+    pub age: Duration,
+    /// Tells it from another one of the same session.
+    since: Duration,
+}
+
+impl OpenSnapshot {
+    /// Whether both are the same.
+    pub fn is(&self, other: &OpenSnapshot) -> bool {
+        self.session.id == other.session.id && self.since == other.since
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_session(id: u64, age: Duration) -> OpenSnapshot {
+        let (user, address) = ("u".to_owned(), "127.0.0.1:9".to_owned());
+        let session = SessionInfo { id, user, address, since: SystemTime::now() };
+        OpenSnapshot { session, age, since: Duration::ZERO }
+    }
+}
+
+impl std::fmt::Display for OpenSnapshot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let SessionInfo { id, user, address, .. } = &self.session;
+        write!(formatter, "session {id} ({user}, {address}), for {} s", self.age.as_secs())
+    }
+}
+
 struct Entry {
     info: SessionInfo,
     secret: i32,
     interrupt: InterruptHandle,
     stream: TcpStream,
-    closing: Arc<AtomicU32>,
+    reading: Arc<Reading>,
+    closing: Closing,
 }
+
+/// Since when and why a session shall end.
+type Closing = Arc<OnceLock<(Instant, ServerError)>>;
 
 /// All sessions.
 pub struct SessionRegistry {
@@ -50,7 +124,9 @@ pub struct Ticket {
     pub id: u64,
     /// What a CancelRequest must know.
     pub secret: i32,
-    closing: Arc<AtomicU32>,
+    /// Where its snapshot is noted.
+    pub reading: Arc<Reading>,
+    closing: Closing,
 }
 
 /// The process id that a client is told.
@@ -85,13 +161,15 @@ impl SessionRegistry {
         user: &str,
         interrupt: InterruptHandle,
         stream: TcpStream,
-    ) -> Result<Ticket, crate::error::ServerError> {
+    ) -> Result<Ticket, ServerError> {
         let secret = i32::from_be_bytes(users::random_bytes::<4>()?);
-        let closing = Arc::new(AtomicU32::new(0));
+        let (closing, reading) = (Closing::default(), Reading::new());
         let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
         let info = SessionInfo { id, user: user.to_string(), address, since: SystemTime::now() };
-        self.lock().insert(id, Entry { info, secret, interrupt, stream, closing: closing.clone() });
-        Ok(Ticket { registry: self.clone(), id, secret, closing })
+        let (shared, noted) = (Arc::clone(&closing), Arc::clone(&reading));
+        let entry = Entry { info, secret, interrupt, stream, reading: noted, closing: shared };
+        self.lock().insert(id, entry);
+        Ok(Ticket { registry: self.clone(), id, secret, reading, closing })
     }
 
     /// Sessions now.
@@ -123,6 +201,30 @@ impl SessionRegistry {
         self.close_where(Code::THROWN_OUT, |info| info.id == id) > 0
     }
 
+    /// The snapshots that sessions read from, oldest first.
+    pub fn snapshots(&self) -> Vec<OpenSnapshot> {
+        let mut all: Vec<OpenSnapshot> = self.lock().values().filter_map(Entry::snapshot).collect();
+        all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.age));
+        all
+    }
+
+    /// Ends a session for this reason if it still reads from this snapshot. One that has been told before and does not
+    /// leave, because its client takes nothing, is cut off.
+    pub fn end_snapshot(&self, snapshot: &OpenSnapshot, reason: &ServerError) -> bool {
+        let sessions = self.lock();
+        let entry = sessions.get(&snapshot.session.id);
+        let still = |entry: &&Entry| entry.snapshot().is_some_and(|now| now.is(snapshot));
+        let Some(entry) = entry.filter(still) else { return false };
+        if let Some((told, _)) = entry.closing.get() {
+            if told.elapsed() > GOODBYE_PATIENCE {
+                let _ = entry.stream.shutdown(Shutdown::Both);
+            }
+            return false;
+        }
+        entry.close(reason);
+        true
+    }
+
     /// Ends all sessions with this code and waits until they are gone; those that do not leave in time are cut off.
     pub fn close_all(&self, code: Code, patience: Duration) {
         let deadline = Instant::now() + patience;
@@ -145,9 +247,7 @@ impl SessionRegistry {
     pub fn close_where(&self, code: Code, chosen: impl Fn(&SessionInfo) -> bool) -> usize {
         let mut ids = Vec::new();
         for entry in self.lock().values().filter(|entry| chosen(&entry.info)) {
-            let _ = entry.closing.compare_exchange(0, code.number(), Ordering::Release, Ordering::Relaxed);
-            entry.interrupt.interrupt();
-            let _ = entry.stream.shutdown(Shutdown::Read);
+            entry.close(&closing_error(code));
             ids.push(entry.info.id);
         }
         ids.iter().for_each(|id| (self.interrupt_writer)(*id));
@@ -155,14 +255,32 @@ impl SessionRegistry {
     }
 }
 
-impl Ticket {
-    /// The code with which this session shall end, if it shall.
-    pub fn closing(&self) -> Option<Code> {
-        match self.closing.load(Ordering::Acquire) {
-            0 => None,
-            number => Code::find(number),
-        }
+impl Entry {
+    fn snapshot(&self) -> Option<OpenSnapshot> {
+        let since = self.reading.since()?;
+        let age = self.reading.start.elapsed().saturating_sub(since);
+        Some(OpenSnapshot { session: self.info.clone(), age, since })
     }
+
+    fn close(&self, reason: &ServerError) {
+        // The first reason stays.
+        let _ = self.closing.set((Instant::now(), reason.clone()));
+        self.interrupt.interrupt();
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+}
+
+impl Ticket {
+    /// Why this session shall end, if it shall.
+    pub fn closing(&self) -> Option<&ServerError> {
+        self.closing.get().map(|(_, reason)| reason)
+    }
+}
+
+fn closing_error(code: Code) -> ServerError {
+    // Whatever the code is elsewhere: the connection ends because an administrator or the server wants it.
+    let sqlstate = if code.sqlstate().starts_with("57") { code.sqlstate() } else { "57P01" };
+    ServerError { sqlstate, ..ServerError::new(code) }
 }
 
 impl Drop for Ticket {

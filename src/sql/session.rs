@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, MAIN_DB, TransactionState};
 
 use super::access::{ClientScope, Identity};
 use super::cut_trigger::CutTrigger;
 use super::describe::{self, Metadata};
 use super::errors;
 use super::execute::{Outcome, Work};
+use super::registry::Reading;
 use super::set_statement::{Isolation, TransactionModes};
 use super::settings::Settings;
 use super::statement::{Kind, Statement};
@@ -80,6 +81,8 @@ pub struct Session<'r> {
     pub deadline: Arc<Deadline>,
     /// Whether a CREATE TRIGGER was cut.
     pub trigger: CutTrigger,
+    /// Where the reader's snapshot is noted, for those who look after SQLite's log.
+    pub reading: Option<Arc<Reading>>,
     transaction: Option<Transaction>,
 }
 
@@ -100,6 +103,7 @@ impl<'r> Session<'r> {
             settings: Settings::default(),
             deadline,
             trigger: CutTrigger::default(),
+            reading: None,
             transaction: None,
         }
     }
@@ -305,6 +309,9 @@ impl<'r> Session<'r> {
 
     /// To be called before a read on the reader: under REPEATABLE READ the first one fixes the snapshot.
     pub fn before_read(&mut self) -> Result<(), ServerError> {
+        if let Some(reading) = self.reading.as_ref().filter(|_| !self.has_snapshot()) {
+            reading.begin();
+        }
         let Some(transaction) = self.transaction.as_mut() else { return Ok(()) };
         let keeps = transaction.isolation != Isolation::ReadCommitted && !transaction.implicit;
         if keeps && transaction.snapshot.is_none() {
@@ -313,6 +320,20 @@ impl<'r> Session<'r> {
             transaction.snapshot = Some(read_identity(self.reader)?.1);
         }
         Ok(())
+    }
+
+    /// The reader has a transaction or a statement that is not at its end.
+    fn has_snapshot(&self) -> bool {
+        !matches!(self.reader.transaction_state(Some(MAIN_DB)), Ok(TransactionState::None))
+    }
+
+    /// To be called when reads may have ended.
+    pub fn note_reading(&self) {
+        if let Some(reading) = self.reading.as_ref().filter(|reading| reading.is_noted())
+            && !self.has_snapshot()
+        {
+            reading.end();
+        }
     }
 
     /// Refuses a write that the user or the transaction may not make.
@@ -335,6 +356,7 @@ impl<'r> Session<'r> {
     /// Has the writer do something; `alone` if it may be a transaction of its own.
     pub fn write(&mut self, work: Work, alone: bool, what: &str) -> Result<Outcome, ServerError> {
         self.check_may_write(what)?;
+        self.note_reading();
         let identity = self.identity.clone();
         if alone && self.transaction.is_none() {
             let request = self.request(None);
@@ -374,6 +396,7 @@ impl<'r> Session<'r> {
             self.release_snapshot(&mut transaction);
             self.transaction = Some(transaction);
         }
+        self.note_reading();
         let begun = self.context.writer.begin(request);
         if let (Err(_), Some(_), Some(transaction)) = (&begun, snapshot, self.transaction.as_mut()) {
             // Its snapshot is gone: ROLLBACK TO must not let it go on with another one.

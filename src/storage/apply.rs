@@ -43,8 +43,8 @@ pub struct Applier {
 enum Failure {
     /// It does not fit what is there.
     Misfit(String),
-    /// The disk is full or fails; that says nothing about the change.
-    Medium(ServerError),
+    /// The disk is full or fails, or somebody has a lock: that says nothing about the change.
+    NotOfTheChange(ServerError),
 }
 
 impl From<String> for Failure {
@@ -63,7 +63,11 @@ impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Failure {
         let text = error.to_string();
         let error = ServerError::from(error);
-        if error.is_of_the_medium() { Failure::Medium(error) } else { Failure::Misfit(text) }
+        if error.is_of_the_medium() || error.passes() {
+            Failure::NotOfTheChange(error)
+        } else {
+            Failure::Misfit(text)
+        }
     }
 }
 
@@ -138,7 +142,7 @@ impl Applier {
 
     /// Makes what was applied visible, and the position with it.
     pub fn commit(&mut self) -> Result<(), ServerError> {
-        write_position(&self.connection, self.position)?;
+        write_position(&self.connection, self.committed, self.position)?;
         let mut statement = self.connection.prepare_cached("COMMIT").map_err(ServerError::from)?;
         statement.raw_execute().map_err(ServerError::from)?;
         self.committed = self.position;
@@ -293,7 +297,7 @@ impl<'a, 'c> Binder<'a, 'c> {
 /// 10080 with table and key for a change that does not fit.
 fn expect_fits(change: &Change<'_>, outcome: Result<(), Failure>) -> Result<(), ServerError> {
     outcome.map_err(|failure| match failure {
-        Failure::Medium(error) => error,
+        Failure::NotOfTheChange(error) => error,
         Failure::Misfit(what) => {
             ServerError::with(Code::APPLY_FAILED, format!("{}: {what}.", subject(change)))
         }

@@ -18,9 +18,19 @@ use super::files;
 /// SQLite's log grows to about this size before its pages are moved.
 const WAL_BYTES: u64 = 32 << 20;
 
-/// Whether there is enough to move.
-pub fn has_much_to_move(database: &Database) -> bool {
-    std::fs::metadata(database.write_ahead_log()).is_ok_and(|wal| wal.len() > WAL_BYTES)
+/// Bytes of the head of a page in SQLite's log.
+const WAL_FRAME_HEAD_BYTES: u64 = 24;
+
+/// Whether there is enough to move; `limit_bytes`: what SQLite's log may hold for the sake of readers, 0: as much as it
+/// takes.
+pub fn has_much_to_move(database: &Database, limit_bytes: u64) -> bool {
+    let much = if limit_bytes == 0 { WAL_BYTES } else { WAL_BYTES.min(limit_bytes / 2) };
+    wal_file_bytes(database) > much
+}
+
+/// Length of the file that is SQLite's log.
+pub fn wal_file_bytes(database: &Database) -> u64 {
+    std::fs::metadata(database.write_ahead_log()).map_or(0, |wal| wal.len())
 }
 
 /// What decides when the next automatic checkpoint is made.
@@ -40,25 +50,40 @@ impl Schedule {
 }
 
 /// Makes the database durable and moves what can be moved without holding anybody up. Returns the position up to which
-/// the database needs no log. `sync_log` puts what is logged on disk. It comes first: after a power cut the database would
-/// be ahead of its log, which would begin anew, and the other server could not catch up from it.
-pub fn make(
-    database: &Database,
-    sync_log: impl FnOnce() -> Result<(), ServerError>,
-) -> Result<Position, ServerError> {
+/// the database needs no log.
+pub fn make(database: &Database) -> Result<Position, ServerError> {
     let connection = database.open_for_apply()?;
     let (_, position) = read_identity(&connection)?;
-    sync_log()?;
     // SQLite syncs only what it can move; see the module.
     database.sync();
     move_pages(&connection)?;
     Ok(position)
 }
 
-/// Moves pages; on the connection that writes, nothing can come in between and SQLite's log starts over.
-pub fn move_pages(connection: &Connection) -> Result<(), ServerError> {
-    let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-    moved.map_err(|error| not_moved(connection.path().unwrap_or("the database"), error))
+/// Moves pages beside readers and writers. Returns how many bytes SQLite's log holds, moved or not: it can start over
+/// only when all are moved and nobody reads in it.
+pub fn move_pages(connection: &Connection) -> Result<u64, ServerError> {
+    let frames = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+    let page_bytes: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    Ok(frames * (page_bytes.unsigned_abs() + WAL_FRAME_HEAD_BYTES))
+}
+
+/// On the connection that writes, between its transactions: nothing can come in between, SQLite's log starts over and
+/// its file gives its room back, if nobody reads in it. Waits for nobody.
+pub fn start_log_over(connection: &Connection) -> Result<(), ServerError> {
+    let patience_ms: i64 = connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
+    connection.busy_timeout(Duration::ZERO)?;
+    let outcome = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+    connection.busy_timeout(Duration::from_millis(patience_ms.unsigned_abs()))?;
+    outcome.map(drop)
+}
+
+/// Returns how many pages SQLite's log holds; 0 if another checkpoint is under way.
+fn checkpoint(connection: &Connection, sql: &str) -> Result<u64, ServerError> {
+    let frames = connection.query_row(sql, [], |row| row.get::<_, i64>(1));
+    frames
+        .map(|frames| u64::try_from(frames).unwrap_or(0))
+        .map_err(|error| not_moved(connection.path().unwrap_or("the database"), error))
 }
 
 /// A failed sync ends the process: the next one, with nothing left to sync, would count as success and cost the log its

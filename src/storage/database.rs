@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::hold::Hold;
 use super::sqlite_error::sqlite_error;
 use super::{files, functions, outcomes};
 use crate::error::ServerError;
@@ -19,6 +21,8 @@ use crate::hsb::position::{Chain, Position};
 /// How long a connection waits for SQLite's own write lock; only role changes ever contend for it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const READER_CACHE_KIB: i64 = 4096;
+const POSITION_BYTES: usize = 32;
+const KEEPER_CACHE_KIB: i64 = 16;
 
 /// Users and what they may do; replicated like any other table.
 pub const USERS_TABLE: &str = "_hsb_users";
@@ -29,13 +33,27 @@ pub struct Database {
     path: PathBuf,
     writer_cache_kib: i64,
     schema_generation: AtomicU64,
+    hold: Mutex<Option<Hold>>,
+    /// The server's own long reads hold a clone each.
+    long_reads: Arc<()>,
+}
+
+/// See [`Database::begin_long_read`].
+pub struct LongRead {
+    _counted: Arc<()>,
 }
 
 impl Database {
     /// The database in this file, which need not be there yet.
     pub fn at(path: PathBuf, cache_bytes: u64) -> Database {
         let writer_cache_kib = i64::try_from(cache_bytes / 1024).unwrap_or(65536).max(1024);
-        Database { path, writer_cache_kib, schema_generation: AtomicU64::new(0) }
+        Database {
+            path,
+            writer_cache_kib,
+            schema_generation: AtomicU64::new(0),
+            hold: Mutex::default(),
+            long_reads: Arc::default(),
+        }
     }
 
     /// The database file.
@@ -136,6 +154,41 @@ impl Database {
         Ok(connection)
     }
 
+    /// Keeps other programs off the file from now on: see [`super::hold`]. An error names the one that has it open.
+    pub fn hold(&self) -> Result<(), ServerError> {
+        let keeper = self.open(KEEPER_CACHE_KIB)?;
+        read_identity(&keeper)?;
+        let hold = Hold::take(&self.path, keeper)?;
+        *self.held() = Some(hold);
+        Ok(())
+    }
+
+    /// Holds it anew: this process may have opened and closed the file by itself.
+    pub fn renew_hold(&self) -> Result<(), ServerError> {
+        self.held().as_ref().map_or(Ok(()), Hold::renew)
+    }
+
+    /// Lets go of the file: it is about to be replaced, or the server ends.
+    pub fn release(&self) {
+        let held = self.held().take();
+        drop(held);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be held by the server's own reads that take their time, copies and comparisons: they keep SQLite's log from
+    /// starting over as sessions do.
+    pub fn begin_long_read(&self) -> LongRead {
+        LongRead { _counted: Arc::clone(&self.long_reads) }
+    }
+
+    /// Whether there are any.
+    pub fn has_long_reads(&self) -> bool {
+        Arc::strong_count(&self.long_reads) > 1
+    }
+
     /// SQLite's own log.
     pub fn write_ahead_log(&self) -> PathBuf {
         files::beside(&self.path, "-wal")
@@ -177,16 +230,35 @@ pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), Se
             .map_err(|_| incomplete(key))
     };
     let identity = read("database_id")?.try_into().map_err(|_| incomplete("database_id"))?;
-    let position = decode(&read("position")?).ok_or_else(|| incomplete("position"))?;
-    Ok((identity, position))
+    let place = Place::decode(&read("position")?).ok_or_else(|| incomplete("position"))?;
+    Ok((identity, place.at))
 }
 
-/// Writes the position inside the open transaction.
-pub fn write_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
+/// Writes the position inside the open transaction, and the one that the database is at before it.
+pub fn write_position(connection: &Connection, before: Position, after: Position) -> rusqlite::Result<()> {
+    let mut bytes = [0; 2 * POSITION_BYTES];
+    bytes[..POSITION_BYTES].copy_from_slice(&encode(after));
+    bytes[POSITION_BYTES..].copy_from_slice(&encode(before));
     connection
         .prepare_cached("UPDATE _hsb_meta SET value = ? WHERE key = 'position'")?
-        .execute(params![&encode(position)[..]])
+        .execute(params![&bytes[..]])
         .map(|_| ())
+}
+
+/// What the row of the position says: where the last transaction led, and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
+    pub(super) at: Position,
+    /// None: nothing was written yet.
+    pub(super) before: Option<Position>,
+}
+
+impl Place {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Place> {
+        let (at, before) = bytes.split_at_checked(POSITION_BYTES)?;
+        let before = if before.is_empty() { None } else { Some(decode(before)?) };
+        Some(Place { at: decode(at)?, before })
+    }
 }
 
 /// Whether the database was rewound and its log not yet: see [`super::rewind`].
@@ -206,8 +278,8 @@ pub fn set_rewound(connection: &Connection, rewound: bool) -> Result<(), ServerE
     Ok(())
 }
 
-fn encode(position: Position) -> [u8; 32] {
-    let mut bytes = [0; 32];
+fn encode(position: Position) -> [u8; POSITION_BYTES] {
+    let mut bytes = [0; POSITION_BYTES];
     bytes[..8].copy_from_slice(&position.epoch.to_le_bytes());
     bytes[8..16].copy_from_slice(&position.sequence.to_le_bytes());
     bytes[16..].copy_from_slice(&position.chain.0);
@@ -227,6 +299,8 @@ fn decode(bytes: &[u8]) -> Option<Position> {
 
 /// Only what SQLite calls damage is: a database that may not be opened is not to be replaced.
 fn cannot_open(path: &Path, error: rusqlite::Error) -> ServerError {
-    let code = sqlite_error(&error).code.unwrap_or(Code::OPERATION_FAILED);
-    ServerError::with(code, format!("({} cannot be opened: {error})", path.display()))
+    let cause = sqlite_error(&error);
+    let code = cause.code.unwrap_or(Code::OPERATION_FAILED);
+    let shown = ServerError::with(code, format!("({} cannot be opened: {error})", path.display()));
+    if cause.passes() { ServerError { sqlstate: cause.sqlstate, ..shown } } else { shown }
 }

@@ -5,7 +5,7 @@
 
 use rusqlite::Connection;
 
-use super::database::{Database, read_identity};
+use super::database::{Database, LongRead, read_identity};
 use crate::error::ServerError;
 use crate::hsb::position::Position;
 
@@ -21,11 +21,13 @@ pub struct Image {
     /// In all.
     pub pages: u64,
     block_pages: u64,
+    _reads: LongRead,
 }
 
 impl Image {
     /// Takes the picture. Blocks are `block_bytes` long, rounded to whole pages; the last may be shorter.
     pub fn take(database: &Database, block_bytes: usize) -> Result<Image, ServerError> {
+        let _reads = database.begin_long_read();
         let connection = database.open_reader()?;
         connection.execute_batch("BEGIN")?;
         let (database_id, position) = read_identity(&connection)?;
@@ -33,7 +35,7 @@ impl Image {
         let page_bytes = number("PRAGMA page_size")?;
         let pages = number("PRAGMA page_count")?;
         let block_pages = (block_bytes as u64 / page_bytes.max(1)).max(1);
-        Ok(Image { connection, database_id, position, page_bytes, pages, block_pages })
+        Ok(Image { connection, database_id, position, page_bytes, pages, block_pages, _reads })
     }
 
     /// Length of the file.

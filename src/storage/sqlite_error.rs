@@ -1,4 +1,8 @@
-//! What an error of SQLite means to a client: disk full, damage, or a plain SQL error with its SQLSTATE.
+//! What an error of SQLite means: disk full, damage, something that passes, or a plain SQL error with its SQLSTATE.
+//!
+//! The SQLSTATE is the classification: whoever meets an error while it applies, commits, recovers or copies asks
+//! [`ServerError::passes`] (a lock, no memory, no descriptors: says nothing about what was asked for, try again),
+//! [`ServerError::is_of_the_medium`] (the disk is full or fails), and takes only the rest for a misfit.
 
 use rusqlite::{Error, ErrorCode, ffi};
 
@@ -31,6 +35,10 @@ fn failure(error: &ffi::Error, message: &str) -> ServerError {
         ErrorCode::SystemIoFailure if error.extended_code == ffi::SQLITE_IOERR_SHMSIZE => {
             return ServerError::with(Code::DISK_FULL, text);
         }
+        ErrorCode::SystemIoFailure if error.extended_code == ffi::SQLITE_IOERR_NOMEM => "53200",
+        ErrorCode::SystemIoFailure if is_want_of_resources(error.extended_code) => "53000",
+        // For want of descriptors, mostly; a file that is not there is noticed before SQLite is asked.
+        ErrorCode::CannotOpen => "53000",
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
             return ServerError::with(Code::DATABASE_CORRUPT, text);
         }
@@ -43,6 +51,24 @@ fn failure(error: &ffi::Error, message: &str) -> ServerError {
         _ => plain(&text),
     };
     ServerError::sql(sqlstate, text)
+}
+
+/// Failures of locking, opening and mapping, for which the system lacked locks, descriptors or memory. Reading, writing
+/// and syncing are not among them: there the disk fails.
+fn is_want_of_resources(extended: i32) -> bool {
+    matches!(
+        extended,
+        ffi::SQLITE_IOERR_LOCK
+            | ffi::SQLITE_IOERR_RDLOCK
+            | ffi::SQLITE_IOERR_UNLOCK
+            | ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+            | ffi::SQLITE_IOERR_BLOCKED
+            | ffi::SQLITE_IOERR_ACCESS
+            | ffi::SQLITE_IOERR_SHMOPEN
+            | ffi::SQLITE_IOERR_SHMLOCK
+            | ffi::SQLITE_IOERR_SHMMAP
+            | ffi::SQLITE_IOERR_GETTEMPPATH
+    )
 }
 
 fn constraint(extended: i32) -> &'static str {
@@ -81,5 +107,41 @@ fn plain(text: &str) -> &'static str {
         "22003"
     } else {
         "42601"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let of = |extended| sqlite_error(&Error::SqliteFailure(ffi::Error::new(extended), None));
+        let passing = [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_BUSY_SNAPSHOT,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_IOERR_NOMEM,
+            ffi::SQLITE_IOERR_LOCK,
+            ffi::SQLITE_IOERR_SHMMAP,
+        ];
+        for extended in passing {
+            let error = of(extended);
+            assert!(error.passes() && !error.is_of_the_medium(), "{extended}: {error:?}");
+        }
+        for extended in
+            [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_READ]
+        {
+            let error = of(extended);
+            assert!(!error.passes() && error.is_of_the_medium(), "{extended}: {error:?}");
+        }
+        for extended in
+            [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CORRUPT, ffi::SQLITE_ERROR, ffi::SQLITE_MISMATCH]
+        {
+            let error = of(extended);
+            assert!(!error.passes() && !error.is_of_the_medium(), "{extended}: {error:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
-use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport, ApplyThread};
+use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport, ApplyStep, ApplyThread};
 use hotstandby::codec;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::position::Position;
@@ -59,4 +59,41 @@ fn what_the_log_will_never_have_is_not_waited_for() {
     ApplyThread::new(applier, Arc::clone(&database), mark, Arc::default(), report).run(&to_do);
     let reader = database.open_reader().unwrap();
     assert_eq!(read_identity(&reader).unwrap().1, Position::ORIGIN);
+}
+
+/// Somebody else's lock says nothing about a change: it is waited for and said, and never counts as a misfit.
+#[test]
+fn a_database_that_is_locked_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
+    database.create(4096, |_| Ok(())).unwrap();
+    let applier = Some(Applier::new(database.open_for_apply().unwrap()).unwrap());
+    let mut changes = Vec::new();
+    codec::append_value(&mut changes, &Change::Commit).unwrap();
+    let header = BatchHeader { before: Position::ORIGIN, epoch: 1, count: 1, needs_acknowledgement: false };
+    let (report, reports) = unbounded();
+    let report = Box::new(move |told| report.send(told).unwrap());
+    let mut thread = ApplyThread::new(applier, Arc::clone(&database), Arc::default(), Arc::default(), report);
+    let (jobs, to_do) = unbounded();
+    let other = database.open_writer().unwrap();
+    let batch = Batch::seal(header, &changes).unwrap();
+    let after = batch.after;
+    jobs.send(ApplyJob::Follow).unwrap();
+    jobs.send(ApplyJob::Apply(batch)).unwrap();
+    jobs.send(ApplyJob::Barrier { ticket: 3 }).unwrap();
+    // The first job, then the second.
+    for _ in 0..2 {
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(thread.step(&to_do), ApplyStep::WaitsForRoom);
+        let told = reports.try_recv().unwrap();
+        assert!(matches!(&told, ApplyReport::Hindered { by: Some(by) } if by.contains("locked")), "{told:?}");
+        assert_eq!(thread.step(&to_do), ApplyStep::WaitsForRoom, "it is tried again");
+        other.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(thread.step(&to_do), ApplyStep::Worked);
+        if let Ok(told) = reports.try_recv() {
+            assert_eq!(told, ApplyReport::Hindered { by: None });
+        }
+    }
+    assert_eq!(thread.step(&to_do), ApplyStep::WaitsForLog(after));
+    assert!(reports.try_iter().all(|told| !matches!(told, ApplyReport::Failed(_))));
 }

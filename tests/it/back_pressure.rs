@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crate::common::fixture::{Fixture, NO_PINGS, fixture, has_row};
 use crate::common::proxy::{From, Network};
 use crate::common::{
-    assert_identical, from_environment, has_pending, number, position, server_error, signal, sql, state,
-    wait_until,
+    assert_identical, from_environment, has_pending, lock_out_of_database, number, position, server_error,
+    signal, sql, state, wait_until,
 };
 use hotstandby::demo::pair::{Pair, Server};
 use postgres::Client;
@@ -172,8 +172,7 @@ fn trap_17_a_secondary_that_applies_slowly_slows_writers_down() {
     let fixture = pair_with_blobs("2SafeAckPolicy=1\n");
     let pair = &fixture.pair;
     assert_identical(pair);
-    let lock = rusqlite::Connection::open(pair.second.database_file()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = lock_out_of_database(&pair.second);
     let load = Load::start(&pair.first, 8, "2SAFE");
     wait_until("as much is received as may be", || load.is_turned_away() && has_pending(&pair.first));
     let received = load.megabytes.load(Ordering::Relaxed);
@@ -182,7 +181,7 @@ fn trap_17_a_secondary_that_applies_slowly_slows_writers_down() {
         (state(&pair.first), state(&pair.second)),
         ("PRIMARY ACTIVE".into(), "SECONDARY ACTIVE".into())
     );
-    lock.execute_batch("ROLLBACK").unwrap();
+    drop(lock);
     wait_until("all goes on", || load.megabytes.load(Ordering::Relaxed) > received);
     let acknowledged = load.finish();
     assert_identical(pair);

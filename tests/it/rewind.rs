@@ -42,7 +42,7 @@ fn what_was_written_alone_is_saved_and_taken_back() {
     let fixture = parted(WRITTEN_ALONE);
     let pair = &fixture.pair;
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.connect().unwrap();
+        let (code, text) = server.ask("hsb connect").unwrap();
         assert_eq!(code, 14525, "{text}");
         for part in [" has made 1 transaction, ", " 4 transactions. ", "hsb rewind", &position(&pair.first)] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
@@ -96,7 +96,7 @@ fn a_rewind_is_refused_where_it_cannot_be_or_need_not_be() {
     assert_eq!(pair.first.ask("hsb rewind").unwrap().0, 14701, "no primary to follow");
     // The other one has to go back instead, and then there is nothing to take back at the new secondary.
     pair.first.expect("hsb set primary alone").unwrap();
-    assert!(pair.second.expect("hsb rewind").unwrap().starts_with("1 transaction was"));
+    assert!(pair.second.expect("hsb rewind").unwrap().starts_with("1 transactions"));
     assert!(pair.second.expect("hsb rewind").unwrap().contains("nothing to take back"));
     reconnect(pair);
     assert_eq!(rows(&pair.second), 3);
@@ -181,7 +181,7 @@ fn a_log_that_does_not_reach_back_is_named_with_its_beginning() {
     pair.first.start(&[]).unwrap();
     pair.first.expect("hsb set primary alone").unwrap();
     insert(&pair.first, 21).join().unwrap().unwrap();
-    let (code, text) = pair.second.connect().unwrap();
+    let (code, text) = pair.second.ask("hsb connect").unwrap();
     assert_eq!(code, 14708, "{text}");
     assert!(text.contains(&format!("the log begins at {beginning}")), "{text}");
     assert!(text.contains(&position(&pair.second)), "{text}");

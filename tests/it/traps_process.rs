@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::common::fixture::{Fixture, NO_PINGS, QUICK_PINGS, fixture, has_row, insert, reconnect, rows};
 use crate::common::proxy::{From, Verdict, peer_messages};
 use crate::common::{
-    Random, assert_identical, from_environment, has_pending, number, server_error, signal, signal_process,
-    sql, state, wait_until,
+    Random, assert_identical, from_environment, has_pending, lock_out_of_database, number, server_error,
+    signal, signal_process, sql, state, wait_until,
 };
 use hotstandby::demo::pair::{Pair, Server};
 use hotstandby::hsb::event::PeerMessage;
@@ -27,7 +27,7 @@ fn trap_10_a_primary_that_was_paused_acknowledges_nothing_when_it_wakes() {
     pair.first.wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
     assert!(!has_row(&pair.first, 20), "committed by a stale primary");
     assert!(!waiting.is_finished(), "answered by a stale primary: {:?}", waiting.join());
-    let (code, text) = pair.first.connect().unwrap();
+    let (code, text) = pair.first.ask("hsb connect").unwrap();
     assert_eq!(code, 14700, "{text}");
     assert_eq!(state(&pair.first), "PRIMARY UNCERTAIN");
     assert!(!has_row(&pair.first, 20), "committed by a stale primary");
@@ -121,8 +121,7 @@ fn trap_15_a_long_reader_at_the_secondary_does_not_block_apply() {
 #[test]
 fn trap_16_a_promotion_waits_until_what_was_received_is_applied() {
     let mut fixture = fixture("2SafeAckPolicy=1\n");
-    let lock = rusqlite::Connection::open(fixture.pair.second.database_file()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = lock_out_of_database(&fixture.pair.second);
     for id in 2..=20 {
         insert(&fixture.pair.first, id).join().unwrap().unwrap();
     }
@@ -137,7 +136,7 @@ fn trap_16_a_promotion_waits_until_what_was_received_is_applied() {
             assert_eq!(state(second), "SECONDARY ALONE");
         }
         assert!(!promoting.is_finished());
-        lock.execute_batch("ROLLBACK").unwrap();
+        drop(lock);
         promoting.join().unwrap().unwrap();
     });
     assert_eq!((state(second), rows(second)), ("PRIMARY ALONE".into(), 20));

@@ -15,18 +15,17 @@ use hotstandby::actors::supervisor::{FromWriter, Outside};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyThread};
 use hotstandby::actors::threads::log::{LogJob, LogReport, LogThread};
 use hotstandby::error::ServerError;
-use hotstandby::hsb::CONNECT_FAILED;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::Settings;
-use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::STARTED;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
+use hotstandby::storage::kinship;
 use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter};
 use hotstandby::storage::recovery;
 use hotstandby::storage::writer::{Undecided, Writer, WriterRequest};
@@ -62,13 +61,11 @@ pub struct Desk {
     /// Why it is in its state.
     pub reason: &'static str,
     pub view: Option<View>,
-    /// Codes of attempts to connect that have failed and that the operator has not looked at.
-    pub not_connected: Vec<u32>,
 }
 
 impl Default for Desk {
     fn default() -> Desk {
-        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None, not_connected: Vec::new() }
+        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None }
     }
 }
 
@@ -116,12 +113,7 @@ impl Outside for SimulatedOutside {
         self.wish(Wish::SendCopy(hello));
     }
     fn rewind(&mut self) {}
-    fn alert(&mut self, name: &'static str, _: Severity, text: &str) {
-        if name == CONNECT_FAILED {
-            let code = text.split(':').next().and_then(|code| code.parse::<u32>().ok());
-            self.desk.borrow_mut().not_connected.extend(code);
-        }
-    }
+    fn alert(&mut self, _: &'static str, _: &str) {}
     fn write_copy(&mut self, _: PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {
@@ -245,7 +237,10 @@ impl Node {
     pub fn start(&mut self, offline: bool) -> Result<(), ServerError> {
         let directory = self.directory();
         let database = Arc::new(Database::at(disk::database(&directory), 1 << 20));
-        let open = || recovery::open(&database, self.log_configuration([0; 16]));
+        let open = || {
+            kinship::check(&database)?;
+            recovery::open(&database, self.log_configuration([0; 16]))
+        };
         let recovered = (!offline).then(open).transpose()?;
         let state = if offline { State::Offline } else { State::SecondaryAlone };
         let (heart, pending) = assembly::heart(state, self.settings, recovered.as_ref(), None);

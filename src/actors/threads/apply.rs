@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, Sender};
 use super::stop_process;
 use crate::counters::Counters;
 use crate::error::ServerError;
-use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
@@ -19,7 +18,9 @@ use crate::storage::checkpoint;
 use crate::storage::database::Database;
 use crate::storage::log::LogMark;
 
-/// How often it is tried to apply what there was no room for.
+/// How long a lock of somebody else's is waited for before that is said.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried to apply what could not be written.
 const ROOM_INTERVAL: Duration = Duration::from_millis(200);
 /// Batches that share one SQLite transaction at most.
 const GROUP_BATCHES: usize = 64;
@@ -67,6 +68,12 @@ pub enum ApplyReport {
         /// The system's words; none: there is room.
         lacks: Option<String>,
     },
+    /// The database cannot be written for a reason that passes (a lock, no memory, no descriptors): a batch is tried again
+    /// until it can; or it can.
+    Hindered {
+        /// The reason; none: it goes on.
+        by: Option<String>,
+    },
     /// A batch did not fit; nothing more is applied until the next [`ApplyJob::Follow`]. A barrier reports it again:
     /// what this node has received is not all there.
     Failed(ServerError),
@@ -81,7 +88,8 @@ pub enum ApplyStep {
     NoJob,
     /// A group is executed; it is committed once the log is here.
     WaitsForLog(Position),
-    /// The disk is full; the group is executed again in the next step.
+    /// The disk is full, or the database cannot be written for another reason that passes; it is tried again in the next
+    /// step.
     WaitsForRoom,
     /// The end was asked for.
     Ended,
@@ -102,9 +110,10 @@ pub struct ApplyThread {
     failed: Option<ServerError>,
     /// Executed and not committed.
     executed: Option<Vec<Batch>>,
-    /// There was no room for these.
+    /// These could not be written.
     set_back: Option<Vec<Batch>>,
     lacks_room: bool,
+    is_hindered: bool,
     /// Comes before what is queued.
     next: Option<ApplyJob>,
 }
@@ -118,7 +127,8 @@ impl ApplyThread {
         counters: Arc<Counters>,
         report: Box<dyn Fn(ApplyReport) + Send>,
     ) -> ApplyThread {
-        let (failed, executed, set_back, lacks_room, next) = (None, None, None, false, None);
+        let (failed, executed, set_back, lacks_room, is_hindered, next) =
+            (None, None, None, false, false, None);
         ApplyThread {
             applier,
             database,
@@ -129,6 +139,7 @@ impl ApplyThread {
             executed,
             set_back,
             lacks_room,
+            is_hindered,
             next,
         }
     }
@@ -170,20 +181,30 @@ impl ApplyThread {
                     return self.execute(group);
                 }
             }
-            ApplyJob::Follow => self.failed = self.follow().err(),
+            ApplyJob::Follow => match self.follow() {
+                Err(error) if error.passes() => return self.wait(ApplyJob::Follow, &error),
+                outcome => self.failed = outcome.err(),
+            },
             ApplyJob::Barrier { ticket } => {
                 if let Some(error) = &self.failed {
                     // The log goes on behind the database: neither to be promoted nor to be sent more.
                     (self.report)(ApplyReport::Failed(error.clone()));
-                } else if self.follow().is_ok() {
-                    // Read anew without having followed anybody: the node may have been a primary until now.
-                    let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
-                    (self.report)(ApplyReport::Reached { ticket, position });
+                    return ApplyStep::Worked;
+                }
+                match self.follow() {
+                    Err(error) if error.passes() => return self.wait(ApplyJob::Barrier { ticket }, &error),
+                    Err(_) => {}
+                    Ok(()) => {
+                        // Read anew without having followed anybody: the node may have been a primary until now.
+                        let position = self.applier.as_ref().map(Applier::position).unwrap_or_default();
+                        (self.report)(ApplyReport::Reached { ticket, position });
+                    }
                 }
             }
             ApplyJob::Sync => self.database.sync(),
             ApplyJob::MovePages => {
-                let moved = self.applier.as_ref().map(|applier| checkpoint::move_pages(applier.connection()));
+                let moved =
+                    self.applier.as_ref().map(|applier| checkpoint::start_log_over(applier.connection()));
                 if let Some(Err(error)) = moved {
                     ::log::warn!("pages of SQLite's log could not be moved: {error}");
                 }
@@ -212,17 +233,30 @@ impl ApplyThread {
         }
     }
 
-    /// For want of room a group is tried again: this node has it and may have said so.
+    /// A job that could not be done for a reason that passes.
+    fn wait(&mut self, job: ApplyJob, error: &ServerError) -> ApplyStep {
+        if self.mark.has_ended() {
+            // The server goes down.
+            self.applier = None;
+            return ApplyStep::Worked;
+        }
+        self.hindered(Some(error));
+        self.next = Some(job);
+        ApplyStep::WaitsForRoom
+    }
+
+    /// For want of room, or of a lock, a group is tried again: this node has it and may have said so.
     fn not_applied(&mut self, group: Vec<Batch>, error: ServerError) -> ApplyStep {
         if let Some(applier) = &mut self.applier {
             applier.rollback();
         }
-        if error.code != Some(Code::DISK_FULL) {
+        if !error.is_tried_again() {
             if error.is_of_the_medium() {
                 // The log has everything; recovery takes it from there.
                 stop_process(&error);
             }
             self.room(None);
+            self.hindered(None);
             self.fail(error);
             return ApplyStep::Worked;
         }
@@ -231,7 +265,11 @@ impl ApplyThread {
             self.applier = None;
             return ApplyStep::Worked;
         }
-        self.room(Some(error.detail().to_owned()));
+        if error.passes() {
+            self.hindered(Some(&error));
+        } else {
+            self.room(Some(error.detail().to_owned()));
+        }
         self.set_back = Some(group);
         ApplyStep::WaitsForRoom
     }
@@ -239,6 +277,12 @@ impl ApplyThread {
     fn room(&mut self, lacks: Option<String>) {
         if std::mem::replace(&mut self.lacks_room, lacks.is_some()) != lacks.is_some() {
             (self.report)(ApplyReport::Room { lacks });
+        }
+    }
+
+    fn hindered(&mut self, by: Option<&ServerError>) {
+        if std::mem::replace(&mut self.is_hindered, by.is_some()) != by.is_some() {
+            (self.report)(ApplyReport::Hindered { by: by.map(|error| error.detail().to_owned()) });
         }
     }
 
@@ -265,6 +309,7 @@ impl ApplyThread {
                 self.counters.bytes_applied.add(bytes as u64);
                 (self.report)(ApplyReport::Applied { position: after, bytes });
                 self.room(None);
+                self.hindered(None);
                 ApplyStep::Worked
             }
             Err(error) => self.not_applied(group, error),
@@ -277,9 +322,15 @@ impl ApplyThread {
     }
 
     fn follow(&mut self) -> Result<(), ServerError> {
-        let outcome = self.applier.as_mut().map_or(Ok(()), Applier::reload);
-        if let Err(error) = &outcome {
-            (self.report)(ApplyReport::Failed(error.clone()));
+        let reload = |applier: &mut Applier| {
+            applier.connection().busy_timeout(LOCK_PATIENCE)?;
+            applier.reload()
+        };
+        let outcome = self.applier.as_mut().map_or(Ok(()), reload);
+        match &outcome {
+            Err(error) if error.passes() => {}
+            Err(error) => (self.report)(ApplyReport::Failed(error.clone())),
+            Ok(()) => self.hindered(None),
         }
         outcome
     }

@@ -81,6 +81,7 @@ impl Comparison {
 
 /// At the primary: compares.
 pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> Result<Comparison, Failure> {
+    let _reads = database.begin_long_read();
     let snapshot = database.open_reader().map_err(failure)?;
     for _ in 0..ATTEMPTS {
         let sequence = current(&snapshot)?.sequence;
@@ -138,6 +139,7 @@ pub fn answer(
     database: &Database,
     follows: impl Fn() -> bool,
 ) -> Result<(), Failure> {
+    let _reads = database.begin_long_read();
     let snapshot = database.open_reader().map_err(failure)?;
     set_timeout(stream, Some(APPROACH_PATIENCE + PATIENCE))?;
     loop {

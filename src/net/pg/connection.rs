@@ -13,7 +13,6 @@ use super::codec::{self, MessageReader, ReadProblem};
 use super::extended::Portal;
 use super::listening::Listening;
 use crate::error::ServerError;
-use crate::hsb::codes::Code;
 use crate::node::Pulse;
 use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
@@ -171,14 +170,9 @@ impl Client<'_> {
         }
     }
 
-    /// Ends the session if an administrator, a copy or the shutdown wants it.
+    /// Ends the session if an administrator, a copy, the shutdown or SQLite's log wants it.
     pub(super) fn check_closing(&self) -> Result<(), End> {
-        match self.ticket.closing() {
-            None => Ok(()),
-            Some(code) => {
-                Err(End::Fatal(ServerError { sqlstate: closing_state(code), ..ServerError::new(code) }))
-            }
-        }
+        self.ticket.closing().map_or(Ok(()), |reason| Err(End::Fatal(reason.clone())))
     }
 
     /// Tells an error and what it does to the transaction.
@@ -204,6 +198,7 @@ impl Client<'_> {
 
     /// ReadyForQuery, with what has changed before it.
     fn ready(&mut self) -> Result<(), End> {
+        self.session.note_reading();
         self.append_news();
         codec::ready_for_query(&mut self.out, self.session.status());
         self.at_rest = true;
@@ -269,9 +264,4 @@ pub(super) fn flush_large(mut stream: &TcpStream, out: &mut Vec<u8>) -> Result<(
     let written = stream.write_all(out);
     out.clear();
     written.map_err(|error| ServerError::sql("08006", format!("the client takes no data: {error}")))
-}
-
-fn closing_state(code: Code) -> &'static str {
-    // Whatever the code is elsewhere: the connection ends because an administrator or the server wants it.
-    if code.sqlstate().starts_with("57") { code.sqlstate() } else { "57P01" }
 }

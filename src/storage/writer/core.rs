@@ -174,13 +174,13 @@ impl Core {
             BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
         let batch = Batch::seal(header, &self.capture.take()).map_err(|_| capture::too_large())?;
         self.sealed = Some(batch.clone());
-        database::write_position(&self.connection, batch.after)?;
+        database::write_position(&self.connection, before, batch.after)?;
         Ok(Some(Sealed { batch, two_safe, durability }))
     }
 
     /// Makes a decided batch visible: tells its position and whether the schema has changed. It cannot be refused
-    /// any more. With the disk full, what SQLite has rolled back is done again from the batch's bytes, by `again`; any
-    /// other failure ends the process, and recovery makes it true from the log.
+    /// any more. With the disk full, or for want of memory, what SQLite has rolled back is done again from the batch's bytes,
+    /// by `again`; any other failure ends the process, and recovery makes it true from the log.
     pub(super) fn commit(
         &mut self,
         again: impl FnOnce(&Batch, ServerError) -> Result<(), ServerError>,
@@ -188,7 +188,7 @@ impl Core {
         let batch = self.sealed.take()?;
         let schema_changed = std::mem::take(&mut self.schema_changed);
         let committed = match self.run("COMMIT") {
-            Err(error) if error.code == Some(Code::DISK_FULL) => {
+            Err(error) if error.is_tried_again() => {
                 self.roll_back();
                 again(&batch, error)
             }
@@ -219,7 +219,7 @@ impl Core {
 
     /// Between batches only: within one, SQLite has nothing that it could move.
     pub(super) fn move_pages(&self) -> Result<(), ServerError> {
-        if self.lost_batch() { checkpoint::move_pages(&self.connection) } else { Ok(()) }
+        if self.lost_batch() { checkpoint::start_log_over(&self.connection) } else { Ok(()) }
     }
 
     pub(super) fn run(&self, sql: &str) -> Result<(), ServerError> {

@@ -403,26 +403,38 @@ impl Writer {
         }
     }
 
-    /// Makes a decided batch true that SQLite had no room for: as often as it takes, or until the server goes down.
-    fn apply_when_there_is_room(&self, batch: &Batch, full: ServerError) -> Result<(), ServerError> {
-        (self.submit)(WriterRequest::Room { lacks: Some(full.detail().to_owned()) });
+    /// Makes a decided batch true that SQLite had no room for, or could not commit for another reason that passes: as
+    /// often as it takes, or until the server goes down.
+    fn apply_when_there_is_room(&self, batch: &Batch, why: ServerError) -> Result<(), ServerError> {
+        if why.passes() {
+            log::warn!(
+                "a decided transaction cannot be committed yet: {why}; it is tried again until it can"
+            );
+        } else {
+            (self.submit)(WriterRequest::Room { lacks: Some(why.detail().to_owned()) });
+        }
         // What the writer's capture knows of the database comes from what was rolled back.
         self.queue.set_taken_over(true);
         loop {
-            let mut applier = Applier::new(self.database.open_for_apply()?)?;
-            let applied = applier.begin().and_then(|()| applier.apply(batch));
-            // The wait is between the changes and the commit: whoever needs the database as it will be waits, too.
-            std::thread::sleep(ROOM_INTERVAL);
-            match applied.and_then(|()| applier.commit()) {
+            match self.apply_again(batch) {
                 Ok(()) => break,
-                Err(error) if error.code != Some(Code::DISK_FULL) || self.queue.is_closing() => {
-                    return Err(error);
-                }
-                Err(_) => applier.rollback(),
+                Err(error) if !error.is_tried_again() || self.queue.is_closing() => return Err(error),
+                Err(_) => {}
             }
         }
         (self.submit)(WriterRequest::Room { lacks: None });
         Ok(())
+    }
+
+    fn apply_again(&self, batch: &Batch) -> Result<(), ServerError> {
+        let opened = self.database.open_for_apply().and_then(Applier::new);
+        let applied = opened.and_then(|mut applier| {
+            let applied = applier.begin().and_then(|()| applier.apply(batch));
+            applied.map(|()| applier)
+        });
+        // The wait is between the changes and the commit: whoever needs the database as it will be waits, too.
+        std::thread::sleep(ROOM_INTERVAL);
+        applied?.commit()
     }
 
     /// Has SQLite's log moved into the database file while the writer stands still, so that it starts over: at once if

@@ -88,11 +88,24 @@ pub fn assert_identical(pair: &Pair) {
 
 /// The logical checksum of a server's database.
 pub fn checksum(server: &Server) -> Vec<(String, u64, u128)> {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = rusqlite::Connection::open_with_flags(server.directory.join("solid.db"), flags).unwrap();
-    connection.busy_timeout(Duration::from_secs(10)).unwrap();
-    connection.execute_batch("BEGIN").unwrap();
+    let (_directory, connection) = server.copy_database().unwrap();
     logical_checksum(&connection).unwrap()
+}
+
+/// Keeps a server's process from writing its database, as a program would that has opened it: until the value is dropped.
+pub fn lock_out_of_database(server: &Server) -> std::fs::File {
+    // SQLite's lock of whoever writes, in the index of its log.
+    let lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 120,
+        l_len: 1,
+        l_pid: 0,
+    };
+    let path = hotstandby::storage::files::beside(&server.database_file(), "-shm");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    wait_until("nobody writes", || nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).is_ok());
+    file
 }
 
 /// What a server has written to its message log and to stderr, for failures.
