@@ -81,9 +81,10 @@ fn actix_stays_with_actors_and_node() {
 }
 
 #[test]
-fn unsafe_code_stays_in_its_two_places() {
+fn unsafe_code_stays_in_its_three_places() {
     for (name, text) in sources("src") {
-        let allowed = name == "src/storage/capture/hook.rs" || name == "src/storage/log/segment.rs";
+        let places = ["src/storage/capture/hook.rs", "src/storage/memory.rs", "src/storage/log/segment.rs"];
+        let allowed = places.contains(&name.as_str());
         let uses = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe extern"));
         assert!(allowed || !uses, "{name} has unsafe code");
     }

@@ -79,6 +79,11 @@ impl Parameters {
         self.seconds(Id::SnapshotMaxAge)
     }
 
+    /// General.MaxStatementMemory.
+    pub fn statement_memory_bytes(&self) -> u64 {
+        self.number(Id::MaxStatementMemory)
+    }
+
     /// General.Readonly.
     pub fn read_only(&self) -> bool {
         self.flag(Id::Readonly)

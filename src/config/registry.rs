@@ -196,6 +196,7 @@ registry! {
     TransactionIdleTimeOut: "General", "TransactionIdleTimeOut", "5", Immediate, SECONDS, true, "An open write transaction that is idle this long while others wait is rolled back, in seconds; 0: never.";
     SnapshotMaxSize: "General", "SnapshotMaxSize", "512M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, true, "Bytes that SQLite's log (solid.db-wal) may hold because a session reads from an old snapshot: beyond that the session with the oldest one is ended (25P04); a warning at half of it. 0: unlimited.";
     SnapshotMaxAge: "General", "SnapshotMaxAge", "0", Immediate, Kind::Number { minimum: 0, maximum: 31_536_000, unit: Unit::Seconds }, true, "A session that reads from one snapshot for longer is ended (25P04), in seconds; 0: never, only SnapshotMaxSize counts.";
+    MaxStatementMemory: "General", "MaxStatementMemory", "1G", Startup, Kind::Size { minimum: 64 << 20, maximum: TIB }, true, "Memory for the statements of all sessions that read, besides 16 MB for each. One session may take a quarter of it (else 53200), one value or row a sixteenth (else 54000).";
     Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients (10041); what the other server replicates is still applied.";
     Diskless: "General", "Diskless", "no", ReadOnly, Kind::YesNo, false, "Keep nothing on disk.";
 

@@ -76,6 +76,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
         Some(memory) if parameters.diskless() => memory.path().join("solid.db"),
         _ => parameters.database_file(),
     };
+    crate::storage::memory::set_total(parameters.statement_memory_bytes());
     let database = Arc::new(Database::at(database_file, parameters.cache_size_bytes()));
     let log_on_disk = opening::log_configuration(&parameters);
     let log = match &memory {

@@ -13,7 +13,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::error::ServerError;
 use crate::sql::errors;
-use crate::storage::limits;
+use crate::storage::{limits, memory};
 
 /// Who runs a statement, for the functions that tell it.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ thread_local! {
 pub struct ClientScope {
     before: Mode,
     identity_before: Option<Arc<Identity>>,
+    _memory: Option<memory::Scope>,
 }
 
 impl ClientScope {
@@ -54,10 +55,20 @@ impl ClientScope {
         ClientScope::with(identity, Mode::ClientSchema)
     }
 
+    /// For what runs on the session's own connection: with the limit of its memory.
+    pub fn enter_reading(identity: &Arc<Identity>) -> ClientScope {
+        ClientScope::with(identity, Mode::Client).limited()
+    }
+
+    fn limited(mut self) -> ClientScope {
+        self._memory = Some(memory::reading());
+        self
+    }
+
     fn with(identity: &Arc<Identity>, mode: Mode) -> ClientScope {
         let before = MODE.replace(mode);
         let identity_before = IDENTITY.replace(Some(identity.clone()));
-        ClientScope { before, identity_before }
+        ClientScope { before, identity_before, _memory: None }
     }
 }
 

@@ -6,6 +6,7 @@ use super::access;
 use super::lexer::{self, TokenKind};
 use crate::error::ServerError;
 use crate::storage::sqlite_error::sqlite_error;
+use crate::storage::{limits, memory};
 
 /// The error as a client sees it.
 pub fn from_sqlite(error: &Error) -> ServerError {
@@ -14,7 +15,26 @@ pub fn from_sqlite(error: &Error) -> ServerError {
     {
         return ServerError::sql("0A000", refusal);
     }
-    sqlite_error(error)
+    let found = sqlite_error(error);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::OutOfMemory) => ServerError {
+            message: format!(
+                "{}: the statements of a session that reads may take {} MB, those of all sessions four times that; ask for less at once, or raise General.MaxStatementMemory",
+                found.message,
+                memory::session_bytes() >> 20
+            ),
+            ..found
+        },
+        Some(ErrorCode::TooBig) if found.message.contains("string or blob") => ServerError {
+            message: format!(
+                "{}: a value or row may have {} MB; divide it, or raise General.MaxStatementMemory",
+                found.message,
+                limits::value_bytes() >> 20
+            ),
+            ..found
+        },
+        _ => found,
+    }
 }
 
 /// The error of a statement that SQLite does not take. Queries on PostgreSQL's catalog, which tools send, end in any

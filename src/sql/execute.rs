@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rusqlite::types::{Type, Value};
+use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement as Compiled};
 
 use super::access::{ClientScope, Identity};
@@ -18,6 +18,7 @@ use crate::error::ServerError;
 use crate::net::pg::codec::Formats;
 use crate::net::pg::values;
 use crate::storage::writer::WriteTransaction;
+use crate::storage::{limits, memory};
 
 /// Most that a result made at the writer may take.
 pub const MAX_BUFFERED_RESULT_BYTES: usize = 256 << 20;
@@ -120,8 +121,16 @@ fn width(row: &Row<'_>) -> usize {
 
 /// Gives columns whose type nobody declared the type of their first value.
 pub fn refine(columns: &mut [Column], row: &Row<'_>) {
+    let _fetching = memory::fetching();
+    let mut left = limits::message_bytes();
     for (index, column) in columns.iter_mut().enumerate().filter(|(_, column)| !column.certain) {
-        column.oid = match row.get_ref(index).map(|value| value.data_type()) {
+        let value = row.get_ref(index);
+        // A row that is too long has no types: it is refused when it is encoded.
+        if let Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value {
+            let Some(rest) = left.checked_sub(bytes.len()) else { return };
+            left = rest;
+        }
+        column.oid = match value.map(|value| value.data_type()) {
             Ok(Type::Integer) => types::INT8,
             Ok(Type::Real) => types::FLOAT8,
             Ok(Type::Blob) => types::BYTEA,

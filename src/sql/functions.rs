@@ -10,6 +10,7 @@ use super::{access, calendar, errors};
 use crate::error::ServerError;
 use crate::node::NodeStatus;
 use crate::storage::functions::FLAGS;
+use crate::storage::memory;
 
 /// The server's version as PostgreSQL clients understand it, with ours.
 pub const SERVER_VERSION: &str = concat!("15.0 (HotStandby ", env!("CARGO_PKG_VERSION"), ")");
@@ -65,6 +66,7 @@ pub fn register(
 /// HOTSTANDBY_OUTCOME(token); of no token, nothing is known.
 fn outcome_function(connection: &Connection, outcomes: Arc<Outcomes>) -> Result<(), ServerError> {
     let outcome = move |context: &rusqlite::functions::Context<'_>| -> rusqlite::Result<Option<&str>> {
+        let _fetching = memory::fetching();
         let Some(token) = context.get::<Option<String>>(0)? else { return Ok(None) };
         let outcome = outcomes.outcome(&token);
         let outcome = outcome.map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;

@@ -2,6 +2,7 @@
 //!
 //! A look at neighbouring tokens, no analysis. What is not recognised stays unknown (0), which clients see as text.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
@@ -9,6 +10,7 @@ use rusqlite::Connection;
 use super::arithmetic::{Expression, number_of};
 use super::lexer::{Token, TokenKind, unquoted};
 use super::types;
+use crate::storage::memory;
 
 const MAX_DEPTH: usize = 32;
 
@@ -21,12 +23,21 @@ pub struct Inference<'a> {
     ambiguous: HashSet<String>,
     /// Columns of the table after INTO, in order.
     target_columns: Vec<u32>,
+    /// It has UNION and the like.
+    is_compound: bool,
+    /// The parameter that was looked at last as one of a list, and its type.
+    list: Cell<(usize, u32)>,
 }
 
 impl<'a> Inference<'a> {
     /// Looks up the tables that the statement names.
     pub fn new(connection: &Connection, sql: &'a str, tokens: &'a [Token]) -> Inference<'a> {
+        let compound =
+            |token: &Token| ["UNION", "INTERSECT", "EXCEPT"].iter().any(|word| token.is(sql, word));
+        let mut known = HashSet::new();
         let mut inference = Inference {
+            is_compound: tokens.iter().any(compound),
+            list: Cell::new((0, 0)),
             sql,
             tokens,
             columns: HashMap::new(),
@@ -45,7 +56,9 @@ impl<'a> Inference<'a> {
                     break;
                 }
                 let into = tokens[index].is(sql, "INTO");
-                inference.add_table(connection, &unquoted(token.text(sql)), into);
+                if known.insert((token.text(sql), into)) {
+                    inference.add_table(connection, &unquoted(token.text(sql)), into);
+                }
                 let alias = tokens.get(at + 1).is_some_and(|token| token.kind == TokenKind::Word);
                 at += if alias { 2 } else { 1 };
                 if !tokens.get(at).is_some_and(|token| token.is_symbol(sql, ",")) {
@@ -84,6 +97,7 @@ impl<'a> Inference<'a> {
     }
 
     fn add_table(&mut self, connection: &Connection, table: &str, into: bool) {
+        let _fetching = memory::fetching();
         let Ok(mut statement) = connection.prepare("SELECT name, type FROM pragma_table_info(?1)") else {
             return;
         };
@@ -175,9 +189,19 @@ impl<'a> Inference<'a> {
 
     /// `column [NOT] IN ($1, $2)`.
     fn in_list(&self, index: usize) -> u32 {
+        let oid = self.in_list_after(index, self.list.get());
+        self.list.set((index, oid));
+        oid
+    }
+
+    /// With what was found for a parameter before, so that a long list is not gone through again for each of them.
+    fn in_list_after(&self, index: usize, known: (usize, u32)) -> u32 {
         let mut at = index;
         while let Some(before) = at.checked_sub(1) {
             at = before;
+            if at == known.0 && at > 0 {
+                return known.1;
+            }
             if self.symbol(Some(at), "(") {
                 break;
             }
@@ -337,9 +361,7 @@ impl<'a> Inference<'a> {
             return self.call(&text.to_ascii_lowercase(), start, end, parameters);
         }
         // The other SELECTs of a compound may give anything in this place.
-        let compound =
-            |token: &Token| ["UNION", "INTERSECT", "EXCEPT"].iter().any(|word| token.is(self.sql, word));
-        if self.tokens.iter().any(compound) {
+        if self.is_compound {
             return 0;
         }
         Expression { inference: self, parameters, at: start, end }.arithmetic()

@@ -31,6 +31,7 @@ pub fn expressions(sql: &str, part: &[Token]) -> String {
     let mut edits = Vec::new();
     // Where the operand of the cast that ended just before starts, for chains of casts.
     let mut cast: Option<(usize, usize)> = None;
+    let mut opened = Vec::new();
     for (index, token) in part.iter().enumerate() {
         let text = token.text(sql);
         match token.kind {
@@ -41,7 +42,12 @@ pub fn expressions(sql: &str, part: &[Token]) -> String {
             TokenKind::Symbol if text == "::" => {
                 let operand = match cast {
                     Some((end, operand)) if end == index => operand,
-                    _ => operand_start(sql, part, index),
+                    _ => {
+                        if opened.is_empty() {
+                            opened = opening_places(sql, part);
+                        }
+                        operand_start(sql, part, index, &opened)
+                    }
                 };
                 let end = cast_edit(sql, part, index, operand, &mut edits);
                 cast = Some((end, operand));
@@ -92,21 +98,23 @@ fn word_edit(sql: &str, part: &[Token], index: usize, edits: &mut Vec<Edit>) {
     }
 }
 
-fn operand_start(sql: &str, part: &[Token], index: usize) -> usize {
+/// For each closing parenthesis the place of the one that opened it, found once for all of them.
+fn opening_places(sql: &str, part: &[Token]) -> Vec<usize> {
+    let (mut places, mut open) = (vec![0; part.len()], Vec::new());
+    for (index, token) in part.iter().enumerate() {
+        if token.is_symbol(sql, "(") {
+            open.push(index);
+        } else if token.is_symbol(sql, ")") {
+            places[index] = open.pop().unwrap_or(0);
+        }
+    }
+    places
+}
+
+fn operand_start(sql: &str, part: &[Token], index: usize, opened: &[usize]) -> usize {
     let Some(mut at) = index.checked_sub(1) else { return index };
     if part[at].is_symbol(sql, ")") {
-        let mut depth = 0usize;
-        loop {
-            match part[at].text(sql) {
-                ")" => depth += 1,
-                "(" => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 || at == 0 {
-                break;
-            }
-            at -= 1;
-        }
+        at = opened[at];
         let called = at > 0 && part[at - 1].kind == TokenKind::Word && part[at - 1].end == part[at].start;
         return if called { at - 1 } else { at };
     }

@@ -254,7 +254,13 @@ impl<'r> Session<'r> {
     /// After an error: a transaction of BEGIN is failed, one of the server's is rolled back.
     pub fn on_error(&mut self) {
         match self.transaction.as_mut() {
-            Some(transaction) if !transaction.implicit => transaction.failed = true,
+            Some(transaction) if !transaction.implicit => {
+                transaction.failed = true;
+                if transaction.snapshot.is_some() && self.reader.is_autocommit() {
+                    // SQLite has ended the snapshot, out of memory: ROLLBACK TO must not let it go on with another one.
+                    transaction.savepoints.clear();
+                }
+            }
             Some(_) => self.rollback(),
             None => self.settings.next_transaction = Default::default(),
         }
@@ -439,7 +445,7 @@ impl<'r> Session<'r> {
                 describe::describe(transaction.connection(), statement, declared)
             });
         }
-        let _scope = ClientScope::enter(&identity);
+        let _scope = ClientScope::enter_reading(&identity);
         describe::describe(self.reader, statement, declared)
     }
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::hold::Hold;
 use super::sqlite_error::sqlite_error;
-use super::{files, functions, outcomes};
+use super::{files, functions, memory, outcomes};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::{Chain, Position};
@@ -46,6 +46,7 @@ pub struct LongRead {
 impl Database {
     /// The database in this file, which need not be there yet.
     pub fn at(path: PathBuf, cache_bytes: u64) -> Database {
+        memory::install();
         let writer_cache_kib = i64::try_from(cache_bytes / 1024).unwrap_or(65536).max(1024);
         Database {
             path,

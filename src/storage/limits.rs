@@ -9,6 +9,8 @@
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
+use super::memory;
+
 /// Stack of a thread that runs SQL. Only what is used of it takes memory.
 pub const STACK_BYTES: usize = 8 << 20;
 
@@ -21,9 +23,20 @@ const MAX_REWRITTEN_BYTES: i32 = 64 << 20;
 /// Instructions of a compiled statement, of 24 bytes each.
 const MAX_INSTRUCTIONS: i32 = 10_000_000;
 
+/// Largest value, and largest row of a table: a sixteenth of what all reading statements may take.
+pub fn value_bytes() -> usize {
+    usize::try_from(memory::session_bytes() / 4).unwrap_or(usize::MAX).min(1_000_000_000)
+}
+
+/// Largest row of a result, and longest message of a client: bytes in text take twice their number.
+pub fn message_bytes() -> usize {
+    2 * value_bytes() + (1 << 20)
+}
+
 /// For the connections that run statements of clients.
 pub fn set(connection: &Connection) -> rusqlite::Result<()> {
     let limits = [
+        (Limit::SQLITE_LIMIT_LENGTH, i32::try_from(value_bytes()).unwrap_or(i32::MAX)),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN_BYTES),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, MAX_REWRITTEN_BYTES),
         (Limit::SQLITE_LIMIT_VDBE_OP, MAX_INSTRUCTIONS),

@@ -15,6 +15,7 @@ pub mod image;
 pub mod kinship;
 pub mod limits;
 pub mod log;
+pub mod memory;
 pub mod outcomes;
 pub mod recovery;
 pub mod rewind;

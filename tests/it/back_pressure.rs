@@ -25,7 +25,7 @@ const FRAME_MB: u64 = 512;
 const RESULTS_MB: u64 = 2 * 256;
 
 /// The most memory that a server has had since its start.
-fn peak_mb(server: &Server) -> u64 {
+pub fn peak_mb(server: &Server) -> u64 {
     let path = format!("/proc/{}/status", server.process_id().unwrap());
     let text = std::fs::read_to_string(path).unwrap();
     let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

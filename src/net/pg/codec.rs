@@ -14,8 +14,6 @@ use crate::error::ServerError;
 
 /// Longest message of a client that has not logged in.
 pub const MAX_UNAUTHENTICATED_MESSAGE_BYTES: usize = 64 << 10;
-/// Longest message of a client that has.
-pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// A bigger input buffer is given back once it is empty.
 const KEPT_INPUT_BYTES: usize = 1 << 20;
 

@@ -86,6 +86,7 @@ pub fn run<'r>(
     let end = client.serve(reader);
     client.portals.clear();
     client.session.rollback();
+    client.give_all_memory_back();
     if let End::Fatal(error) = end {
         codec::error_response(&mut client.out, "FATAL", &error);
         let _ = client.flush();
@@ -199,6 +200,7 @@ impl Client<'_> {
     /// ReadyForQuery, with what has changed before it.
     fn ready(&mut self) -> Result<(), End> {
         self.session.note_reading();
+        self.give_memory_back();
         self.append_news();
         codec::ready_for_query(&mut self.out, self.session.status());
         self.at_rest = true;

@@ -14,6 +14,7 @@ use crate::sql::describe::no_parameter;
 use crate::sql::errors::from_sqlite;
 use crate::sql::lexer::quoted;
 use crate::sql::statement::{CopyCommand, Kind, Statement};
+use crate::storage::memory;
 
 /// Input gathered before rows are inserted.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -129,7 +130,7 @@ impl Client<'_> {
             count
         } else {
             self.session.before_read()?;
-            let _scope = ClientScope::enter(&identity);
+            let _scope = ClientScope::enter_reading(&identity);
             let stream = self.stream;
             let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
             copy_rows(self.session.reader, &sql, &oids, &mut self.out, &mut flush)?
@@ -202,6 +203,7 @@ fn copy_rows(
     let columns: Vec<_> = oids.iter().map(|oid| column(*oid)).collect();
     while let Some(row) = rows.next().map_err(|error| from_sqlite(&error))? {
         let start = codec::begin(out, b'd');
+        let fetching = memory::fetching();
         for (index, column) in columns.iter().enumerate() {
             if index > 0 {
                 out.push(b'\t');
@@ -214,7 +216,9 @@ fn copy_rows(
             field.clear();
             values::append_value(&mut field, value, column, Formats::Text.is_binary(index))?;
             escape(out, field.get(4..).unwrap_or(&[]));
+            values::check_row(out.len() - start)?;
         }
+        drop(fetching);
         out.push(b'\n');
         codec::finish(out, start);
         count += 1;

@@ -19,6 +19,7 @@ use crate::sql::errors::from_sqlite;
 use crate::sql::execute::{self, Prepared, Work};
 use crate::sql::statement::{Kind, Statement, Statements};
 use crate::sql::types;
+use crate::storage::memory;
 
 /// Statements remembered by their text, and named ones, are bounded.
 const MAX_KNOWN_TEXTS: usize = 256;
@@ -27,15 +28,15 @@ const MAX_PORTALS: usize = 1000;
 
 /// A bound statement on its way through execution.
 pub struct Portal<'r> {
-    prepared: Arc<Prepared>,
-    parameters: Vec<Value>,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) parameters: Vec<Value>,
     formats: Formats,
     /// Columns refined by the first row; none: the statement's.
     columns: Option<Vec<Column>>,
-    state: State<'r>,
+    pub(super) state: State<'r>,
 }
 
-enum State<'r> {
+pub(super) enum State<'r> {
     Bound,
     /// Stepped on the reader; perhaps encoded rows not sent yet.
     Running {
@@ -54,6 +55,7 @@ enum State<'r> {
 impl Drop for Portal<'_> {
     fn drop(&mut self) {
         if let State::Running { statement, .. } = &mut self.state {
+            let _reading = memory::reading();
             // Goes back to the cache; dropping its rows resets it.
             drop(statement.raw_query());
         }
@@ -86,6 +88,7 @@ impl<'r> Client<'r> {
             return Err(ServerError::sql("54000", "too many prepared statements"));
         }
         let prepared = self.prepared_of(text, declared)?;
+        self.check_statements(&prepared)?;
         self.statements.insert(name.to_string(), prepared);
         codec::empty_message(&mut self.out, b'1');
         Ok(())
@@ -199,6 +202,7 @@ impl<'r> Client<'r> {
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(ServerError::sql("42P03", format!("portal \"{portal}\" already exists")));
         }
+        self.check_portals(portal, &parameters)?;
         let formats = Formats::from_codes(&codes);
         let bound = Portal { prepared, parameters, formats, columns: None, state: State::Bound };
         insert_portal(&mut self.portals, portal, bound);
@@ -242,7 +246,7 @@ impl<'r> Client<'r> {
             return Ok(());
         }
         self.session.before_read()?;
-        let _scope = ClientScope::enter(&self.session.identity);
+        let _scope = ClientScope::enter_reading(&self.session.identity);
         start_early(self.session.reader, portal)?;
         let columns = columns_of(&portal.columns, &portal.prepared).to_vec();
         Metadata::of_columns(columns, true).append_description(&mut self.out, &portal.formats);
@@ -315,7 +319,7 @@ impl<'r> Client<'r> {
                     return Ok(None);
                 }
                 let left = limit.saturating_sub(early);
-                let _scope = ClientScope::enter(&self.session.identity);
+                let _scope = ClientScope::enter_reading(&self.session.identity);
                 let stream = self.stream;
                 let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
                 let (count, done) =
@@ -351,7 +355,7 @@ impl<'r> Client<'r> {
         let locks = prepared.statement.locks && self.session.in_transaction();
         if (prepared.metadata.readonly && !self.session.is_writing() && !locks) || pragma {
             self.session.before_read()?;
-            let _scope = ClientScope::enter(&self.session.identity);
+            let _scope = ClientScope::enter_reading(&self.session.identity);
             let mut statement = self
                 .session
                 .reader

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod connection;
 mod copy;
 mod extended;
+mod held;
 mod listening;
 mod numeric;
 pub mod scram;

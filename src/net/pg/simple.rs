@@ -149,7 +149,7 @@ impl Client<'_> {
         self.session.before_read()?;
         let stream = self.stream;
         let count = {
-            let _scope = ClientScope::enter(&self.session.identity);
+            let _scope = ClientScope::enter_reading(&self.session.identity);
             let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
             execute::run_simple(self.session.reader, &statement, true, &mut self.out, &mut flush)?
         };

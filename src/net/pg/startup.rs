@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::codec::{self, Fields, MAX_MESSAGE_BYTES, MessageReader, ReadProblem};
+use super::codec::{self, Fields, MessageReader, ReadProblem};
 use super::connection;
 use super::scram::Exchange;
 use crate::error::ServerError;
@@ -18,6 +18,7 @@ use crate::sql::errors::from_sqlite;
 use crate::sql::functions;
 use crate::sql::session::{Deadline, Session};
 use crate::sql::users::{self, Role, Verifier};
+use crate::storage::limits;
 
 /// From accept to logged in.
 pub const START_UP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,7 +126,7 @@ fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> 
         session.settings.set(name, Some(value)).map_err(Some)?;
     }
     reader.set_deadline(None);
-    reader.max_message_bytes = MAX_MESSAGE_BYTES;
+    reader.max_message_bytes = limits::message_bytes();
     let mut greeting = Vec::with_capacity(1024);
     if start.minor_version > 0 || !start.unknown_options.is_empty() {
         negotiate(&mut greeting, &start.unknown_options);

@@ -10,6 +10,7 @@ use crate::error::ServerError;
 use crate::sql::calendar;
 use crate::sql::describe::Column;
 use crate::sql::types;
+use crate::storage::{limits, memory};
 
 /// Appends a DataRow of SQLite's current row.
 pub fn append_row(
@@ -20,10 +21,11 @@ pub fn append_row(
 ) -> Result<(), ServerError> {
     let start = super::codec::begin(out, b'D');
     out.extend_from_slice(&(columns.len() as i16).to_be_bytes());
+    let _fetching = memory::fetching();
     for (index, column) in columns.iter().enumerate() {
         let value = row.get_ref(index).map_err(|error| crate::sql::errors::from_sqlite(&error));
-        if let Err(error) = value.and_then(|value| append_value(out, value, column, formats.is_binary(index)))
-        {
+        let appended = value.and_then(|value| append_value(out, value, column, formats.is_binary(index)));
+        if let Err(error) = appended.and_then(|()| check_row(out.len() - start)) {
             // Half a message would make the client misread all that follows.
             out.truncate(start);
             return Err(error);
@@ -31,6 +33,18 @@ pub fn append_row(
     }
     super::codec::finish(out, start);
     Ok(())
+}
+
+/// Refuses a row of a result that is too long, while it is being made.
+pub fn check_row(bytes: usize) -> Result<(), ServerError> {
+    if bytes <= limits::message_bytes() {
+        return Ok(());
+    }
+    let text = format!(
+        "a row of a result may have {} MB; ask for fewer or shorter columns at once, or raise General.MaxStatementMemory",
+        limits::message_bytes() >> 20
+    );
+    Err(ServerError::sql("54000", text))
 }
 
 /// Appends one value with its length.
@@ -62,15 +76,24 @@ fn append_text(out: &mut Vec<u8>, value: ValueRef<'_>, oid: u32) {
         ValueRef::Integer(number) if oid == types::BOOL => out.push(if number == 0 { b'f' } else { b't' }),
         ValueRef::Integer(number) => append_i64(out, number),
         ValueRef::Real(number) => append_f64(out, number),
-        ValueRef::Text(text) => out.extend_from_slice(text),
+        ValueRef::Text(text) => {
+            make_room(out, text.len());
+            out.extend_from_slice(text);
+        }
         ValueRef::Blob(bytes) => append_hex(out, bytes),
     }
 }
 
+/// For a large value exactly what it takes: doubling would cost as much again.
+fn make_room(out: &mut Vec<u8>, bytes: usize) {
+    const LARGE_BYTES: usize = 1 << 20;
+    if bytes > LARGE_BYTES { out.reserve_exact(bytes + LARGE_BYTES) } else { out.reserve(bytes) }
+}
+
 fn append_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    make_room(out, bytes.len() * 2 + 2);
     out.extend_from_slice(b"\\x");
-    out.reserve(bytes.len() * 2);
     for byte in bytes {
         out.push(DIGITS[usize::from(byte >> 4)]);
         out.push(DIGITS[usize::from(byte & 15)]);
