@@ -43,6 +43,17 @@ impl ServerError {
         ServerError { code: None, sqlstate, message: message.into() }
     }
 
+    /// The commit was under way when this server ceased to be the one that decides it.
+    pub fn in_doubt() -> ServerError {
+        let message = "The outcome of the transaction is not known here: its commit was under way and may yet come to be, here or at the other server. Do not repeat it blindly. If it has a token (SET TRANSACTION TOKEN), ask the primary: SELECT HOTSTANDBY_OUTCOME('token'), or try it there again with the same token, for a token commits once. If it has none, look at the primary whether its changes are there.";
+        ServerError { sqlstate: "08007", message: message.to_owned(), ..ServerError::new(Code::COMMIT_SENT) }
+    }
+
+    /// Whether it leaves open if the transaction has happened. No other error does.
+    pub fn is_in_doubt(&self) -> bool {
+        self.sqlstate == "08007"
+    }
+
     /// Whether the disk is full or fails, which says nothing about what was asked for.
     pub fn is_of_the_medium(&self) -> bool {
         self.code == Some(Code::DISK_FULL) || self.sqlstate == "58030"

@@ -16,6 +16,8 @@ pub struct Append {
     pub batch: Batch,
     /// Must be on disk before it counts.
     pub sync: bool,
+    /// Nobody else can have it: dropped if there is no room for it.
+    pub only_here: bool,
 }
 
 /// Put everything on disk. From the supervisor without a ticket, from the applier with one: answered by [`Flushed`].
@@ -109,8 +111,8 @@ impl Actor for LogWriter {
 
 impl Handler<Append> for LogWriter {
     type Result = ();
-    fn handle(&mut self, Append { batch, sync }: Append, _: &mut Context<Self>) {
-        self.job(LogJob::Append { batch, sync });
+    fn handle(&mut self, Append { batch, sync, only_here }: Append, _: &mut Context<Self>) {
+        self.job(LogJob::Append { batch, sync, only_here });
     }
 }
 

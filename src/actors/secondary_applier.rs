@@ -166,7 +166,7 @@ impl SecondaryApplier {
             self.flush.do_send(Flush { ticket: None });
         } else {
             let sync = self.policy == AcknowledgePolicy::Durable;
-            self.append.do_send(Append { batch: batch.clone(), sync });
+            self.append.do_send(Append { batch: batch.clone(), sync, only_here: false });
         }
         self.received = batch.after;
         self.backlog_bytes += batch.bytes.len();

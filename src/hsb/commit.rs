@@ -9,7 +9,6 @@ use super::event::{BatchInfo, Decision, Effect};
 use super::heart::{Heart, InFlight};
 use super::phase::Phase;
 use super::position::Position;
-use super::settings::Durability;
 use super::state::State;
 
 /// Bytes that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
@@ -31,7 +30,7 @@ impl Heart {
             let (marked, sent) = (info.needs_acknowledgement, self.state == State::PrimaryActive);
             let (logged, durable, acknowledged) = (false, false, false);
             self.in_flight = Some(InFlight { info, logged, durable, acknowledged, sent, marked });
-            self.effects.push(Effect::Log { sync: info.strict });
+            self.effects.push(Effect::Log { sync: info.strict, only_here: !sent });
             if sent {
                 self.effects.push(Effect::Send);
                 self.backlog.push_back((info.after.sequence, info.bytes));
@@ -106,7 +105,8 @@ impl Heart {
         let Some(batch) = self.in_flight else { return };
         let safe = batch.acknowledged || !batch.info.needs_acknowledgement;
         // During catchup the pending batch of an uncertain primary is acknowledged before both are level; it is
-        // decided when the nodes are connected, not before.
+        // decided when the nodes are connected, not before. A 1-safe one has promised nothing about the secondary and is
+        // part of the history as soon as the log has it, as a restart would find it: there is nothing to wait for.
         let settled = self.state != State::PrimaryUncertain || !batch.info.needs_acknowledgement;
         if batch.logged && safe && settled && (batch.durable || !batch.info.strict) {
             self.in_flight = None;
@@ -118,19 +118,19 @@ impl Heart {
         }
     }
 
-    /// The node is alone now: what is in flight waits for no acknowledgement any more, but for the disk. Whatever the
-    /// durability, if it was to be acknowledged: it is the first answer alone, and all before it must be on disk.
-    pub(super) fn decide_alone(&mut self) {
-        let strict = self.settings.is_strict(Durability::Default, false);
+    /// PRIMARY ACTIVE is over. What was answered in it may be on no disk yet, and has to be before the first answer after
+    /// it: that of the batch in flight, whatever its durability and whoever has to acknowledge it.
+    pub(super) fn flush_before_the_next_answer(&mut self) {
+        self.effects.push(Effect::Flush);
         if let Some(batch) = &mut self.in_flight {
-            let strict = strict || batch.info.needs_acknowledgement;
+            batch.info.strict = true;
+        }
+    }
+
+    /// The node is alone now: what is in flight waits for no acknowledgement any more.
+    pub(super) fn decide_alone(&mut self) {
+        if let Some(batch) = &mut self.in_flight {
             batch.info.needs_acknowledgement = false;
-            if strict && !batch.info.strict {
-                batch.info.strict = true;
-                if !batch.durable {
-                    self.effects.push(Effect::Flush);
-                }
-            }
         }
         self.try_to_decide();
         self.release();
@@ -154,5 +154,64 @@ impl Heart {
             Phase::Demoting { .. } => self.try_to_demote(),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Event;
+    use super::super::position::Chain;
+    use super::super::tests::heart;
+    use super::*;
+
+    fn position(sequence: u64) -> Position {
+        Position { epoch: 1, sequence, chain: Chain([sequence as u8; 16]) }
+    }
+
+    fn one_safe(after: u64) -> Event {
+        let (before, after) = (position(after - 1), position(after));
+        let (needs_acknowledgement, strict) = (false, false);
+        Event::BatchReady(BatchInfo { before, after, needs_acknowledgement, strict, bytes: 100 })
+    }
+
+    fn decisions(effects: &[Effect]) -> Vec<Decision> {
+        let decision = |effect: &Effect| match effect {
+            Effect::Decide(decision) => Some(*decision),
+            _ => None,
+        };
+        effects.iter().filter_map(decision).collect()
+    }
+
+    /// What was answered in PRIMARY ACTIVE may be on no disk yet, and the secondary is gone.
+    #[test]
+    fn a_1_safe_batch_under_way_when_the_secondary_is_lost_is_answered_once_all_before_it_is_on_disk() {
+        let mut heart = heart(State::PrimaryActive);
+        heart.handle(one_safe(6));
+        let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
+        assert_eq!(heart.state(), State::PrimaryUncertain);
+        assert!(effects.contains(&Effect::Flush));
+        let written = heart.handle(Event::Logged { position: position(6), durable: false });
+        assert_eq!(decisions(&written), []);
+        let synced = heart.handle(Event::Logged { position: position(6), durable: true });
+        assert_eq!(decisions(&synced), [Decision::Commit]);
+        // It is the only one: those who come later wait, 1-safe or not.
+        let effects = heart.handle(one_safe(7));
+        assert!(effects.contains(&Effect::Hold) && decisions(&effects).is_empty());
+        assert_eq!(decisions(&heart.handle(Event::Withdraw)), [Decision::Reject(Code::UNCERTAIN)]);
+    }
+
+    /// Who takes over from a server that has gone down need not have it.
+    #[test]
+    fn a_server_that_goes_down_does_not_commit_alone_what_the_lost_secondary_has_not_acknowledged() {
+        let mut heart = heart(State::PrimaryActive);
+        let Event::BatchReady(mut batch) = one_safe(6) else { return };
+        batch.needs_acknowledgement = true;
+        heart.handle(Event::BatchReady(batch));
+        heart.handle(Event::Logged { position: position(6), durable: true });
+        assert_eq!(decisions(&heart.handle(Event::ShuttingDown { request: 1 })), []);
+        let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
+        assert_eq!(heart.state(), State::PrimaryUncertain);
+        assert_eq!(decisions(&effects), [Decision::Abandon]);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { request: 1, .. })));
     }
 }

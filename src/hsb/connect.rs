@@ -434,7 +434,11 @@ impl Heart {
         self.close(None);
         let phase = self.phase;
         if let Phase::Leaving { trigger, request } = phase {
-            return self.left(trigger, request);
+            let auto = self.settings.auto_primary_alone;
+            let in_doubt = self.in_flight.is_some_and(|batch| batch.info.needs_acknowledgement);
+            // Nobody has asked a server that goes down to decide alone, and the other one may take over.
+            let waits = self.shutting_down && self.state == State::PrimaryActive && in_doubt && !auto;
+            return self.left(if waits { Trigger::LinkLost } else { trigger }, request);
         }
         self.break_off(Code::COMMUNICATION_ERROR, why);
         if phase.is_switch_with_peer() {

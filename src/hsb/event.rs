@@ -347,8 +347,6 @@ pub enum Effect {
     },
     /// Nobody needs the log before this.
     Retain(Position),
-    /// The log is to forget the batch that it had no room for: nobody else has it, and it was refused.
-    TakeBack,
     /// This node is the primary from here on: the history goes on at the position, in the epoch.
     BeginHistory {
         /// Where the history stands.
@@ -362,6 +360,8 @@ pub enum Effect {
     Log {
         /// Sync at once.
         sync: bool,
+        /// Nobody else can have it: if there is no room for it, it never was.
+        only_here: bool,
     },
     /// Give the batch just reported to the peer.
     Send,

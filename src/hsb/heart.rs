@@ -231,8 +231,7 @@ impl Heart {
         self.backlog.clear();
         self.backlog_bytes = 0;
         if row.from == State::PrimaryActive && row.to.is_primary() {
-            // What was answered in the old state may be on no disk yet; see "adaptive" in replication.md.
-            self.effects.push(Effect::Flush);
+            self.flush_before_the_next_answer();
         }
         if matches!(row.to, State::PrimaryAlone | State::Standalone) {
             self.decide_alone();

@@ -77,11 +77,10 @@ impl Heart {
         self.effects.push(Effect::Alert { name, text });
     }
 
-    /// The batch that the log could not take: if nobody else can have it, it never was.
+    /// The batch that the log could not take: if nobody else can have it, the log has dropped it, and it never was.
     fn give_back_unsent(&mut self, store: Store) {
         if store == Store::Log && self.in_flight.take_if(|batch| !batch.logged && !batch.sent).is_some() {
             self.log_end = self.decided;
-            self.effects.push(Effect::TakeBack);
             self.effects.push(Effect::Decide(Decision::Reject(Code::DISK_FULL)));
             self.nothing_in_flight();
         }
@@ -165,11 +164,11 @@ mod tests {
             let mut heart = heart(state);
             ready(&mut heart);
             let effects = heart.handle(full(Store::Log));
-            assert!(has(&effects, &REJECTED) && has(&effects, &Effect::TakeBack) && has(&effects, &REFUSED));
+            assert!(has(&effects, &REJECTED) && has(&effects, &REFUSED));
             assert_eq!(heart.log_end(), position(5));
             assert!(has(&ready(&mut heart), &REJECTED), "{state} takes a batch without room");
             assert!(has(&heart.handle(room(Store::Log)), &ADMITTED));
-            assert!(has(&ready(&mut heart), &Effect::Log { sync: true }));
+            assert!(has(&ready(&mut heart), &Effect::Log { sync: true, only_here: true }));
         }
     }
 
@@ -180,7 +179,7 @@ mod tests {
         heart.handle(Event::Acknowledged { position: position(6) });
         let effects = heart.handle(full(Store::Log));
         assert!(has(&effects, &REFUSED));
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Decide(_) | Effect::TakeBack)));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Decide(_))));
         assert!(heart.handle(Event::Withdraw).is_empty());
         let effects = heart.handle(Event::Logged { position: position(6), durable: true });
         assert!(has(&effects, &Effect::Decide(Decision::Commit)));

@@ -173,7 +173,6 @@ fn peers(
     Peers {
         append: log_writer.clone().recipient(),
         flush: log_writer.clone().recipient(),
-        truncate: log_writer.clone().recipient(),
         retain: log_writer.clone().recipient(),
         attach: sender.clone().recipient(),
         send: sender.clone().recipient(),

@@ -101,7 +101,7 @@ struct Entry {
     info: SessionInfo,
     secret: i32,
     interrupt: InterruptHandle,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     reading: Arc<Reading>,
     closing: Closing,
 }
@@ -127,6 +127,12 @@ pub struct Ticket {
     /// Where its snapshot is noted.
     pub reading: Arc<Reading>,
     closing: Closing,
+}
+
+/// What a session that shall end for this reason says last, in place of an error that its statement has ended with. Its client
+/// takes the end for the outcome, so a transaction that may yet come to be is not told to have failed.
+pub fn last_word(error: ServerError, reason: &ServerError) -> ServerError {
+    if error.is_in_doubt() { error } else { reason.clone() }
 }
 
 /// The process id that a client is told.
@@ -160,7 +166,7 @@ impl SessionRegistry {
         id: u64,
         user: &str,
         interrupt: InterruptHandle,
-        stream: TcpStream,
+        stream: Arc<TcpStream>,
     ) -> Result<Ticket, ServerError> {
         let secret = i32::from_be_bytes(users::random_bytes::<4>()?);
         let (closing, reading) = (Closing::default(), Reading::new());

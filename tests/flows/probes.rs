@@ -63,7 +63,7 @@ macro_rules! words {
 }
 
 words! {
-    "log writer": Append => |Append { batch, sync }| {
+    "log writer": Append => |Append { batch, sync, .. }| {
         let sync = if *sync { ", sync" } else { "" };
         let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
         format!("append {}{sync}{marked}", batch.after.sequence)

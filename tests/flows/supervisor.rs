@@ -82,7 +82,6 @@ fn peers(probe: &Addr<Probe>) -> Peers {
     Peers {
         append: probe.clone().recipient(),
         flush: probe.clone().recipient(),
-        truncate: probe.clone().recipient(),
         retain: probe.clone().recipient(),
         attach: probe.clone().recipient(),
         send: probe.clone().recipient(),

@@ -47,7 +47,8 @@ fn assert_outcome_unknown(waiting: Waiting) {
     let error = waiting.join().unwrap().unwrap_err();
     let (state, message) = server_error(&error).unwrap();
     assert_eq!(state, "08007", "{message}");
-    assert!(message.contains("10047"), "{message}");
+    assert!(message.contains("10083") && message.contains("HOTSTANDBY_OUTCOME"), "{message}");
+    assert!(message.contains("Do not repeat it blindly"), "{message}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod long_readers;
 mod netcopy_requests;
 mod network_namespaces;
 mod outcome_tokens;
+mod outcomes;
 mod outside_programs;
 mod parameter_effects;
 mod parameters;

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use hotstandby::error::ServerError;
+use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::settings::AcknowledgePolicy;
 use hotstandby::hsb::state::State;
+use hotstandby::sql::registry::last_word;
 use hotstandby::storage::writer::{Offered, WriteRequest, WriteTransaction};
 
+use crate::causes::{Cause, Told};
 use crate::common::Random;
 use crate::oracle::{Outcome, Transaction};
 use crate::world::{Event, World};
@@ -14,14 +17,19 @@ use crate::world::{Event, World};
 /// One client; it waits for one transaction at most.
 #[derive(Default)]
 pub struct Client {
-    waits: Option<Waiting>,
+    pub waits: Option<Waiting>,
 }
 
-struct Waiting {
-    transaction: i64,
-    node: usize,
-    incarnation: u32,
+/// What it waits for.
+pub struct Waiting {
+    pub transaction: i64,
+    pub node: usize,
+    pub incarnation: u32,
     offered: Offered,
+    /// What has come between.
+    pub cause: Option<Cause>,
+    /// Its session is to end with this.
+    pub closing: Option<Code>,
 }
 
 impl World {
@@ -52,12 +60,15 @@ impl World {
         match running.writer.offer(request, job) {
             Ok(offered) => {
                 let transaction = number;
-                self.clients[client].waits = Some(Waiting { transaction, node, incarnation, offered });
+                let (cause, closing) = (None, None);
+                self.clients[client].waits =
+                    Some(Waiting { transaction, node, incarnation, offered, cause, closing });
                 self.between(200, 1500, Event::Patience(client, number));
                 self.note(format_args!("client {client} offers {number} to node {node}"));
             }
             Err(error) => {
                 self.note(format_args!("node {node} refuses {number}: {error}"));
+                self.coverage.told(Cause::of(&error), Told::Failed);
                 self.oracle.end(number, Outcome::Failed);
             }
         }
@@ -83,6 +94,7 @@ impl World {
         match running.writer.withdraw_offered(&waiting.offered) {
             Some(error) => {
                 self.note(format_args!("{transaction} waited in vain: {error}"));
+                self.coverage.told(waiting.cause.or(Cause::of(&error)), Told::Failed);
                 self.oracle.end(transaction, Outcome::Failed);
                 self.between(10, 100, Event::Client(client));
             }
@@ -112,32 +124,38 @@ impl World {
                 running.undecided = running.writer.lead_offered(&offered);
             }
             if let Some(outcome) = offered.take_outcome()
-                && let Some(Waiting { transaction, .. }) = self.clients[client].waits.take()
+                && let Some(waiting) = self.clients[client].waits.take()
             {
-                self.learn(node, transaction, outcome)?;
+                self.learn(&waiting, outcome)?;
                 self.between(1, 60, Event::Client(client));
             }
         }
         Ok(())
     }
 
-    fn learn(
-        &mut self,
-        node: usize,
-        transaction: i64,
-        outcome: Result<(), ServerError>,
-    ) -> Result<(), String> {
+    fn learn(&mut self, waiting: &Waiting, outcome: Result<(), ServerError>) -> Result<(), String> {
+        let (node, transaction) = (waiting.node, waiting.transaction);
+        let outcome = match waiting.closing {
+            Some(code) => outcome.map_err(|error| last_word(error, &ServerError::new(code))),
+            None => outcome,
+        };
+        let cause = waiting.cause.or(outcome.as_ref().err().and_then(Cause::of));
         self.note(format_args!(
             "{transaction} at node {node}: {:?}",
             outcome.as_ref().map_err(|error| &error.sqlstate)
         ));
         match outcome {
-            Ok(()) => self.acknowledged(node, transaction),
-            Err(error) if error.sqlstate == "08007" => {
+            Ok(()) => {
+                self.coverage.told(cause, Told::Committed);
+                self.acknowledged(node, transaction)
+            }
+            Err(error) if error.is_in_doubt() => {
+                self.coverage.told(cause, Told::Unknown);
                 self.oracle.end(transaction, Outcome::Unknown);
                 Ok(())
             }
             Err(_) => {
+                self.coverage.told(cause, Told::Failed);
                 self.oracle.end(transaction, Outcome::Failed);
                 // Nobody may have seen it either.
                 let seen = (0..2).find(|node| self.oracle.seen[*node].contains(&transaction));
@@ -162,6 +180,9 @@ impl World {
         }
         let known = &self.oracle.transactions[&transaction];
         let Some(state) = self.decided_in[node] else { return Ok(()) };
+        if known.two_safe && state == State::PrimaryUncertain {
+            return Err(format!("{transaction} is 2-safe and was decided in PRIMARY UNCERTAIN"));
+        }
         let protected = known.two_safe && state == State::PrimaryActive;
         // A 1-safe transaction that shares its batch with a 2-safe one is as safe as that.
         let guarded = state == State::PrimaryActive && (protected || self.network.batches_at[1 - node] >= at);
@@ -211,9 +232,10 @@ impl World {
     }
 
     /// The process is gone: its clients will never know.
-    pub fn lose_clients(&mut self, node: usize) {
+    pub fn lose_clients(&mut self, node: usize, cause: Cause) {
         for client in 0..self.clients.len() {
             if let Some(waiting) = self.clients[client].waits.take_if(|waiting| waiting.node == node) {
+                self.coverage.told(Some(waiting.cause.unwrap_or(cause)), Told::Unknown);
                 self.oracle.end(waiting.transaction, Outcome::Unknown);
                 self.between(20, 200, Event::Client(client));
             }

@@ -6,11 +6,14 @@ use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::{TABLE, Transition};
 use hotstandby::watchdog::decision::Order;
 
+use crate::causes::{CAUSES, Cause, Told};
+
 /// Every kind of fault that a run can inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     Kill,
     KillAtAnEffect,
+    Shutdown,
     PowerCut,
     LogDropped,
     LogTorn,
@@ -49,6 +52,7 @@ pub const FAULTS: &[Fault] = {
     &[
         Kill,
         KillAtAnEffect,
+        Shutdown,
         PowerCut,
         LogDropped,
         LogTorn,
@@ -83,6 +87,11 @@ pub struct Coverage {
     pub faults: BTreeMap<Fault, u64>,
     pub transactions: u64,
     pub acknowledged: u64,
+    /// By what came between: transactions whose clients were told that they have committed, that they have failed, or do
+    /// not know.
+    pub causes: BTreeMap<Cause, [u64; 3]>,
+    /// Batches that were decided in PRIMARY UNCERTAIN.
+    pub decided_uncertain: u64,
     /// Starts that were refused because of damage.
     pub refused_to_start: u64,
     /// What the watchdog has ordered, by command.
@@ -102,6 +111,12 @@ impl Coverage {
         *self.faults.entry(fault).or_default() += 1;
     }
 
+    pub fn told(&mut self, cause: Option<Cause>, told: Told) {
+        if let Some(cause) = cause {
+            self.causes.entry(cause).or_default()[told as usize] += 1;
+        }
+    }
+
     pub fn add(&mut self, other: &Coverage) {
         self.seeds += other.seeds;
         for (edge, count) in &other.edges {
@@ -110,6 +125,11 @@ impl Coverage {
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_default() += count;
         }
+        for (cause, counts) in &other.causes {
+            let known = self.causes.entry(*cause).or_default();
+            known.iter_mut().zip(counts).for_each(|(known, count)| *known += count);
+        }
+        self.decided_uncertain += other.decided_uncertain;
         self.transactions += other.transactions;
         self.acknowledged += other.acknowledged;
         self.refused_to_start += other.refused_to_start;
@@ -124,10 +144,19 @@ impl Coverage {
         let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(fault));
         let orders = [Order::SetPrimaryAlone, Order::SwitchPrimary].map(Order::command).into_iter();
         let orders = orders.filter(|order| !self.watchdog.contains_key(order));
+        let wanted = CAUSES.iter().flat_map(|(cause, told)| told.iter().map(move |told| (cause, *told)));
+        let never = |(cause, told): &(&Cause, Told)| {
+            self.causes.get(cause).is_none_or(|counts| counts[*told as usize] == 0)
+        };
+        let causes = wanted.filter(never).map(|(cause, told)| format!("{told:?} in spite of {cause:?}"));
+        let uncertain =
+            (self.decided_uncertain == 0).then(|| "a 1-safe batch in PRIMARY UNCERTAIN".to_owned());
         let refused = (self.refused_to_start == 0).then(|| "a start that damage forbids".to_owned());
         edges
             .chain(faults.map(|fault| format!("fault {fault:?}")))
             .chain(orders.map(|order| format!("watchdog: '{order}'")))
+            .chain(causes)
+            .chain(uncertain)
             .chain(refused)
             .collect()
     }
@@ -147,6 +176,8 @@ impl Coverage {
             "watchdog: {:?}; starts refused because of damage: {}",
             self.watchdog, self.refused_to_start
         );
+        println!("told [committed, failed, unknown] in spite of: {:?}", self.causes);
+        println!("batches decided in PRIMARY UNCERTAIN: {}", self.decided_uncertain);
         println!("{} of {} transitions; the rarest:", self.edges.len(), TABLE.len());
         let mut edges: Vec<(u64, usize)> = self.edges.iter().map(|(edge, count)| (*count, *edge)).collect();
         edges.sort_unstable();

@@ -2,6 +2,7 @@
 
 use hotstandby::hsb::codes::Code;
 
+use crate::causes::Cause;
 use crate::coverage::Fault;
 use crate::disk::{self, Loss};
 use crate::world::{Event, World};
@@ -10,6 +11,8 @@ use crate::world::{Event, World};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Kill,
+    /// In order.
+    Shutdown,
     PowerCut,
     /// The log could not be written or synced, and the process has stopped itself. What was not synced may be lost.
     DiskFailed {
@@ -44,7 +47,7 @@ impl World {
         let claimed = self.nodes[node].running.as_ref().map_or((0, 0), |running| running.claimed);
         let mut random = self.random.fork();
         match end {
-            End::Kill | End::DiskFailed { lost: false } => self.nodes[node].crash(|_, _| {}),
+            End::Kill | End::Shutdown | End::DiskFailed { lost: false } => self.nodes[node].crash(|_, _| {}),
             End::PowerCut => {
                 self.network.silence(node);
                 self.nodes[node].crash(|files, durable| loss = disk::cut_power(files, durable, &mut random));
@@ -84,7 +87,7 @@ impl World {
         self.count_end(end, loss, damage);
         self.forget_process(node);
         self.oracle.answered_active[node] = (0, 0);
-        self.lose_clients(node);
+        self.lose_clients(node, Cause::of_end(end));
         self.between(20, 1500, Event::Restart(node));
         Ok(())
     }
@@ -118,7 +121,7 @@ impl World {
             (End::PowerCut, _) => self.coverage.fault(Fault::PowerCut),
             (_, Some(Damage::Log)) => self.coverage.fault(Fault::LogDamaged),
             (_, Some(Damage::Database)) => self.coverage.fault(Fault::DatabaseChanged),
-            (End::DiskFailed { .. }, _) => {}
+            (End::DiskFailed { .. } | End::Shutdown, _) => {}
             _ => self.coverage.fault(Fault::Kill),
         }
         match loss {

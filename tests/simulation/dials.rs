@@ -59,6 +59,7 @@ impl World {
         let (Some(mine), Some(theirs)) = (&self.nodes[node].running, &self.nodes[peer].running) else {
             return self.end_dial(number, Err((Code::COMMUNICATION_ERROR, "(refused)".into())));
         };
+        let goes_down = self.going_down[peer].is_some();
         let lives = if node == 0 { [&mine.life, &theirs.life] } else { [&theirs.life, &mine.life] };
         let (dialler, listener) = self.network.connect(node, lives);
         let hello = self.dials.under_way[at].hello;
@@ -69,8 +70,10 @@ impl World {
             _ => {
                 // A probe; for other purposes nobody dials here.
                 let mut listener = listener;
-                if let Some(view) = self.nodes[peer].view() {
-                    // The asker may be gone.
+                // The asker may be gone.
+                if goes_down {
+                    handshake::refuse(&mut listener, Code::SHUTTING_DOWN, "");
+                } else if let Some(view) = self.nodes[peer].view() {
                     let _ = handshake::welcome(&mut listener, view.hello);
                 }
             }

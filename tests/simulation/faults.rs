@@ -25,6 +25,7 @@ impl World {
             self.clients.push(Default::default());
             self.between(50, 500, Event::Client(client));
         }
+        self.between(50, 500, Event::Interfere);
         self.after(20, Event::Operator);
         if self.plan.watchdog {
             self.after(30, Event::Look);
@@ -77,6 +78,8 @@ impl World {
                 self.watchdog.blind_until[node] = until;
                 Fault::WatchdogBlind
             }
+            // What a watchdog makes of that is a chapter of its own.
+            21 if !self.plan.watchdog => self.shut_down(node),
             _ => {
                 self.checkpoint(node)?;
                 Fault::Checkpoint

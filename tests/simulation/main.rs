@@ -10,11 +10,13 @@
 //! A run has a phase of chaos ([`plan`], [`faults`], [`crashes`]) and one in which nothing breaks any more and everything
 //! must become whole. It ends when the nodes are connected and level, nobody waits, and both databases are equal: by the
 //! checksum that `hsb verify` compares, and by position, chain hash included ([`run`]). All along the oracle ([`oracle`],
-//! [`clients`]) knows which transactions were acknowledged, have failed or are unknown, and what readers may see. With a
-//! thousand seeds or more, every row of the transition table and every kind of fault must have been met ([`coverage`]).
+//! [`clients`]) knows which transactions were acknowledged, have failed or are unknown, and what readers may see. What ends a
+//! client's wait over its head is drawn too ([`causes`]). With a thousand seeds or more, every row of the transition table,
+//! every kind of fault and every such cause must have been met ([`coverage`]).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod causes;
 mod clients;
 mod clock;
 #[path = "../it/common/mod.rs"]

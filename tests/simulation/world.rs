@@ -13,6 +13,7 @@ use hotstandby::hsb::event::Decision;
 use hotstandby::hsb::state::State;
 use tokio::time::Sleep;
 
+use crate::causes::GoingDown;
 use crate::clients::Client;
 use crate::clock::Clock;
 use crate::common::Random;
@@ -40,6 +41,8 @@ pub enum Event {
     DialTimeout(usize, u32, usize),
     Client(usize),
     Patience(usize, i64),
+    Interfere,
+    GoDown(usize, u32),
     Operator,
     Fault,
     Mend,
@@ -80,6 +83,9 @@ pub struct World {
     pub decisions: [Option<Decision>; 2],
     /// The state in which the last decision was made.
     pub decided_in: [Option<State>; 2],
+    /// Batches that were decided since the node became PRIMARY UNCERTAIN.
+    decided_uncertain: [u32; 2],
+    pub going_down: [Option<GoingDown>; 2],
     /// Thread bodies that have an event of theirs under way.
     pub busy: [[bool; 5]; 2],
     pub watchdog: Guard,
@@ -110,6 +116,8 @@ impl World {
             copies: Vec::new(),
             decisions: [None, None],
             decided_in: [None, None],
+            decided_uncertain: [0, 0],
+            going_down: [None, None],
             busy: [[false; 5]; 2],
             watchdog: Guard::default(),
             damage: [None, None],
@@ -219,11 +227,13 @@ impl World {
         match wish {
             Wish::Entered(from, to, reason) => {
                 self.coverage.edge(from, to, reason);
+                self.decided_uncertain[node] = 0;
                 self.check_states()?;
             }
             Wish::Decide(decision) => {
                 self.decisions[node] = Some(decision);
                 self.decided_in[node] = state;
+                self.check_uncertain(node, state, decision)?;
                 let incarnation = self.incarnation(node);
                 self.between(0, 2, Event::Conclude(node, incarnation));
             }
@@ -246,6 +256,25 @@ impl World {
         let alone = |node: &Node| matches!(node.state(), Some(State::PrimaryAlone | State::Standalone));
         if self.plan.watchdog && alone(&self.nodes[0]) && alone(&self.nodes[1]) {
             return Err("both nodes answer what they write alone".into());
+        }
+        Ok(())
+    }
+
+    /// In PRIMARY UNCERTAIN the batch that was under way is decided at most, and if nobody has to acknowledge it.
+    fn check_uncertain(
+        &mut self,
+        node: usize,
+        state: Option<State>,
+        decision: Decision,
+    ) -> Result<(), String> {
+        if state == Some(State::PrimaryUncertain)
+            && matches!(decision, Decision::Commit | Decision::CommitAlone)
+        {
+            self.decided_uncertain[node] += 1;
+            self.coverage.decided_uncertain += 1;
+            if self.decided_uncertain[node] > 1 {
+                return Err(format!("node {node} has decided a second batch in PRIMARY UNCERTAIN"));
+            }
         }
         Ok(())
     }
@@ -274,6 +303,10 @@ impl World {
             }
             Event::Client(client) => self.client_acts(client)?,
             Event::Patience(client, transaction) => self.patience_ends(client, transaction),
+            Event::Interfere => self.interfere(),
+            Event::GoDown(node, incarnation) if incarnation == self.incarnation(node) => {
+                self.go_down(node)?;
+            }
             Event::Operator => self.operate()?,
             Event::Fault => self.inject()?,
             Event::Mend => self.mend(),
@@ -328,6 +361,8 @@ impl World {
 
     pub fn forget_process(&mut self, node: usize) {
         self.decisions[node] = None;
+        self.decided_uncertain[node] = 0;
+        self.going_down[node] = None;
         self.busy[node] = [false; 5];
         self.dials.forget(node);
     }

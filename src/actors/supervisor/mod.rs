@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 
 pub use self::messages::*;
 use super::link::PeerStream;
-use super::log_writer::{Append, Flush, LogProgress, LogSize, RetainFrom, Room, TruncateAfter};
+use super::log_writer::{Append, Flush, LogProgress, LogSize, RetainFrom, Room};
 use super::ping_monitor::{StartPings, StopPings};
 use super::replication_sender::{
     AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
@@ -37,8 +37,6 @@ pub struct Peers {
     pub append: Recipient<Append>,
     /// The log writer.
     pub flush: Recipient<Flush>,
-    /// The log writer.
-    pub truncate: Recipient<TruncateAfter>,
     /// The log writer.
     pub retain: Recipient<RetainFrom>,
     /// The replication sender.
@@ -167,16 +165,15 @@ impl Supervisor {
             Effect::Note(text) => log::info!("{text}"),
             Effect::Alert { name, text } => self.outside.alert(name, &text),
             Effect::Retain(position) => self.peers.retain.do_send(RetainFrom(position)),
-            Effect::TakeBack => self.peers.truncate.do_send(TruncateAfter(self.heart.decided())),
             Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
             Effect::Admit(admission) => self.outside.admit(admission),
             Effect::Decide(decision) => {
                 self.held = self.held.take().filter(|_| self.heart.is_holding());
                 self.outside.decide(decision);
             }
-            Effect::Log { sync } => {
+            Effect::Log { sync, only_here } => {
                 if let Some(batch) = self.batch.clone() {
-                    self.peers.append.do_send(Append { batch, sync });
+                    self.peers.append.do_send(Append { batch, sync, only_here });
                 }
             }
             Effect::Send => {

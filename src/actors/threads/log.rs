@@ -2,8 +2,9 @@
 //! more, so that a simulation can take the steps one by one.
 //!
 //! A batch for which the disk has no room stays first in the queue and is tried again, with all that comes after it,
-//! until there is room or its owner takes it back: others may have it already, so nothing is dropped here. Everything
-//! else that goes wrong ends the process, a failed sync above all: what it was to save may be gone from memory as well.
+//! until there is room: others may have it already. One that nobody else can have is dropped before its owner hears of
+//! it, so that it can be refused: nothing brings it back. Everything else that goes wrong ends the process, a failed sync
+//! above all: what it was to save may be gone from memory as well.
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ pub enum LogJob {
         batch: Batch,
         /// Whether it has to be on disk soon as possible.
         sync: bool,
+        /// Nobody else can have it: dropped if there is no room.
+        only_here: bool,
     },
     /// Sync, then report [`LogReport::Flushed`] if there is a ticket.
     Flush {
@@ -66,7 +69,7 @@ pub enum LogReport {
         /// Whose.
         ticket: u64,
     },
-    /// The disk is full: what comes after the last progress is held.
+    /// The disk is full: what comes after the last progress is held, or dropped if nobody else can have it.
     NoRoom {
         /// The system's words.
         detail: String,
@@ -78,7 +81,7 @@ pub enum LogReport {
         /// What nobody needs was deleted just before.
         retained: bool,
     },
-    /// There is room again; if the batch was not taken back, it has been reported as progress.
+    /// There is room again; what was held has been reported as progress.
     Room,
 }
 
@@ -107,7 +110,7 @@ pub struct LogThread {
     counters: Arc<Counters>,
     /// Where reports go.
     report: Box<dyn Fn(LogReport) + Send>,
-    /// Taken in and not done yet. While the disk is full, the first is what it is needed for, unless that was taken back.
+    /// Taken in and not done yet. While the disk is full, the first is what it is needed for, unless that was dropped.
     queue: VecDeque<LogJob>,
     full: bool,
     /// Files of the log when its size was reported last.
@@ -178,12 +181,6 @@ impl LogThread {
     fn take_in(&mut self, job: LogJob) -> Result<(), ServerError> {
         match job {
             LogJob::RetainFrom(_) if self.full => return self.other(job),
-            LogJob::TruncateAfter(position) if self.full && self.queue.len() == 1 => {
-                let is_taken_back = |job: &LogJob| matches!(job, LogJob::Append { batch, .. } if batch.header.before == position);
-                if self.queue.pop_front_if(|first| is_taken_back(first)).is_some() {
-                    return Ok(());
-                }
-            }
             LogJob::Stop | LogJob::Replace(..) if self.full => {
                 // What was held is in no log of this node, as if it had stopped a moment earlier.
                 self.queue.clear();
@@ -205,9 +202,11 @@ impl LogThread {
         let mut sync = false;
         while let Some(job) = self.queue.pop_front().or_else(|| jobs.try_recv().ok()) {
             match job {
-                LogJob::Append { batch, sync: at_once } => {
+                LogJob::Append { batch, sync: at_once, only_here } => {
                     if !self.append(&batch)? {
-                        self.queue.push_front(LogJob::Append { batch, sync: at_once });
+                        if !only_here {
+                            self.queue.push_front(LogJob::Append { batch, sync: at_once, only_here });
+                        }
                         return Ok(LogStep::Full);
                     }
                     appended = true;

@@ -112,9 +112,9 @@ impl MessageReader {
         self.buffer.get(range).unwrap_or(&[])
     }
 
-    /// Type of the message after the one handed out last, if it has arrived.
-    pub fn peek_kind(&self) -> Option<u8> {
-        (self.start < self.end).then(|| self.buffer[self.start])
+    /// Whether a Sync has arrived behind the message handed out last, all of it.
+    pub fn sync_is_next(&self) -> bool {
+        self.buffer[self.start..self.end].starts_with(b"S\0\0\0\x04")
     }
 
     /// True if bytes wait in the buffer.
@@ -233,6 +233,13 @@ impl MessageReader {
         }
         read
     }
+}
+
+/// Whether the client has closed its side of the connection, or is gone. Does not block and takes nothing.
+pub fn has_left(stream: &TcpStream) -> bool {
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut places = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut places, Some(&Timespec::default())).is_ok() && places[0].revents().intersects(gone)
 }
 
 /// Takes fields out of a message body.

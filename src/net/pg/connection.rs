@@ -3,6 +3,9 @@
 //! Output gathers in one buffer that is written when the client waits (Sync, Flush, end of a simple query) or when it
 //! is large and the session is not the writer. After an error in the extended protocol everything up to Sync is
 //! skipped.
+//!
+//! Invariant: a session that is ended by an administrator, a copy or the shutdown first completes the answer to what has
+//! committed, ReadyForQuery included, and a transaction that may yet come to be is never told to have failed.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,7 +19,7 @@ use crate::error::ServerError;
 use crate::node::Pulse;
 use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
-use crate::sql::registry::{Ticket, process_id};
+use crate::sql::registry::{Ticket, last_word, process_id};
 use crate::sql::session::Session;
 use crate::sql::settings::REPORTED;
 
@@ -24,6 +27,9 @@ use crate::sql::settings::REPORTED;
 pub const FLUSH_BYTES: usize = 256 << 10;
 /// A bigger output buffer is given back once it is empty.
 const KEPT_OUTPUT_BYTES: usize = 1 << 20;
+
+/// SQLSTATE of what has failed because its own client is gone: nobody is left who could be told.
+pub(super) const GONE: &str = "08006";
 
 /// Why the loop ends.
 pub enum End {
@@ -111,14 +117,20 @@ impl Client<'_> {
     }
 
     fn next_message(&mut self, reader: &mut MessageReader) -> Result<(), End> {
-        if self.at_rest {
+        let was_at_rest = self.at_rest;
+        if was_at_rest {
             self.wait_at_rest(reader)?;
         }
         self.at_rest = false;
-        let message = reader.next_message();
-        self.check_closing()?;
-        let (kind, range) = message.map_err(|problem| self.end_of(problem))?;
-        self.check_user()?;
+        let (kind, range) = match reader.next_message() {
+            Ok(message) => message,
+            Err(problem) => return Err(self.end_of(problem, was_at_rest)),
+        };
+        // Sync belongs to what was carried out before it.
+        if kind != b'S' {
+            self.check_closing()?;
+            self.check_user()?;
+        }
         if self.skipping && !matches!(kind, b'S' | b'X') {
             self.pass_over(kind, reader.body(range));
             return Ok(());
@@ -131,7 +143,10 @@ impl Client<'_> {
             b'P' => self.parse(reader.body(range)),
             b'B' => self.bind(reader.body(range)),
             b'D' => self.describe(reader.body(range)),
-            b'E' => self.execute(reader, range),
+            b'E' => match self.execute(reader, range) {
+                Ok(()) => return self.relieve(),
+                Err(error) => Err(error),
+            },
             b'C' => self.close(reader.body(range)),
             b'H' => return self.flush(),
             b'S' => {
@@ -153,14 +168,22 @@ impl Client<'_> {
             }
         };
         if let Err(error) = handled {
-            self.check_closing()?;
-            self.error(&error);
+            self.fail(error)?;
             self.skipping = true;
         }
         Ok(())
     }
 
-    fn end_of(&self, problem: ReadProblem) -> End {
+    fn end_of(&mut self, problem: ReadProblem, was_at_rest: bool) -> End {
+        // The Sync that belongs here is not heard any more. Without a transaction all before it is final, and so is its
+        // answer.
+        let completes = !was_at_rest && !self.session.in_transaction();
+        if completes && let Err(end) = self.ready() {
+            return end;
+        }
+        if let Err(end) = self.check_closing() {
+            return end;
+        }
         match problem {
             ReadProblem::Closed => End::Gone,
             ReadProblem::TimedOut => {
@@ -176,8 +199,20 @@ impl Client<'_> {
         self.ticket.closing().map_or(Ok(()), |reason| Err(End::Fatal(reason.clone())))
     }
 
+    /// A statement's error: told, or the last word of a session that shall end.
+    pub(super) fn fail(&mut self, error: ServerError) -> Result<(), End> {
+        if let Some(reason) = self.ticket.closing() {
+            return Err(End::Fatal(last_word(error, reason)));
+        }
+        if error.code.is_none() && error.sqlstate == GONE {
+            return Err(End::Gone);
+        }
+        self.error(&error);
+        Ok(())
+    }
+
     /// Tells an error and what it does to the transaction.
-    pub(super) fn error(&mut self, error: &ServerError) {
+    fn error(&mut self, error: &ServerError) {
         codec::error_response(&mut self.out, "ERROR", error);
         self.session.deadline.set(None);
         self.portals.clear();
@@ -265,5 +300,5 @@ pub(super) fn flush_large(mut stream: &TcpStream, out: &mut Vec<u8>) -> Result<(
     }
     let written = stream.write_all(out);
     out.clear();
-    written.map_err(|error| ServerError::sql("08006", format!("the client takes no data: {error}")))
+    written.map_err(|error| ServerError::sql(GONE, format!("the client takes no data: {error}")))
 }

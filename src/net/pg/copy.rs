@@ -5,7 +5,7 @@
 use rusqlite::types::Value;
 
 use super::codec::{self, Formats, MessageReader};
-use super::connection::{Client, flush_large};
+use super::connection::{Client, GONE, flush_large};
 use super::simple::Completion;
 use super::values;
 use crate::error::ServerError;
@@ -62,7 +62,7 @@ impl Client<'_> {
         let probe = Statement { kind: Kind::Change, sql: insert.clone(), tag: "INSERT", locks: false };
         self.session.describe(&probe, &[])?;
         self.copy_response(b'G', oids.len());
-        let gone = || ServerError::sql("08006", "the client is gone");
+        let gone = || ServerError::sql(GONE, "the client is gone");
         self.flush().map_err(|_| gone())?;
         let mut pending = Vec::with_capacity(CHUNK_BYTES + 65536);
         let mut count = 0;

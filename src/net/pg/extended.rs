@@ -275,7 +275,7 @@ impl<'r> Client<'r> {
         let (name, mut portal) = self.portals.remove_entry(name).ok_or_else(|| no_portal(name))?;
         self.session.check_usable(&portal.prepared.statement)?;
         // With Sync next the statement is all there is of its transaction.
-        let alone = reader.peek_kind() == Some(b'S');
+        let alone = reader.sync_is_next();
         self.session.deadline.set(self.session.settings.statement_max_time.filter(|limit| !limit.is_zero()));
         let completion = self.execute_portal(reader, &mut portal, limit, alone)?;
         self.session.deadline.set(None);
@@ -288,7 +288,7 @@ impl<'r> Client<'r> {
         if !ends {
             self.portals.insert(name, portal);
         }
-        self.relieve().map_err(|_| ServerError::sql("08006", "the client is gone"))
+        Ok(())
     }
 
     /// Runs a portal; none if it is suspended at the limit.

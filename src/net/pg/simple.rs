@@ -31,7 +31,7 @@ impl Client<'_> {
                 self.carry_out(reader, statement, false, true)?;
             }
             Ok((first, Some(text))) => self.carry_out_all(reader, first, &text)?,
-            Err(error) => self.error(&error),
+            Err(error) => self.fail(error)?,
         }
         if !self.session.in_transaction() {
             self.portals.clear();
@@ -76,9 +76,12 @@ impl Client<'_> {
         several: bool,
         last: bool,
     ) -> Result<bool, End> {
-        if let Err(error) = self.one_of(reader, statement, several, last) {
+        // What has committed is answered; the rest of an open transaction is not worth beginning.
+        if self.session.in_transaction() {
             self.check_closing()?;
-            self.error(&error);
+        }
+        if let Err(error) = self.one_of(reader, statement, several, last) {
+            self.fail(error)?;
             return Ok(false);
         }
         self.relieve()?;

@@ -31,6 +31,8 @@ const SSL_REQUEST: i32 = 80_877_103;
 const GSS_REQUEST: i32 = 80_877_104;
 /// Operations of SQLite between looks at the time limit.
 const PROGRESS_OPERATIONS: i32 = 4000;
+/// Looks at the time limit between looks whether the client is still there: a query looks every few dozen milliseconds.
+const LOOKS_BETWEEN: u32 = 256;
 
 /// True if a connection's first eight bytes are those of a PostgreSQL client.
 pub fn looks_like_start_up(first8: &[u8]) -> bool {
@@ -109,12 +111,17 @@ fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> 
     let watched = deadline.clone();
     access::install(&mut connection).map_err(Some)?;
     functions::register(&connection, &context.status, &context.outcomes).map_err(Some)?;
+    let handle = Arc::new(stream.try_clone().map_err(|_| None)?);
+    let (client, mut looks) = (Arc::clone(&handle), 0u32);
+    let must_end = move || {
+        looks = looks.wrapping_add(1);
+        watched.has_passed() || (looks.is_multiple_of(LOOKS_BETWEEN) && codec::has_left(&client))
+    };
     connection
-        .progress_handler(PROGRESS_OPERATIONS, Some(move || watched.has_passed()))
+        .progress_handler(PROGRESS_OPERATIONS, Some(must_end))
         .map_err(|error| Some(from_sqlite(&error)))?;
     connection.set_prepared_statement_cache_capacity(256);
     let id = context.sessions.new_id();
-    let handle = stream.try_clone().map_err(|_| None)?;
     let ticket = context
         .sessions
         .register(id, &start.user, connection.get_interrupt_handle(), handle)

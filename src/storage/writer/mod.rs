@@ -6,7 +6,7 @@
 //! all. So an uncontended write costs no hand-over between threads, and a crowd costs one decision.
 //!
 //! Invariants:
-//! * Nothing of a batch is visible to anyone before it is decided: its SQLite transaction is open until then.
+//! * Nothing of a batch is visible at this server before it is decided: its SQLite transaction is open until then.
 //! * One batch at a time: the next begins after the last is decided.
 //! * A transaction of several statements begins in an empty batch, so nobody's commit waits for a client's next word.
 //!
@@ -188,7 +188,8 @@ impl Writer {
         }
     }
 
-    /// Interrupts the session's statement if it is executing on the writer now; a sealed batch is past that (10083).
+    /// Interrupts the session's statement if it is executing on the writer now, or waits for that; a sealed batch is
+    /// past that (10083).
     pub fn interrupt(&self, session: u64) {
         self.queue.interrupt(session);
     }
@@ -392,13 +393,7 @@ impl Writer {
             }
             Decision::Abandon => {
                 core.roll_back();
-                Err(ServerError {
-                    sqlstate: "08007",
-                    ..ServerError::with(
-                        Code::REPLICATED_ABORTED,
-                        "Its outcome is not known here: ask the new primary.",
-                    )
-                })
+                Err(ServerError::in_doubt())
             }
         }
     }

@@ -400,11 +400,18 @@ impl Queue {
     }
 
     pub(super) fn interrupt(&self, session: u64) {
-        let inner = lock(&self.inner);
-        if inner.executing == Some(session)
-            && let Some(handle) = &inner.interrupt
-        {
-            handle.interrupt();
+        let mut inner = lock(&self.inner);
+        if inner.executing == Some(session) {
+            if let Some(handle) = &inner.interrupt {
+                handle.interrupt();
+            }
+            return;
+        }
+        // Who still waits has been taken up by nobody.
+        let place = inner.waiting.iter().position(|waiter| waiter.request.session == session);
+        if let Some(waiter) = place.and_then(|place| inner.waiting.remove(place)) {
+            let text = "the statement was cancelled while it waited for other write transactions";
+            waiter.finish(Err(ServerError::sql("57014", text)));
         }
     }
 }

@@ -117,7 +117,7 @@ const WAYS: &[(u32, Way)] = &[
             "statements that change the schema wait their turn like all writes, and nothing fails because of them",
         ),
     ),
-    (10047, There("SQL transactions during switch and failover", "tests/it/in_doubt.rs", "10047")),
+    (10047, There("SQL transactions during switch and failover", "tests/it/outcomes.rs", "10047")),
     (
         10049,
         There(
@@ -138,8 +138,10 @@ const WAYS: &[(u32, Way)] = &[
     (10082, There("a copy that is given up because the server ends", "tests/it/copies.rs", "10082")),
     (
         10083,
-        No(
-            "nobody gets an answer who asks for it: a cancel request has none, and a commit that was sent goes on",
+        There(
+            "SQL transactions whose outcome is not known here (SQLSTATE 08007)",
+            "tests/it/in_doubt.rs",
+            "10083",
         ),
     ),
     (10089, There("SQL writes in PRIMARY UNCERTAIN, hsb verify", "tests/it/in_doubt.rs", "10089")),

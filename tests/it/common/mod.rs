@@ -5,6 +5,7 @@
 pub mod embedded;
 pub mod fixture;
 pub mod proxy;
+pub mod wire;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -52,7 +52,11 @@ impl Stage {
     }
 
     fn append(&self, batch: &Batch) {
-        self.jobs.send(LogJob::Append { batch: batch.clone(), sync: true }).unwrap();
+        self.jobs.send(LogJob::Append { batch: batch.clone(), sync: true, only_here: false }).unwrap();
+    }
+
+    fn append_only_here(&self, batch: &Batch) {
+        self.jobs.send(LogJob::Append { batch: batch.clone(), sync: true, only_here: true }).unwrap();
     }
 
     fn wait_for(&self, wanted: impl Fn(&LogReport) -> bool) -> Vec<LogReport> {
@@ -110,31 +114,17 @@ fn what_a_full_disk_cannot_take_is_written_in_order_when_there_is_room() {
 }
 
 #[test]
-fn a_batch_that_is_taken_back_is_not_written_and_room_is_found_without_it() {
+fn a_batch_that_nobody_else_can_have_is_not_written_and_room_is_found_without_it() {
     let (full, fault) = full_disk();
     let stage = Stage::new(fault);
     let refused = batch(Position::ORIGIN, "refused");
-    stage.append(&refused);
-    stage.wait_for(|told| matches!(told, LogReport::NoRoom { .. }));
-    stage.jobs.send(LogJob::TruncateAfter(Position::ORIGIN)).unwrap();
-    full.store(false, Ordering::Relaxed);
-    stage.wait_for(|told| *told == LogReport::Room);
-    let other = batch(Position::ORIGIN, "another");
-    stage.append(&other);
-    stage.wait_for(durable(other.after));
-    assert_eq!(stage.positions(), [other.after]);
-}
-
-/// The room came back before the batch was taken back.
-#[test]
-fn a_batch_that_is_taken_back_too_late_is_cut_off() {
-    let (full, fault) = full_disk();
-    let stage = Stage::new(fault);
-    stage.append(&batch(Position::ORIGIN, "refused"));
+    stage.append_only_here(&refused);
+    // Behind it, before its owner has heard of it.
+    stage.jobs.send(LogJob::Flush { ticket: None }).unwrap();
     stage.wait_for(|told| matches!(told, LogReport::NoRoom { .. }));
     full.store(false, Ordering::Relaxed);
-    stage.wait_for(|told| *told == LogReport::Room);
-    stage.jobs.send(LogJob::TruncateAfter(Position::ORIGIN)).unwrap();
+    let told = stage.wait_for(|told| *told == LogReport::Room);
+    assert!(!told.iter().any(durable(refused.after)), "it was refused, and a crash now would commit it");
     let other = batch(Position::ORIGIN, "another");
     stage.append(&other);
     stage.wait_for(durable(other.after));
@@ -164,8 +154,9 @@ fn what_is_relaxed_comes_to_disk_in_time_however_much_follows() {
         before = next.after;
         batches.send(next).unwrap();
     }
-    let next_job =
-        move || more.try_recv().map_or(LogJob::Stop, |batch| LogJob::Append { batch, sync: false });
+    let next_job = move || {
+        more.try_recv().map_or(LogJob::Stop, |batch| LogJob::Append { batch, sync: false, only_here: false })
+    };
     jobs.send(next_job()).unwrap();
     let counters = Arc::<Counters>::default();
     let report = Box::new(move |told| match told {
