@@ -216,7 +216,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::Rewind),
         "take back the transactions that the primary lacks",
-        "At a SECONDARY ALONE server that 'hsb connect' refuses with 14525. Saves them to a file beside the database first and\nnames it; after that 'hsb connect' works. Refused where the schema was changed among them: then 'hsb netcopy'.",
+        "At a SECONDARY ALONE server that 'hsb connect' refuses with 14525. Saves them as SQL to a file beside the database\nfirst and names it; after that 'hsb connect' works. Where the schema was changed among them, or the logs do not tell\nwhat they are, they are not taken back: then this is the consent to a 'hsb netcopy' that replaces the database.",
     ),
     row(
         "hsb copy [directory]",

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::rewind::RewindEnd;
 pub use super::room::Store;
 
 use super::codes::Code;
@@ -269,6 +270,8 @@ pub enum Event {
     CopyArrives {
         /// What it says of itself.
         hello: Hello,
+        /// The newest position that is known to lie on both histories.
+        common: Option<Position>,
     },
     /// A copy to this node has ended.
     CopyReceived {
@@ -277,8 +280,8 @@ pub enum Event {
     },
     /// A rewind has ended.
     Rewound {
-        /// Where the database is now and what to tell the operator, or why nothing was changed.
-        result: Result<(Position, String), (Code, String)>,
+        /// How, or why nothing came of it.
+        result: Result<RewindEnd, (Code, String)>,
     },
     /// The database file itself is durable up to here.
     Checkpointed {

@@ -30,6 +30,7 @@ impl Hash for Heart {
             shutting_down,
             shutdown,
             damaged,
+            given_up,
             lacking,
             retention,
             next_number: _,
@@ -40,7 +41,17 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, configured, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        (connect_status, switch_status, copy_status, shutting_down, shutdown, damaged, lacking, retention)
+        (
+            connect_status,
+            switch_status,
+            copy_status,
+            shutting_down,
+            shutdown,
+            damaged,
+            given_up,
+            lacking,
+            retention,
+        )
             .hash(hasher);
     }
 }

@@ -18,6 +18,7 @@ use super::event::{
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
 use super::retention::Retention;
+use super::rewind::GivenUp;
 use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
 use super::state::State;
@@ -71,6 +72,8 @@ pub struct Heart {
     pub(super) shutdown: Option<RequestId>,
     /// A change that the primary made does not fit this database: it must not become a primary without it.
     pub(super) damaged: bool,
+    /// What a netcopy may cost this node; see `rewind`.
+    pub(super) given_up: Option<GivenUp>,
     /// The disk is full.
     pub(super) lacking: Lacking,
     /// How much log there is and who needs it.
@@ -114,6 +117,7 @@ impl Heart {
             shutting_down: false,
             shutdown: None,
             damaged: false,
+            given_up: None,
             lacking: Lacking::default(),
             retention: Retention::default(),
             next_number: 0,
@@ -173,7 +177,7 @@ impl Heart {
             Event::Applied { position } => self.applied(position),
             Event::ApplyFailed { detail } => self.apply_failed(detail),
             Event::CopyEnded { result } => self.copy_ended(result),
-            Event::CopyArrives { hello } => self.copy_arrives(hello),
+            Event::CopyArrives { hello, common } => self.copy_arrives(hello, common),
             Event::CopyReceived { opened } => self.copy_received(opened),
             Event::Rewound { result } => self.rewound(result),
             Event::TimedOut { timer } => {
@@ -215,6 +219,7 @@ impl Heart {
             return;
         };
         self.state = row.to;
+        self.given_up = None;
         self.effects.push(Effect::Entered { from: row.from, to: row.to, reason: row.reason });
         match (row.from.is_primary(), row.to.is_primary()) {
             (true, false) => {

@@ -14,6 +14,8 @@ mod meeting_tests;
 mod pair;
 pub mod phase;
 pub mod position;
+#[cfg(test)]
+mod replacing_tests;
 mod retention;
 mod rewind;
 mod room;
@@ -25,4 +27,5 @@ pub mod table;
 mod tests;
 
 pub use self::retention::LOG_SIZE;
+pub use self::rewind::transactions;
 pub use self::room::{DISK_FULL, DISK_ROOM};

@@ -273,7 +273,7 @@ impl Heart {
         };
     }
 
-    pub(super) fn copy_arrives(&mut self, hello: Hello) {
+    pub(super) fn copy_arrives(&mut self, hello: Hello, common: Option<Position>) {
         let same_database = hello.database_id == self.database_id;
         let refusal = match self.state {
             _ if self.phase != Phase::Idle => self.activity().refusal(),
@@ -281,21 +281,22 @@ impl Heart {
             _ if self.copy_status == CopyStatus::Active => Some(Code::COPY_ALREADY_ACTIVE),
             _ if hello.state != State::PrimaryAlone => Some(Code::COPY_ONLY_ALONE),
             State::Offline => None,
-            // A copy in the wrong direction would destroy what only this node has.
-            State::SecondaryAlone if same_database && self.decided.progress() > hello.position.progress() => {
-                Some(Code::NOT_SYNCHRONIZED)
-            }
             // An unrelated database is not overwritten by a slip in a connect string.
             State::SecondaryAlone if !same_database => Some(Code::DIFFERENT_DATABASE),
+            // A copy in the wrong direction would destroy what only this node has.
+            State::SecondaryAlone if !self.may_be_replaced(common) => Some(Code::NOT_SYNCHRONIZED),
             State::SecondaryAlone => None,
             _ => Some(Code::REMOTE_NOT_SECONDARY),
         };
         match refusal {
             Some(code) => {
-                let detail = format!(
-                    "The target is {} at {}, the source at {}. To have the target's database replaced all the same, start the target with 'solid -x backupserver'.",
-                    self.state, self.decided, hello.position
-                );
+                let detail = match code {
+                    Code::NOT_SYNCHRONIZED => self.not_to_be_replaced(hello.position, common),
+                    _ => format!(
+                        "The target is {} at {}, the source at {}.",
+                        self.state, self.decided, hello.position
+                    ),
+                };
                 self.effects.push(Effect::RefuseCopy { code, detail });
             }
             None => {

@@ -11,7 +11,7 @@ use super::settings::{
 use super::state::State::{self, *};
 use super::table::TABLE;
 
-const PAIR: PairSettings = PairSettings {
+pub(super) const PAIR: PairSettings = PairSettings {
     acknowledge_policy: AcknowledgePolicy::Received,
     ping_interval_ms: 1000,
     ping_timeout_ms: 4000,
@@ -136,46 +136,6 @@ fn arrival(heart: &mut Heart, state: State) -> Vec<Effect> {
 }
 
 #[test]
-fn trap_23_a_netcopy_in_the_wrong_direction_is_refused() {
-    let source =
-        |state, position| Hello { database_id: [1; 16], state, position, log_end: position, pair: PAIR };
-    let newer_epoch = Position { epoch: 2, ..position(3) };
-    let rows = [
-        (Offline, source(PrimaryAlone, position(9)), None),
-        (SecondaryAlone, source(PrimaryAlone, position(9)), None),
-        (SecondaryAlone, source(PrimaryAlone, newer_epoch), None),
-        (SecondaryAlone, source(PrimaryAlone, position(4)), Some(Code::NOT_SYNCHRONIZED)),
-        (SecondaryAlone, source(PrimaryActive, position(9)), Some(Code::COPY_ONLY_ALONE)),
-        (SecondaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
-        (PrimaryActive, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
-        (PrimaryAlone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
-        (PrimaryUncertain, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
-        (Standalone, source(PrimaryAlone, position(9)), Some(Code::REMOTE_NOT_SECONDARY)),
-    ];
-    for (state, hello, wanted) in rows {
-        let effects = heart(state).handle(Event::CopyArrives { hello });
-        let refused = effects.iter().find_map(|effect| match effect {
-            Effect::RefuseCopy { code, .. } => Some(*code),
-            _ => None,
-        });
-        assert_eq!(refused, wanted, "{state} {hello:?}");
-        assert_eq!(effects.contains(&Effect::AdmitCopy), wanted.is_none());
-    }
-    let stranger = Hello { database_id: [2; 16], ..source(PrimaryAlone, position(9)) };
-    let effects = heart(Offline).handle(Event::CopyArrives { hello: stranger });
-    assert!(effects.contains(&Effect::AdmitCopy), "-x backupserver says that it may be replaced");
-    let effects = heart(SecondaryAlone).handle(Event::CopyArrives { hello: stranger });
-    assert!(
-        matches!(effects[..], [Effect::RefuseCopy { code: Code::DIFFERENT_DATABASE, .. }]),
-        "{effects:?}"
-    );
-    let ahead = Position { epoch: 3, ..position(1) };
-    let mut target = Heart::new(SecondaryAlone, SETTINGS, [1; 16], ahead, ahead);
-    let effects = target.handle(Event::CopyArrives { hello: source(PrimaryAlone, newer_epoch) });
-    assert!(matches!(effects[..], [Effect::RefuseCopy { code: Code::NOT_SYNCHRONIZED, .. }]), "{effects:?}");
-}
-
-#[test]
 fn a_backup_is_made_in_any_state_that_has_a_database() {
     for state in STATES {
         let mut heart = heart(state);
@@ -265,41 +225,9 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
         log_end: position(9),
         pair: PAIR,
     };
-    heart.handle(Event::CopyArrives { hello });
+    heart.handle(Event::CopyArrives { hello, common: Some(position(5)) });
     heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(9))) });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
-}
-
-#[test]
-fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
-    for state in STATES {
-        let begins = state == SecondaryAlone;
-        assert_eq!(answer(&command(&mut heart(state), Command::Rewind)).is_none(), begins, "{state}");
-    }
-    let rewinding = || {
-        let mut heart = heart(SecondaryAlone);
-        heart.log_end = position(6);
-        heart.pending = true;
-        command(&mut heart, Command::Rewind);
-        let ticket = heart.ticket;
-        assert_eq!(heart.handle(Event::Drained { ticket, position: position(5) }), [Effect::Rewind]);
-        for what in [Command::SetPrimaryAlone, Command::Connect, Command::Rewind] {
-            assert_eq!(answer(&command(&mut heart, what)), Some(Code::REFUSED_IN_STATE), "{what:?}");
-        }
-        heart
-    };
-    let mut heart = rewinding();
-    let effects = heart.handle(Event::Rewound { result: Ok((position(3), "done".into())) });
-    assert!(effects.contains(&Effect::ForgetPending) && answer(&effects) == Some(Code::SUCCESS));
-    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(3), position(3), false));
-    // Nothing to take back: what is pending stays for the primary's history to settle.
-    let mut heart = rewinding();
-    heart.handle(Event::Rewound { result: Ok((position(5), "nothing".into())) });
-    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
-    let mut heart = rewinding();
-    let effects = heart.handle(Event::Rewound { result: Err((Code::LOG_TOO_SHORT, String::new())) });
-    assert_eq!((answer(&effects), heart.state()), (Some(Code::LOG_TOO_SHORT), SecondaryAlone));
-    assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
 }
 
 #[test]

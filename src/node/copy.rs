@@ -11,8 +11,8 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 
 use super::checkpointer::Checkpointer;
-use super::outside;
 use super::storage::Storage;
+use super::{history, outside, rewind};
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
 use crate::config::Parameters;
@@ -21,7 +21,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
 use crate::net::peer::copy::{self, CopyOptions};
-use crate::net::peer::handshake::{Failure, failure};
+use crate::net::peer::handshake::{self, Failure, failure};
 use crate::storage::apply::Applier;
 use crate::storage::database::Database;
 use crate::storage::files;
@@ -35,7 +35,9 @@ pub(super) fn send(
     checkpointer: &Checkpointer,
     hello: Hello,
 ) -> Result<(), Failure> {
-    let (mut stream, _) = outside::dial(parameters, Purpose::Netcopy, hello)?;
+    let (mut stream, target) = outside::dial(parameters, Purpose::Netcopy, hello)?;
+    history::compare_before_copy(&mut stream, storage, &target)?;
+    handshake::read_answer(&mut stream)?;
     log::info!("30570: netcopy begins");
     checkpointer.make().map_err(failure)?;
     let block_bytes = parameters.backup_block_size_bytes().min(copy::MAX_BLOCK_BYTES);
@@ -51,11 +53,13 @@ pub(super) fn send(
     sent.map(|bytes| log::info!("netcopy: {bytes} bytes were sent for an image of {} bytes", image.bytes()))
 }
 
-/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was.
+/// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was. `common`
+/// is the newest position that both histories are known to have: what the old database has beyond it is saved first.
 pub(super) fn receive(
     parameters: &Parameters,
     storage: &Storage,
     stream: &mut TcpStream,
+    common: Option<Position>,
 ) -> Result<([u8; 16], Position), Failure> {
     let incoming = incoming(&storage.database);
     let (base, progress) = (storage.database.path(), &storage.copy_progress);
@@ -73,6 +77,7 @@ pub(super) fn receive(
             received.sync()?;
             // The last moment: from here on the copy stands, and an end of the server leaves it to the next start.
             copy::go_on_unless(abort)?;
+            rewind::save_before_copy(parameters, storage, common).map_err(failure)?;
             swap(storage, &incoming).map_err(failure)
         });
         swapped.unwrap_or_else(|| Err((Code::FAILED_UNEXPECTEDLY, String::new())))?;

@@ -1,4 +1,5 @@
-//! Where this server's history and the other's parted: asked on a connection of its own, told to the operator.
+//! Where this server's history and the other's parted: asked on a connection of its own and told to the operator, or on
+//! that of a netcopy, before it.
 //!
 //! Nothing here changes anything; both servers may go on writing meanwhile.
 
@@ -12,6 +13,7 @@ use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
+use crate::hsb::transactions;
 use crate::net::peer::handshake::{self, Failure, failure};
 use crate::net::peer::history::{self, Answer};
 use crate::progress::Progress;
@@ -49,14 +51,6 @@ impl Comparison {
     }
 }
 
-fn transactions(count: u64) -> String {
-    match count {
-        0 => "no transaction".into(),
-        1 => "1 transaction".into(),
-        count => format!("{count} transactions"),
-    }
-}
-
 /// Reaches the other server and compares.
 pub(super) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Failure> {
     let log = storage.log_configuration().map_err(failure)?;
@@ -80,12 +74,59 @@ pub(super) fn answer(
     storage: &Storage,
 ) -> Result<(), Failure> {
     handshake::welcome(stream, storage.hello(parameters))?;
+    history::answer(stream, |theirs| look_up(storage, theirs))
+}
+
+fn look_up(storage: &Storage, theirs: &[Position]) -> Result<Answer, Failure> {
+    let log = storage.log_configuration().map_err(failure)?;
+    let turning_points = log::turning_points(&log).map_err(failure)?;
+    let common = log::newest_on_history(&log, theirs).map_err(failure)?;
+    Ok(Answer { turning_points, common })
+}
+
+/// Before a netcopy, at the source: the newest position that is known to lie on both histories. A log that cannot be read
+/// tells nothing, and what is not known is not taken for common.
+pub(super) fn compare_before_copy(
+    stream: &mut TcpStream,
+    storage: &Storage,
+    target: &Hello,
+) -> Result<(), Failure> {
+    let log = storage.log_configuration().map_err(failure)?;
+    let mut mine = log::turning_points(&log).map_err(failure)?;
+    let now = storage.status.snapshot();
+    // The log may be gone by now, and yet the target was on this history when it acknowledged this.
+    let acknowledged = Some(now.acknowledged)
+        .filter(|acknowledged| (1..=now.decided.sequence).contains(&acknowledged.sequence));
+    mine.extend(acknowledged);
+    let mut answer = history::ask(stream, mine)?;
+    answer.turning_points.push(target.position);
+    let here = log::newest_on_history(&log, &answer.turning_points).unwrap_or_else(|error| {
+        ::log::warn!("the log does not tell whether it has what the target of the netcopy has: {error}");
+        None
+    });
+    let acknowledged = acknowledged.filter(|position| answer.turning_points.contains(position));
+    let common = [here, acknowledged, answer.common].into_iter().flatten();
+    let common = common.max_by_key(|position| position.sequence);
+    history::tell_common(stream, common.filter(|_| target.database_id == log.database_id))
+}
+
+/// The same at the target.
+pub(super) fn compare_before_arrival(
+    stream: &mut TcpStream,
+    storage: &Storage,
+) -> Result<Option<Position>, Failure> {
     history::answer(stream, |theirs| {
-        let log = storage.log_configuration().map_err(failure)?;
-        let turning_points = log::turning_points(&log).map_err(failure)?;
-        let common = log::newest_on_history(&log, theirs).map_err(failure)?;
-        Ok(Answer { turning_points, common })
-    })
+        let nothing = || Answer { turning_points: Vec::new(), common: None };
+        // A server that waits for its first database has no history.
+        if !storage.database.exists() {
+            return Ok(nothing());
+        }
+        Ok(look_up(storage, theirs).unwrap_or_else(|(_, why)| {
+            ::log::warn!("the log does not tell the source of a netcopy what is here: {why}");
+            nothing()
+        }))
+    })?;
+    history::hear_common(stream)
 }
 
 /// Runs catchups on threads of their own, which explain what they do not find.
@@ -120,7 +161,7 @@ fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &L
                 ),
             };
             let detail = format!(
-                "{findings} Nothing is thrown away: choose the server to keep as primary. At the other one, in SECONDARY ALONE, 'hsb rewind' saves its transactions since then to a file and takes them back, so that the servers can connect; or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary."
+                "{findings} Nothing is thrown away: choose the server to keep as primary. At the other one, in SECONDARY ALONE, 'hsb rewind' saves its transactions since then to a file and takes them back, so that the servers can connect; or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary, which saves them as well."
             );
             (Code::NOT_SYNCHRONIZED, detail)
         }

@@ -3,7 +3,7 @@
 //! Its words are for one message of the next start (30502). Nothing is decided by them, so they are not synced. And the
 //! lock of a log.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,7 @@ impl DatabaseLock {
         let refuse =
             |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
         // Whoever does not get the lock must leave the words of its holder alone.
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.map_err(|error| refuse(error.to_string()))?;
+        let file = files::open_private(&path).map_err(|error| refuse(error.to_string()))?;
         match file.try_lock() {
             Ok(()) => Ok(DatabaseLock(file)),
             Err(TryLockError::WouldBlock) => Err(refuse(
@@ -108,7 +107,7 @@ impl LogLock {
         };
         let failed = |error: std::io::Error| refuse(&error.to_string());
         std::fs::create_dir_all(&log.directory).map_err(failed)?;
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = files::open_private(&path);
         let file = file.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}

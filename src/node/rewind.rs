@@ -2,6 +2,7 @@
 //!
 //! The steps and what a crash between them leaves are described in [`crate::storage::rewind`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
@@ -13,15 +14,18 @@ use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::RewindEnd;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
+use crate::hsb::transactions;
 use crate::net::peer::handshake::{Failure, failure};
 use crate::storage::apply::Applier;
 use crate::storage::database;
+use crate::storage::recovery;
 use crate::storage::rewind::{Rewind, open_log};
 
-/// Takes back what the primary's history lacks. Where this database is then, and what to tell the operator.
-pub(super) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<(Position, String), Failure> {
+/// Takes back what the primary's history lacks, or saves it and gives it up.
+pub(super) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Failure> {
     let comparison = history::compare(parameters, storage)?;
     match comparison.peer.state {
         State::Standalone => return Err((Code::NOT_IN_STANDALONE, "The other server is STANDALONE.".into())),
@@ -34,23 +38,112 @@ pub(super) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<(Posi
     let (_, from) = database::read_identity(&connection).map_err(failure)?;
     drop(connection);
     let Some(common) = comparison.common else {
-        return Err((Code::LOG_TOO_SHORT, comparison.describe()));
+        return give_up_unsaved(parameters, Code::LOG_TOO_SHORT, &comparison.describe());
     };
     if common.sequence >= from.sequence {
         let text = "There is nothing to take back: the primary has all transactions of this server. 'hsb connect' connects them.";
-        return Ok((from, text.into()));
+        return Ok(RewindEnd::TakenBack { position: from, text: text.into() });
     }
     let log = storage.log_configuration().map_err(failure)?;
     let rewind = Rewind::plan(&log, from, common).map_err(failure)?;
-    let path = rewind.save(&storage.database).map_err(failure)?;
-    let count = rewind.transactions();
+    let path = rewind.save(&storage.database, &name(parameters)).map_err(failure)?;
+    let saved = format!("{} saved to {}", were(rewind.transactions()), path.display());
+    if let Some(statement) = rewind.schema_change() {
+        let text = format!(
+            "{saved}. Among them is a change of the schema, which cannot be undone: {statement}. This server still has them. {CONSENT}"
+        );
+        log::warn!("{text}");
+        return Ok(RewindEnd::GivenUp { common: Some(common), code: Code::NOT_SYNCHRONIZED, text });
+    }
     take_back(storage, rewind).map_err(failure)?;
-    let text = format!(
-        "{count} transactions were saved to {} and taken back; this server is at {common} now. 'hsb connect' connects it.",
-        path.display()
-    );
+    let text = format!("{saved} and taken back; this server is at {common} now. 'hsb connect' connects it.");
     log::warn!("{text}");
-    Ok((common, text))
+    Ok(RewindEnd::TakenBack { position: common, text })
+}
+
+/// What follows where nothing could be taken back.
+const CONSENT: &str = "'hsb netcopy' at the primary may replace its database now, until this server is restarted, connected or set to another state.";
+
+/// So many transactions, as the subject of a sentence.
+fn were(count: u64) -> String {
+    format!("{} {}", transactions(count), if count == 1 { "was" } else { "were" })
+}
+
+/// This server, for the head of a file.
+fn name(parameters: &Parameters) -> String {
+    let listen = parameters.listen();
+    format!("{} {}, {}", listen.host, listen.port, parameters.database_file().display())
+}
+
+/// Nobody can say what only this server has.
+fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<RewindEnd, Failure> {
+    let kept = if parameters.diskless() {
+        "Its database, which is in memory, is then lost: 'backup' keeps it before."
+    } else {
+        "Its database is then kept whole, under a name that solmsg.out tells."
+    };
+    let text = format!("{found} Nothing was changed. {CONSENT} {kept}");
+    log::warn!("{text}");
+    Ok(RewindEnd::GivenUp { common: None, code, text })
+}
+
+/// Before a netcopy replaces this server's database: what that has beyond `common` goes to a file or, where it cannot be
+/// told apart, the database is kept whole under another name.
+pub(super) fn save_before_copy(
+    parameters: &Parameters,
+    storage: &Storage,
+    common: Option<Position>,
+) -> Result<(), ServerError> {
+    if !storage.database.exists() {
+        return Ok(());
+    }
+    match save(parameters, storage, common) {
+        Ok(None) => Ok(()),
+        Ok(Some(path)) => {
+            log::warn!("what only the database here had is saved to {}", path.display());
+            Ok(())
+        }
+        Err(error) if error.code == Some(Code::DISK_FULL) => Err(error),
+        // One in memory would fill it up, and be gone at the end all the same.
+        Err(error) if parameters.diskless() => {
+            log::warn!("what only the database here had is lost: {error}");
+            Ok(())
+        }
+        Err(error) => {
+            let kept = storage.database.keep_beside().map_err(|why| {
+                let text = format!("The database here cannot be kept before it is replaced: {why}.");
+                ServerError::with(Code::OPERATION_FAILED, text)
+            })?;
+            log::warn!(
+                "what only the database here had cannot be saved as SQL ({error}); it is kept whole as {}, to be deleted when it is not needed",
+                kept.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Where it was saved; none: nothing is only here.
+fn save(
+    parameters: &Parameters,
+    storage: &Storage,
+    common: Option<Position>,
+) -> Result<Option<PathBuf>, ServerError> {
+    let (from, log) = if storage.status.state() == State::Offline {
+        // Nobody has opened it yet.
+        let recovered = recovery::open(&storage.database, storage.log.clone())?;
+        (recovered.decided, recovered.log_configuration)
+    } else {
+        let (_, position) = database::read_identity(&storage.database.open_reader()?)?;
+        (position, storage.log_configuration()?)
+    };
+    if from.sequence == 0 || common.is_some_and(|common| common.sequence >= from.sequence) {
+        return Ok(None);
+    }
+    let unknown = "(the logs do not reach back to a position that both servers have)";
+    let common = common.ok_or_else(|| ServerError::with(Code::LOG_TOO_SHORT, unknown))?;
+    let rewind = Rewind::plan(&log, from, common)?;
+    rewind.save(&storage.database, &name(parameters)).map(Some)
 }
 
 /// Has the two threads that own database and log do their parts.

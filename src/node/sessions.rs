@@ -227,12 +227,18 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
             &format!("The other server refuses: {reason}"),
         );
     }
+    let compared = handshake::welcome(stream, peers.storage.hello(&context.parameters))
+        .and_then(|()| history::compare_before_arrival(stream, &peers.storage));
+    let common = match compared {
+        Ok(common) => common,
+        Err((_, why)) => return log::warn!("a netcopy ended before it began: {why}"),
+    };
     let (reply, answer) = bounded(1);
-    peers.copy_arrives.do_send(CopyArrives { hello, reply });
+    peers.copy_arrives.do_send(CopyArrives { hello, common, reply });
     match answer.recv() {
         Ok(Ok(mine)) => {
             let opened = handshake::welcome(stream, mine)
-                .and_then(|()| copy::receive(&context.parameters, &peers.storage, stream));
+                .and_then(|()| copy::receive(&context.parameters, &peers.storage, stream, common));
             if opened.is_ok() {
                 // Whoever came in just before new sessions were refused still reads the old database.
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);

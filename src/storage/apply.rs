@@ -170,7 +170,7 @@ impl Applier {
             Change::Update { table, key, columns } => self.update(table, key, columns),
             Change::Delete { table, rowid, values } => self.delete(table, *rowid, values),
             Change::Sequence { table, value, .. } => self.set_sequence(table, *value).map_err(Failure::from),
-            Change::Commit => Ok(()),
+            Change::Commit | Change::Was { .. } => Ok(()),
             Change::Statement { sql } => {
                 self.forget_tables();
                 self.schema_changed = true;
@@ -328,6 +328,7 @@ fn subject(change: &Change<'_>) -> String {
         Change::Statement { sql } => format!("Statement '{sql}'"),
         Change::Sequence { table, .. } => format!("Sequence of {table}"),
         Change::Commit => "Commit".into(),
+        Change::Was { table, .. } => format!("Shape of {table}"),
     }
 }
 

@@ -124,6 +124,14 @@ pub enum Change<'a> {
     },
     /// The end of a transaction.
     Commit,
+    /// A table as it was before the statement that follows changes or removes it: what was done to its rows until then
+    /// can be told in SQL afterwards.
+    Was {
+        /// Its name.
+        table: &'a str,
+        /// Its CREATE TABLE.
+        sql: &'a str,
+    },
 }
 
 /// The changes in encoded bytes, one after the other.

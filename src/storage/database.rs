@@ -190,6 +190,25 @@ impl Database {
         Arc::strong_count(&self.long_reads) > 1
     }
 
+    /// Gives the database a second name, which it keeps when another takes its place. Nobody may write to it meanwhile.
+    pub fn keep_beside(&self) -> std::io::Result<PathBuf> {
+        let mut number = 1;
+        let kept = loop {
+            let kept = self.beside(&format!("kept-{number}"));
+            match std::fs::hard_link(&self.path, &kept) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error),
+                Ok(()) => break kept,
+            }
+        };
+        match std::fs::hard_link(self.write_ahead_log(), files::beside(&kept, "-wal")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        files::sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(kept)
+    }
+
     /// SQLite's own log.
     pub fn write_ahead_log(&self) -> PathBuf {
         files::beside(&self.path, "-wal")

@@ -113,3 +113,15 @@ impl Table {
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+/// Joins with AND as a balanced tree: SQLite limits the depth of an expression, not its size.
+pub fn conjunction(terms: &[String]) -> String {
+    match terms {
+        [term] => term.clone(),
+        terms if terms.len() <= 16 => terms.join(" AND "),
+        terms => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({}) AND ({})", conjunction(left), conjunction(right))
+        }
+    }
+}

@@ -182,8 +182,8 @@ fn what_was_not_sent_is_refused_at_connect_and_saved_by_a_rewind() {
     assert!(has_row(&pair.first, 2));
     assert_eq!(pair.first.ask("hsb connect").unwrap().0, 14525);
     let answer = pair.first.expect("hsb rewind").unwrap();
-    let file = answer.split_whitespace().find(|word| word.ends_with(".jsonl")).unwrap();
-    assert!(std::fs::read_to_string(file).unwrap().contains(r#"{"after":{"id":2},"insert":"t""#));
+    let file = answer.split_whitespace().find(|word| word.ends_with(".sql")).unwrap();
+    assert!(std::fs::read_to_string(file).unwrap().contains("2);\nCOMMIT;"));
     reconnect(pair);
     assert_eq!(rows(&pair.first), 1);
 }

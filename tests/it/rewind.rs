@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::fixture::{Fixture, fixture, has_row, insert, reconnect, rows};
 use crate::common::{
-    Random, assert_identical, checksum, from_environment, messages, number, position, sql, state,
+    Random, assert_identical, checksum, from_environment, messages, number, position, sql, state, wait_until,
 };
 use hotstandby::demo::pair::{Pair, Server};
 
@@ -34,7 +34,7 @@ const WRITTEN_ALONE: &str = "INSERT INTO t VALUES (20), (21); UPDATE u SET a = '
 
 fn saved_files(server: &Server) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(&server.directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect()
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "sql")).collect()
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn what_was_written_alone_is_saved_and_taken_back() {
     session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").unwrap();
     assert_eq!(number(&mut session, "SELECT count(*) FROM t"), 3);
     let answer = pair.first.expect("hsb rewind").unwrap();
-    assert!(answer.starts_with("4 transactions"), "{answer}");
+    assert!(answer.starts_with("4 transactions were saved"), "{answer}");
     assert_eq!(number(&mut session, "SELECT count(*) FROM t"), 3, "a snapshot stays");
     session.batch_execute("COMMIT").unwrap();
     assert_eq!(number(&mut session, "SELECT count(*) FROM t"), 1);
@@ -60,10 +60,11 @@ fn what_was_written_alone_is_saved_and_taken_back() {
     assert!(files.len() == 1 && answer.contains(files[0].to_str().unwrap()), "{files:?} {answer}");
     let saved = std::fs::read_to_string(&files[0]).unwrap();
     for part in [
-        r#"{"after":{"id":21},"insert":"t""#,
-        r#"{"after":{"a":"y"},"before":{"a":"x"}"#,
-        r#"{"before":{"id":1},"delete":"t""#,
-        r#""token":"alone""#,
+        "21);\n",
+        r#"UPDATE "u" SET "a" = 'y' WHERE "rowid" = 1 AND "a" COLLATE BINARY IS 'x';"#,
+        r#"DELETE FROM "t" WHERE "#,
+        "'alone'",
+        "Transactions: 4, after ",
     ] {
         assert!(saved.contains(part), "'{part}' is not in: {saved}");
     }
@@ -79,24 +80,30 @@ fn what_was_written_alone_is_saved_and_taken_back() {
     reconnect(&fixture.pair);
 }
 
+const WITH_A_SCHEMA_CHANGE: &str =
+    "INSERT INTO t VALUES (20); CREATE TABLE made_alone (a); INSERT INTO t VALUES (21)";
+
 #[test]
 fn a_rewind_is_refused_where_it_cannot_be_or_need_not_be() {
-    let fixture = parted("INSERT INTO t VALUES (20); CREATE TABLE made_alone (a); INSERT INTO t VALUES (21)");
+    let fixture = parted(WITH_A_SCHEMA_CHANGE);
     let pair = &fixture.pair;
     assert_eq!(pair.second.ask("hsb rewind").unwrap().0, 14539, "at a primary");
     let before = (checksum(&pair.first), position(&pair.first));
     let (code, text) = pair.first.ask("hsb rewind").unwrap();
     assert!(
-        code == 14525 && text.contains("CREATE TABLE made_alone") && text.contains("etcopy needed"),
+        code == 14525 && text.contains("CREATE TABLE made_alone") && text.contains("'hsb netcopy'"),
         "{text}"
     );
     assert_eq!((checksum(&pair.first), position(&pair.first)), before, "something was changed");
-    assert!(saved_files(&pair.first).is_empty());
+    let files = saved_files(&pair.first);
+    assert!(files.len() == 1 && text.contains(files[0].to_str().unwrap()), "{files:?} {text}");
+    let saved = std::fs::read_to_string(&files[0]).unwrap();
+    assert!(saved.contains("\nCREATE TABLE made_alone (a);\n") && saved.contains("21);\n"), "{saved}");
     pair.second.expect("hsb set secondary alone").unwrap();
     assert_eq!(pair.first.ask("hsb rewind").unwrap().0, 14701, "no primary to follow");
     // The other one has to go back instead, and then there is nothing to take back at the new secondary.
     pair.first.expect("hsb set primary alone").unwrap();
-    assert!(pair.second.expect("hsb rewind").unwrap().starts_with("1 transactions"));
+    assert!(pair.second.expect("hsb rewind").unwrap().starts_with("1 transaction was saved"));
     assert!(pair.second.expect("hsb rewind").unwrap().contains("nothing to take back"));
     reconnect(pair);
     assert_eq!(rows(&pair.second), 3);
@@ -162,6 +169,18 @@ fn part_again(pair: &Pair) {
     sql(&pair.second).batch_execute("DELETE FROM t; INSERT INTO t VALUES (10)").unwrap();
 }
 
+/// Restarts it with an empty log.
+fn lose_the_log(server: &mut Server) {
+    server.stop().unwrap();
+    for entry in std::fs::read_dir(&server.directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    server.start(&[]).unwrap();
+}
+
 /// The primary's log was lost, so nothing says whether the secondary's position is on its history.
 #[test]
 fn a_log_that_does_not_reach_back_is_named_with_its_beginning() {
@@ -171,14 +190,7 @@ fn a_log_that_does_not_reach_back_is_named_with_its_beginning() {
     pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
     insert(&pair.first, 20).join().unwrap().unwrap();
     let beginning = position(&pair.first);
-    pair.first.stop().unwrap();
-    for entry in std::fs::read_dir(&pair.first.directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
-    pair.first.start(&[]).unwrap();
+    lose_the_log(&mut pair.first);
     pair.first.expect("hsb set primary alone").unwrap();
     insert(&pair.first, 21).join().unwrap().unwrap();
     let (code, text) = pair.second.ask("hsb connect").unwrap();
@@ -187,4 +199,150 @@ fn a_log_that_does_not_reach_back_is_named_with_its_beginning() {
     assert!(text.contains(&position(&pair.second)), "{text}");
     let (code, text) = pair.second.ask("hsb rewind").unwrap();
     assert!(code == 14708 && text.contains("hsb netcopy") && text.contains(&beginning), "{code} {text}");
+}
+
+/// The end of the netcopy that is asked for here: its code and text.
+fn netcopy(source: &Server) -> (u32, String) {
+    source.expect("hsb netcopy").unwrap();
+    wait_until("the netcopy has ended", || source.ask("hsb status copy").unwrap().0 != 14003);
+    source.ask("hsb status copy").unwrap()
+}
+
+fn assert_netcopy_is_refused(source: &Server, target: &Server, parts: &[&str]) {
+    let before = (checksum(target), position(target));
+    let (code, text) = netcopy(source);
+    assert_eq!(code, 14525, "{text}");
+    for part in parts.iter().chain(&["'hsb rewind'", "-x backupserver", &*before.1]) {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+    assert_eq!((checksum(target), position(target)), before);
+}
+
+#[test]
+fn a_netcopy_destroys_no_parted_history_without_consent() {
+    let fixture = parted("INSERT INTO t VALUES (20); INSERT INTO t VALUES (21)");
+    let pair = &fixture.pair;
+    // The target is further than the source, level with it, and behind it.
+    for row in [11, 12, 13] {
+        assert_netcopy_is_refused(&pair.second, &pair.first, &["(2 transactions)"]);
+        insert(&pair.second, row).join().unwrap().unwrap();
+    }
+    assert!(saved_files(&pair.first).is_empty());
+    pair.first.expect("hsb rewind").unwrap();
+    assert_eq!(netcopy(&pair.second).0, 0);
+    reconnect(pair);
+}
+
+#[test]
+fn a_netcopy_over_a_parted_schema_needs_a_rewind_that_saves_and_consents() {
+    let mut fixture = parted(WITH_A_SCHEMA_CHANGE);
+    let pair = &mut fixture.pair;
+    assert_netcopy_is_refused(&pair.second, &pair.first, &["(3 transactions)"]);
+    assert_eq!(pair.first.ask("hsb rewind").unwrap().0, 14525);
+    // The consent ends with the process that it was given to.
+    pair.first.stop().unwrap();
+    pair.first.start(&[]).unwrap();
+    assert_netcopy_is_refused(&pair.second, &pair.first, &["(3 transactions)"]);
+    assert_eq!(pair.first.ask("hsb rewind").unwrap().0, 14525);
+    assert_eq!(netcopy(&pair.second).0, 0, "{}", messages(&pair.first));
+    reconnect(pair);
+    assert_eq!(saved_files(&pair.first).len(), 1);
+}
+
+#[test]
+fn a_backup_server_saves_what_only_its_old_database_has() {
+    let mut fixture = parted(WITH_A_SCHEMA_CHANGE);
+    let pair = &mut fixture.pair;
+    pair.first.stop().unwrap();
+    pair.first.start(&["-x", "backupserver"]).unwrap();
+    assert_eq!(netcopy(&pair.second).0, 0);
+    let files = saved_files(&pair.first);
+    assert_eq!(files.len(), 1, "{}", messages(&pair.first));
+    let saved = std::fs::read_to_string(&files[0]).unwrap();
+    assert!(saved.contains("\nCREATE TABLE made_alone (a);\n") && saved.contains("21);\n"), "{saved}");
+    reconnect(pair);
+    // Nothing is only here: nothing is saved.
+    pair.first.stop().unwrap();
+    pair.second.wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    pair.first.start(&["-x", "backupserver"]).unwrap();
+    assert_eq!(netcopy(&pair.second).0, 0);
+    assert_eq!(saved_files(&pair.first), files);
+    assert!(kept(&pair.first).is_empty());
+}
+
+/// Databases that were kept whole.
+fn kept(server: &Server) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(&server.directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_string_lossy().contains("solid.db.kept-")).collect()
+}
+
+/// The source was restored from an old backup, promoted, and has written as much as the target since.
+#[test]
+fn a_netcopy_from_a_promoted_old_backup_is_refused() {
+    let mut fixture = fixture("");
+    let pair = &mut fixture.pair;
+    let backup = pair.second.directory.parent().unwrap().join("backup");
+    std::fs::create_dir(&backup).unwrap();
+    pair.second.expect(&format!("backup {}", backup.display())).unwrap();
+    pair.second.wait_for("hsb status copy", "SUCCESS").unwrap();
+    insert(&pair.first, 20).join().unwrap().unwrap();
+    assert_identical(pair);
+    pair.second.kill();
+    for entry in std::fs::read_dir(&pair.second.directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".log") || name.starts_with("solid.db") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    std::fs::copy(backup.join("solid.db"), pair.second.database_file()).unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    pair.first.expect("hsb set secondary alone").unwrap();
+    pair.second.start(&[]).unwrap();
+    pair.second.expect("hsb set primary alone").unwrap();
+    for row in [10, 11] {
+        assert_netcopy_is_refused(&pair.second, &pair.first, &["(1 transaction)"]);
+        insert(&pair.second, row).join().unwrap().unwrap();
+    }
+    assert_netcopy_is_refused(&pair.second, &pair.first, &["(1 transaction)"]);
+}
+
+/// The source has no log that tells whether it has what the target has. Consent is given blindly, so all is kept.
+#[test]
+fn where_the_logs_do_not_tell_a_netcopy_needs_consent_and_the_database_is_kept() {
+    let mut fixture = fixture("");
+    let pair = &mut fixture.pair;
+    pair.first.expect("hsb disconnect").unwrap();
+    pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    insert(&pair.first, 20).join().unwrap().unwrap();
+    lose_the_log(&mut pair.first);
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert_netcopy_is_refused(&pair.first, &pair.second, &["may have transactions"]);
+    let (code, text) = pair.second.ask("hsb rewind").unwrap();
+    assert!(code == 14708 && text.contains("kept whole"), "{code} {text}");
+    let lost = checksum(&pair.second);
+    assert_eq!(netcopy(&pair.first).0, 0, "{}", messages(&pair.second));
+    reconnect(pair);
+    let found = kept(&pair.second);
+    let whole: Vec<_> = found.iter().filter(|path| !path.to_string_lossy().ends_with("-wal")).collect();
+    assert!(whole.len() == 1 && messages(&pair.second).contains(whole[0].to_str().unwrap()), "{found:?}");
+    let connection = rusqlite::Connection::open(whole[0]).unwrap();
+    assert_eq!(hotstandby::storage::checksum::logical_checksum(&connection).unwrap().len(), lost.len());
+    let count = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count.unwrap(), 1);
+}
+
+/// While the process lives that heard the secondary's last acknowledgement, no log is needed to know it again.
+#[test]
+fn a_target_that_stands_where_it_acknowledged_last_is_known_without_a_log() {
+    let fixture = fixture("");
+    let pair = &fixture.pair;
+    pair.first.expect("hsb set standalone").unwrap();
+    pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+    insert(&pair.first, 20).join().unwrap().unwrap();
+    pair.first.expect("makecp").unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    assert_eq!(netcopy(&pair.first).0, 0);
+    reconnect(pair);
+    assert!(kept(&pair.second).is_empty());
 }

@@ -80,8 +80,8 @@ fn trap_06_data_written_alone_is_not_discarded_on_rejoin() {
         assert!(has_row(&pair.first, 20) && !has_row(&pair.second, 20));
     }
     let answer = pair.first.expect("hsb rewind").unwrap();
-    let file = answer.split_whitespace().find(|word| word.ends_with(".jsonl")).unwrap();
-    assert!(std::fs::read_to_string(file).unwrap().contains(r#"{"after":{"id":20},"insert":"t""#));
+    let file = answer.split_whitespace().find(|word| word.ends_with(".sql")).unwrap();
+    assert!(std::fs::read_to_string(file).unwrap().contains("20);\nCOMMIT;"));
     reconnect(pair);
     assert!(!has_row(&pair.first, 20) && has_row(&pair.first, 10));
 }

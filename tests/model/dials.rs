@@ -76,7 +76,8 @@ impl Network {
             }
             (Stage::Calling, Purpose::Netcopy) => {
                 self.dials[place].stage = Stage::Waiting(0);
-                self.hear(to, Event::CopyArrives { hello });
+                let common = self.nodes[from].in_common(&self.nodes[to]);
+                self.hear(to, Event::CopyArrives { hello, common });
             }
             (Stage::Answered(Ok(_)), Purpose::Netcopy) => {
                 self.dials.remove(place);

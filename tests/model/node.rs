@@ -185,6 +185,14 @@ impl Node {
         if is_prefix { Ok(()) } else { Err((Code::NOT_SYNCHRONIZED, String::new())) }
     }
 
+    /// What the source of a copy finds out about the target.
+    pub fn in_common(&self, target: &Node) -> Option<Position> {
+        let theirs = target.heart.decided();
+        let is_same = self.heart.hello().database_id == target.heart.hello().database_id;
+        let is_here = self.find_in_log(theirs).is_ok() || self.heart.acknowledged() == theirs;
+        Some(theirs).filter(|_| is_same && is_here)
+    }
+
     /// Whether clients can write here.
     pub fn is_writable(&self) -> bool {
         let state = self.heart.state();

@@ -11,6 +11,7 @@ use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::Hello;
 use hotstandby::hsb::position::Position;
+use hotstandby::hsb::state::State;
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::read_identity;
 use hotstandby::storage::log::{self, LogWriter};
@@ -18,6 +19,7 @@ use rusqlite::Connection;
 
 use crate::crashes::{Damage, End};
 use crate::disk;
+use crate::node::Running;
 use crate::world::{Event, World};
 
 /// A copy that waits for the target's consent.
@@ -38,9 +40,53 @@ impl World {
             return self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
         }
         let (reply, consent) = bounded(1);
-        target.addresses.supervisor.do_send(CopyArrives { hello, reply });
+        let common = self.in_common(source, target);
+        target.addresses.supervisor.do_send(CopyArrives { hello, common, reply });
         self.copies.push(Copy { source, incarnations, consent });
         self.after(20, Event::Copy);
+    }
+
+    /// What source and target find out about their histories.
+    fn in_common(&self, source: usize, target: &Running) -> Option<Position> {
+        let theirs = target.desk.borrow().view?.hello;
+        let from = self.nodes[source].running.as_ref()?;
+        let view = from.desk.borrow().view?;
+        if theirs.state == State::Offline || theirs.database_id != view.hello.database_id {
+            return None;
+        }
+        let logs = [source, 1 - source].map(|node| self.nodes[node].log_configuration(theirs.database_id));
+        let [mut told, mut heard] = logs.each_ref().map(|log| log::turning_points(log).unwrap_or_default());
+        let acknowledged = Some(view.acknowledged)
+            .filter(|acknowledged| (1..=view.hello.position.sequence).contains(&acknowledged.sequence));
+        told.extend(acknowledged);
+        heard.push(theirs.position);
+        let found = |log, points: &[Position]| log::newest_on_history(log, points).ok().flatten();
+        let acknowledged = acknowledged.filter(|position| heard.contains(position));
+        let both = [found(&logs[0], &heard), found(&logs[1], &told), acknowledged];
+        both.into_iter().flatten().max_by_key(|position| position.sequence)
+    }
+
+    /// A node that did not start as a backup server has its database replaced by none that lacks something it showed.
+    fn check_consent(&mut self, source: usize) -> Result<(), String> {
+        let target = 1 - source;
+        if self.nodes[target].state() == Some(State::Offline) {
+            return Ok(());
+        }
+        for node in [source, target] {
+            if let Some(running) = &self.nodes[node].running
+                && let Some(reader) = &running.reader
+            {
+                self.oracle.read(node, reader)?;
+            }
+        }
+        let [kept, lost] = [source, target].map(|node| &self.oracle.seen[node]);
+        match lost.iter().enumerate().find(|(place, id)| kept.get(*place) != Some(id)) {
+            Some((place, id)) => Err(format!(
+                "a netcopy replaces node {target} without consent: transaction {id} at {} is lost",
+                place + 1
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Looks for consent, and copies where there is.
@@ -57,6 +103,7 @@ impl World {
             }
             match copy.consent.try_recv() {
                 Ok(Ok(_)) if lives(source) && lives(target) => {
+                    self.check_consent(source)?;
                     match self.swap(source) {
                         Ok(()) => self.end_copy(source, Ok(())),
                         // Its database is in place and has no log: the next start begins one.

@@ -52,6 +52,7 @@ pub struct View {
     pub state: State,
     pub hello: Hello,
     pub connect: ConnectStatus,
+    pub acknowledged: Position,
 }
 
 pub struct Desk {
@@ -103,7 +104,12 @@ impl Outside for SimulatedOutside {
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
     fn publish(&mut self, heart: &Heart) {
-        let view = View { state: heart.state(), hello: heart.hello(), connect: heart.connect_status_now() };
+        let view = View {
+            state: heart.state(),
+            hello: heart.hello(),
+            connect: heart.connect_status_now(),
+            acknowledged: heart.acknowledged(),
+        };
         self.desk.borrow_mut().view = Some(view);
     }
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {

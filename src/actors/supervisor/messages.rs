@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::actors::link::PeerStream;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId, RewindEnd};
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
 use crate::storage::writer::WriterRequest;
@@ -139,6 +139,8 @@ pub struct PeerArrived {
 pub struct CopyArrives {
     /// What it says of itself.
     pub hello: Hello,
+    /// The newest position that is known to lie on both histories.
+    pub common: Option<Position>,
     /// Our hello, or the refusal.
     pub reply: Sender<Result<Hello, (Code, String)>>,
 }
@@ -157,8 +159,8 @@ pub struct CopyReceived {
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Rewound {
-    /// Where the database is now and what to say, or why it is as it was.
-    pub result: Result<(Position, String), (Code, String)>,
+    /// How it ended, or why nothing came of it.
+    pub result: Result<RewindEnd, (Code, String)>,
 }
 
 /// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the

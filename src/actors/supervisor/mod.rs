@@ -434,9 +434,9 @@ impl Handler<PeerArrived> for Supervisor {
 
 impl Handler<CopyArrives> for Supervisor {
     type Result = ();
-    fn handle(&mut self, CopyArrives { hello, reply }: CopyArrives, context: &mut Context<Self>) {
+    fn handle(&mut self, CopyArrives { hello, common, reply }: CopyArrives, context: &mut Context<Self>) {
         self.copy_reply = Some(reply);
-        self.hear(Event::CopyArrives { hello }, context);
+        self.hear(Event::CopyArrives { hello, common }, context);
     }
 }
 

@@ -29,7 +29,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::net::console;
 
-const PROTOCOL_VERSION: u32 = 1;
+const PROTOCOL_VERSION: u32 = 2;
 /// Before a peer has proved itself it gets no more of our memory than this.
 const MAX_HANDSHAKE_BYTES: usize = 4096;
 /// For each step, where nothing else is configured.

@@ -1,6 +1,7 @@
 //! Two servers tell each other the turning points of their histories, so that each can say where they parted.
 //!
-//! After the handshake: the dialler's turning points, then the listener's answer. Blocking, on threads of their own.
+//! After the handshake: the dialler's turning points, then the listener's answer. Before a netcopy the dialler, who is to
+//! send it, says last what both have in common; then the listener lets it in or refuses. Blocking, on threads of their own.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -18,6 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Serialize, Deserialize, Debug)]
 struct Question {
     turning_points: Vec<Position>,
+}
+
+/// The dialler's finding, before a netcopy.
+#[derive(Serialize, Deserialize, Debug)]
+struct Finding {
+    common: Option<Position>,
 }
 
 /// What the listener says.
@@ -44,4 +51,16 @@ pub fn answer(
     let question: Question = hear(stream, MAX_BYTES)?;
     let answer = compare(&question.turning_points)?;
     say(stream, &answer)
+}
+
+/// The dialler's last word before a netcopy: the newest position that both histories are known to have.
+pub fn tell_common(stream: &mut TcpStream, common: Option<Position>) -> Result<(), Failure> {
+    say(stream, &Finding { common })
+}
+
+/// The listener hears it.
+pub fn hear_common(stream: &mut TcpStream) -> Result<Option<Position>, Failure> {
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
+    let Finding { common } = hear(stream, MAX_BYTES)?;
+    Ok(common)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use crate::storage::change::{ColumnChange, RowKey};
-use crate::storage::table::{Table, quoted};
+use crate::storage::table::{Table, conjunction, quoted};
 
 /// Texts for one table. Parameters stand in the order in which the parts are named here.
 pub(super) struct TableStatements {
@@ -101,17 +101,5 @@ impl TableStatements {
             |column: &usize| format!("{} COLLATE BINARY IS ?", quoted(&self.table.columns[*column].name));
         terms.extend(columns.iter().map(before));
         conjunction(&terms)
-    }
-}
-
-/// Joins with AND as a balanced tree: SQLite limits the depth of an expression, not its size.
-fn conjunction(terms: &[String]) -> String {
-    match terms {
-        [term] => term.clone(),
-        terms if terms.len() <= 16 => terms.join(" AND "),
-        terms => {
-            let (left, right) = terms.split_at(terms.len() / 2);
-            format!("({}) AND ({})", conjunction(left), conjunction(right))
-        }
     }
 }

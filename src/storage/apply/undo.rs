@@ -89,7 +89,9 @@ impl Applier {
                 };
                 Change::Update { table, key, columns: columns.iter().map(swapped).collect() }
             }
-            Change::Statement { .. } => return Err("a change of the schema cannot be undone".into()),
+            Change::Statement { .. } | Change::Was { .. } => {
+                return Err("a change of the schema cannot be undone".into());
+            }
             Change::Sequence { .. } | Change::Commit => return Err("it is no change of a row".into()),
         })
     }

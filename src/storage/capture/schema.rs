@@ -67,6 +67,11 @@ impl Capture {
             }
         }
         let mut recorded = Vec::new();
+        for (table, (_, sql)) in &before {
+            if after.get(table).is_none_or(|(_, text)| text != sql) {
+                put(&mut recorded, &Change::Was { table, sql })?;
+            }
+        }
         match created {
             Some((name, text)) => {
                 put(&mut recorded, &Change::Statement { sql: text })?;

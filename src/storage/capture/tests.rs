@@ -50,6 +50,7 @@ fn shown(bytes: &[u8]) -> Vec<String> {
             Change::Statement { sql } => format!("!{sql}"),
             Change::Sequence { table, value, .. } => format!("={table} {value:?}"),
             Change::Commit => "commit".into(),
+            Change::Was { table, .. } => format!("?{table}"),
         })
         .collect()
 }
@@ -176,12 +177,12 @@ fn schema_changes_are_exact() {
     );
     assert_eq!(execute("CREATE TABLE e AS SELECT 1 AS a WHERE 0"), ["!CREATE TABLE e(a)"]);
     assert_eq!(execute("CREATE TABLE IF NOT EXISTS e(x)"), ["!CREATE TABLE IF NOT EXISTS e(x)"]);
-    assert_eq!(execute("ALTER TABLE s RENAME TO \"s 2\""), ["!ALTER TABLE s RENAME TO \"s 2\""]);
+    assert_eq!(execute("ALTER TABLE s RENAME TO \"s 2\""), ["?s", "!ALTER TABLE s RENAME TO \"s 2\""]);
     assert_eq!(
         execute("ALTER TABLE \"s 2\" ADD COLUMN d DEFAULT 3; -- end"),
-        ["!ALTER TABLE \"s 2\" ADD COLUMN d DEFAULT 3; -- end"]
+        ["?s 2", "!ALTER TABLE \"s 2\" ADD COLUMN d DEFAULT 3; -- end"]
     );
-    assert_eq!(execute("ALTER TABLE \"s 2\" DROP COLUMN a").len(), 1);
+    assert_eq!(execute("ALTER TABLE \"s 2\" DROP COLUMN a").len(), 2);
     connection.execute_batch("UPDATE \"s 2\" SET d = 4 WHERE rowid = 2").unwrap();
     assert_eq!(shown(&capture.take()), ["~s 2#2 1:3>4"]);
     assert_eq!(execute("CREATE INDEX i ON \"s 2\"(b)").len(), 1);

@@ -2,7 +2,7 @@
 
 use crate::codec;
 use crate::storage::files::{self, sync_directory};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ impl LogWriter {
         let segment = Segment::open(&configuration, &names, number)?.ok_or_else(gone)?;
         let (offset, end) = find_end(&segment)?;
         let failed = |error: io::Error| unusable(&path, &error);
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let file = files::open_present(&path).map_err(failed)?;
         let used = segment.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let torn = used.saturating_sub(offset) as u64;
         let medium = &configuration.medium;
@@ -288,7 +288,7 @@ impl LogWriter {
         self.end = last.start;
         let path = self.names.path(last.number);
         let before = self.names.path(self.segments[self.segments.len() - 1].number);
-        let reopened = OpenOptions::new().read(true).write(true).open(&before);
+        let reopened = files::open_present(&before);
         self.file = reopened.map_err(|error| unusable(&before, &error))?;
         let removed = std::fs::remove_file(&path).and_then(|()| sync_directory(self.names.directory()));
         removed.map_err(|error| unusable(&path, &error))?;
