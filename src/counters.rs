@@ -51,6 +51,7 @@ counters! {
     acknowledgements: "Acknowledgements received", "messages by which the secondary confirmed batches";
     transactions_applied: "Transactions applied", "transactions of the primary executed here";
     bytes_applied: "Bytes applied", "bytes of their batches";
+    connections_without_a_word: "Connections without a word", "connections that were closed before anything came, as health checks do";
     snapshots_ended: "Snapshots ended", "sessions that were ended because their snapshot kept SQLite's log from starting over";
     log_batches: "Log batches", "batches written to the log";
     log_bytes: "Log bytes", "bytes written to the log";

@@ -56,6 +56,7 @@ pub mod error;
 pub mod logging;
 pub mod program;
 pub mod progress;
+pub mod signals;
 
 // Programs beside the nodes.
 pub mod watchdog;

@@ -8,6 +8,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::logging;
 use crate::node::{Node, StartOptions};
+use crate::signals::Signals;
 
 /// Runs the program; an error is one clear sentence on stderr and exit status 1.
 pub fn run() -> ExitCode {
@@ -19,7 +20,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("solid: {error}");
+            logging::last_words(&format!("solid: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -33,7 +34,9 @@ fn serve(options: Options) -> Result<(), ServerError> {
     }
     logging::start(&directory, true)?;
     abort_on_panic();
+    let signals = Signals::answer()?;
     let (mut parameters, warnings) = Parameters::load(&directory)?;
+    logging::set_limits(parameters.message_log_limits());
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -47,39 +50,27 @@ fn serve(options: Options) -> Result<(), ServerError> {
     if let Some(address) = node.address() {
         log::info!("listening on {address}; process {}", std::process::id());
     }
-    stop_on_signals(&node)?;
+    signals.serve(node.shutdown_requester());
     node.wait_for_shutdown();
     node.shut_down();
+    log::logger().flush();
     Ok(())
 }
 
-/// SIGTERM and SIGINT end the server in order; a second one ends it at once.
-fn stop_on_signals(node: &Node) -> Result<(), ServerError> {
-    let failed =
-        |error: std::io::Error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(signals: {error})"));
-    let mut signals =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
-            .map_err(failed)?;
-    let request = node.shutdown_requester();
-    let body = move || {
-        for (count, signal) in signals.forever().enumerate() {
-            log::info!("signal {signal}: shutting down");
-            if count > 0 {
-                std::process::exit(1);
-            }
-            // A full channel means that the server is shutting down already.
-            let _ = request.try_send(());
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(body).map(|_| ()).map_err(failed)
-}
-
-/// A panic anywhere ends the process: half a node is worse than none, and the peer takes over.
+/// A panic anywhere ends the process: half a node is worse than none, and the peer takes over. Nothing is written to stderr
+/// directly: whoever reads it may have stopped, and the peer waits.
 fn abort_on_panic() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        log::error!("internal error, stopping at once: {panic}");
-        default(panic);
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        log::error!(
+            "internal error, stopping at once: thread '{}' {panic}",
+            thread.name().unwrap_or_default()
+        );
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            backtrace.to_string().lines().for_each(|line| log::error!("{line}"));
+        }
+        log::logger().flush();
         std::process::abort();
     }));
 }

@@ -88,8 +88,8 @@ impl Handler<StartPings> for PingMonitor {
             return;
         }
         let heard = before.filter(|watch| watch.link == link).map_or_else(Instant::now, |watch| watch.heard);
-        // Half the shorter of both, so that one late ping is no silence.
-        let tick_ms = pair.ping_interval_ms.min(pair.ping_timeout_ms).div_ceil(2).max(5);
+        // At least twice within the time-out, so that one late ping is no silence.
+        let tick_ms = pair.ping_interval_ms.min(pair.ping_timeout_ms.div_ceil(2)).max(5);
         let pings = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| {
             monitor.sender.do_send(Tell(PeerMessage::Ping));
         });

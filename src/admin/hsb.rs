@@ -31,8 +31,12 @@ pub(super) fn outcome(services: &AdminServices, call: &Call) -> Rows {
 }
 
 pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
-    let connect = services.status.snapshot().connect;
-    Ok(vec![(connect.code().number(), connect.name().into())])
+    let now = services.status.snapshot();
+    let mut rows = vec![(now.connect.code().number(), now.connect.name().into())];
+    if let Some((code, why)) = now.connect_failure {
+        rows.push((code.number(), format!("The last attempt to connect failed: {why}")));
+    }
+    Ok(rows)
 }
 
 pub(super) fn status_catchup(services: &AdminServices, _: &Call) -> Rows {

@@ -97,6 +97,8 @@ pub struct NodeReport {
     pub role: String,
     /// As `hsb status connect`.
     pub connection: String,
+    /// Code and text of the failure of the last attempt to connect, until there is another attempt.
+    pub connect_failure: Option<String>,
     /// Decided up to here.
     pub position: PositionReport,
     /// The end of the log; beyond `position` while the outcome of a batch is open.
@@ -169,6 +171,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         state: now.state.name().into(),
         role: now.state.role().into(),
         connection: now.connect.name().into(),
+        connect_failure: now.connect_failure.as_ref().map(|(code, why)| format!("{}: {why}", code.number())),
         position: now.decided.into(),
         log_end: now.log_end.into(),
         on_disk,

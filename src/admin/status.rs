@@ -113,6 +113,9 @@ fn lines(pair: &PairReport) -> Vec<String> {
         if let Some(lacks) = &node.disk_full {
             lines.push(format!("{name:<14}{READ_ONLY_WITHOUT_ROOM}: {lacks}"));
         }
+        if let Some(failure) = &node.connect_failure {
+            lines.push(format!("{name:<14}the last attempt to connect failed: {failure}"));
+        }
         if let Some(hindered) = &node.hindered {
             lines.push(format!("{name:<14}{hindered}"));
         }
@@ -207,7 +210,10 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
     }
     let Ok(other) = other else {
         match this.state.as_str() {
-            _ if !matches!(other, Err(Code::COMMUNICATION_ERROR | Code::NO_CONNECT_STRING)) => step(
+            _ if other == Err(Code::NO_CONNECT_STRING) => {
+                step("set HotStandby.Connect to the other server's address")
+            }
+            _ if other != Err(Code::COMMUNICATION_ERROR) => step(
                 "the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'",
             ),
             "PRIMARY UNCERTAIN" => step(
@@ -216,9 +222,6 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
             "PRIMARY ALONE" => step(
                 "what is committed now is on this server only; start the other server, then 'hsb connect'",
             ),
-            "SECONDARY ALONE" if this.connect.is_none() => {
-                step("set HotStandby.Connect to the other server's address")
-            }
             "SECONDARY ALONE" => step(
                 "if the other server is down for good and this one has all its transactions: 'hsb set primary alone'; else start it first",
             ),
@@ -254,7 +257,7 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
         _ if this.connection == "CONNECTED" => {}
         _ if this.state == "STANDALONE" || other.state == "STANDALONE" => {
             step(
-                "the STANDALONE server keeps no log: 'hsb set primary alone' there, 'hsb netcopy', then 'hsb connect'",
+                "the STANDALONE server keeps no log for the other one: 'hsb set primary alone' there, then 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' before",
             );
         }
         _ if other.state == "OFFLINE" => {
@@ -264,7 +267,7 @@ fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String
             step("this server waits for the database: 'hsb netcopy' at the primary")
         }
         _ => step(
-            "both servers run and are not connected: 'hsb connect'; if it says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
+            "both servers run and are not connected: 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
         ),
     }
     steps

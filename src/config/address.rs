@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// What a string without a host means.
 pub const LOOPBACK_HOST: &str = "127.0.0.1";
+/// For those who mean all addresses of the machine.
+const EVERY_ADDRESS: &str = "'*' is neither a host nor a port; to listen at every address of this machine write 'tcp 0.0.0.0 port', or 'tcp :: port' for IPv6 as well";
 /// Protocols that other products of this kind know and this one does not.
 const FOREIGN_PROTOCOLS: &[&str] =
     &["upipe", "nmpipe", "nmp", "shmem", "shm", "netbios", "nbs", "ssl", "dcp"];
@@ -61,6 +63,9 @@ impl ConnectString {
         let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() {
             return Err(malformed(text, "the host is empty"));
+        }
+        if host == "*" || port == "*" {
+            return Err(malformed(text, EVERY_ADDRESS));
         }
         match port.parse::<u16>() {
             Ok(port) if port > 0 => {
@@ -138,6 +143,8 @@ mod tests {
             ("tcp 0", 14502),
             ("tcp 70000", 14502),
             ("tcp a b 1", 14502),
+            ("tcp *", 14502),
+            ("tcp * 1964", 14502),
             ("tcp -c 1964", 14502),
             ("tcp -x5 1964", 14502),
             ("tcp [] 1964", 14502),
@@ -148,6 +155,7 @@ mod tests {
         ] {
             let error = ConnectString::parse(text).unwrap_err();
             assert_eq!(error.code.unwrap().number(), number, "{text}");
+            assert_eq!(error.message.contains("0.0.0.0"), text.contains('*'), "{text}: {}", error.message);
         }
     }
 

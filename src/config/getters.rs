@@ -7,6 +7,7 @@ use super::parameters::Parameters;
 use super::registry::Id;
 use crate::error::ServerError;
 use crate::hsb::settings::{AcknowledgePolicy, DurabilityLevel, SafenessLevel};
+use crate::logging::Limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,6 +153,11 @@ impl Parameters {
     /// Logging.DirectIO.
     pub fn direct_io(&self) -> bool {
         self.flag(Id::DirectIO)
+    }
+
+    /// Srv.MessageLogSize and Srv.MessageLogFiles.
+    pub fn message_log_limits(&self) -> Limits {
+        Limits { bytes: self.number(Id::MessageLogSize), files: self.number(Id::MessageLogFiles) }
     }
 
     /// HotStandby.HSBEnabled.

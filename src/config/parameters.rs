@@ -4,13 +4,15 @@
 //! (`write_back`). Invariants: every value held has passed its check, alone and together with the others; a change of
 //! an RW/Startup or RW/Create parameter is remembered for the file and never changes the value in force.
 
-use super::address::ConnectString;
+use super::address::{ConnectString, ListenAddress};
 use super::getters::listen_address;
 use super::invalid;
 use super::kind::{Checked, Kind};
 use super::parser::{self, Entry};
 use super::registry::{self, ALIASES, Access, Id, REGISTRY};
 use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -26,6 +28,7 @@ pub struct Parameters {
     /// Held while solid.ini is rewritten.
     pub(super) file: Mutex<()>,
     has_hotstandby_section: bool,
+    node_id: [u8; 16],
 }
 
 /// One parameter's values.
@@ -96,8 +99,7 @@ impl Parameters {
             if let Some(alias) = alias_warning(&shown, entry) {
                 warnings.push(alias);
             }
-            checked[id as usize] =
-                check_entry(id, entry).map_err(|problem| invalid(format!("{shown}, {problem}")))?;
+            checked[id as usize] = check_entry(id, entry, &shown)?;
             lines[id as usize] = Some(entry.line);
         }
         check_together(&|id| &checked[id as usize]).map_err(|(id, problem)| {
@@ -117,6 +119,7 @@ impl Parameters {
             values: RwLock::new(values),
             file: Mutex::new(()),
             has_hotstandby_section,
+            node_id: random_id()?,
         };
         if parameters.hsb_enabled() {
             parameters.peer_secret()?;
@@ -145,6 +148,11 @@ impl Parameters {
     /// True if solid.ini has a [HotStandby] section (a database of a pair must not start without one, 14543).
     pub fn has_hotstandby_section(&self) -> bool {
         self.has_hotstandby_section
+    }
+
+    /// Random, drawn when solid.ini is read: by it a server knows itself when it has dialled its own port.
+    pub fn node_id(&self) -> [u8; 16] {
+        self.node_id
     }
 
     /// The text in force.
@@ -240,11 +248,10 @@ impl Parameters {
     pub(super) fn check(&self, id: Id, value: &str) -> Result<Checked, ServerError> {
         let definition = id.definition();
         let wanted = if value.trim() == "*" { definition.factory } else { value };
-        let shown = if definition.kind == Kind::Secret { "********" } else { wanted };
         let checked = definition
             .kind
             .check(wanted)
-            .map_err(|allowed| invalid(format!("{id}: '{shown}' is not possible; allowed: {allowed}.")))?;
+            .map_err(|allowed| impossible(id, &id.to_string(), wanted, &allowed))?;
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
         let candidate = |other: Id| {
             let known = &values[other as usize];
@@ -301,13 +308,27 @@ fn factory_value(definition: &registry::Definition) -> Checked {
     definition.kind.check(&text).unwrap_or(Checked { text, number: 0 })
 }
 
-fn check_entry(id: Id, entry: &Entry) -> Result<Checked, String> {
+fn check_entry(id: Id, entry: &Entry, file: &str) -> Result<Checked, ServerError> {
     let Entry { section, name, value, line, .. } = entry;
-    let shown = if id.definition().kind == Kind::Secret { "********" } else { value };
-    let wrong = |allowed: String| {
-        format!("line {line}: {section}.{name}: '{shown}' is not possible; allowed: {allowed}.")
-    };
-    id.definition().kind.check(value).map_err(wrong)
+    let place = format!("{file}, line {line}: {section}.{name}");
+    id.definition().kind.check(value).map_err(|allowed| impossible(id, &place, value, &allowed))
+}
+
+/// A value that is not allowed; `place`: where it stands. A connect string has codes of its own.
+fn impossible(id: Id, place: &str, value: &str, allowed: &str) -> ServerError {
+    let kind = &id.definition().kind;
+    let address = if let Kind::Address { .. } = kind { ConnectString::parse(value).err() } else { None };
+    if let Some(error) = address {
+        return ServerError { message: format!("{place}: {}", error.message), ..error };
+    }
+    let shown = if *kind == Kind::Secret { "********" } else { value };
+    invalid(format!("{place}: '{shown}' is not possible; allowed: {allowed}."))
+}
+
+fn random_id() -> Result<[u8; 16], ServerError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+    Ok(id)
 }
 
 fn unknown_name(shown: &str, entry: &Entry) -> String {
@@ -374,11 +395,32 @@ fn doubts<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Vec<String> {
     if timeout > 0 && timeout <= interval {
         doubts.push(format!("HotStandby.PingTimeout ({timeout} ms) is not longer than PingInterval ({interval} ms): the connection will break for no reason."));
     }
-    if value(Id::HsbEnabled).number == 1 && ConnectString::parse(&value(Id::Connect).text).is_err() {
-        doubts.push(
+    match ConnectString::parse(&value(Id::Connect).text) {
+        _ if value(Id::HsbEnabled).number == 0 => {}
+        Err(_) => doubts.push(
             "HotStandby.HSBEnabled is yes but HotStandby.Connect is not set: the servers cannot connect."
                 .to_owned(),
-        );
+        ),
+        Ok(peer) if is_own(&peer, &listen_address(value(Id::Listen), value(Id::ReadTimeout))) => {
+            doubts.push(format!("HotStandby.Connect ('{peer}') is this server itself: the servers cannot connect. Set it to the other server's address."));
+        }
+        Ok(_) => {}
     }
     doubts
+}
+
+/// Whether a server that listens there would reach itself, as far as that can be said without asking for names.
+fn is_own(peer: &ConnectString, listen: &ListenAddress) -> bool {
+    let address = |host: &str| match host.parse::<IpAddr>() {
+        Err(_) if host.eq_ignore_ascii_case("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
+        other => other.ok(),
+    };
+    // Only an address of this machine can be bound.
+    let is_here = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
+    peer.port == listen.port
+        && match (address(&peer.host), address(&listen.host)) {
+            (Some(peer), Some(listen)) if listen.is_unspecified() => is_here(peer),
+            (Some(peer), Some(listen)) => peer == listen,
+            _ => peer.host.eq_ignore_ascii_case(&listen.host),
+        }
 }

@@ -214,10 +214,13 @@ registry! {
     RelaxedMaxDelay: "Logging", "RelaxedMaxDelay", "5000", Startup, Kind::Number { minimum: 100, maximum: DAY_MS, unit: Unit::Milliseconds }, false, "Longest time until a relaxed commit is on disk, in milliseconds.";
     DirectIO: "Logging", "DirectIO", "no", Startup, Kind::YesNo, false, "Not used: the log is written through the operating system's cache and synced.";
 
+    MessageLogSize: "Srv", "MessageLogSize", "10M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, false, "Size at which solmsg.out is renamed to solmsg.out.1, that one to solmsg.out.2, and so on; 0: never, for those who rotate it from outside and send SIGHUP.";
+    MessageLogFiles: "Srv", "MessageLogFiles", "5", Immediate, Kind::Number { minimum: 0, maximum: 1000, unit: Unit::None }, true, "Old files solmsg.out.1, solmsg.out.2, … that are kept; the oldest is deleted.";
+
     HsbEnabled: "HotStandby", "HSBEnabled", "no", ReadOnly, Kind::YesNo, false, "This server is one of a HotStandby pair.";
     Connect: "HotStandby", "Connect", "", Immediate, CONNECT, false, "Where the other server listens; can be changed only while not connected.";
-    ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: as long as the system allows.";
-    PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds.";
+    ConnectTimeout: "HotStandby", "ConnectTimeout", "0", Immediate, MILLISECONDS, false, "How long connecting to the other server may take, in milliseconds; 0: 'hsb connect' as long as the system allows, all other commands that reach for the other server PingTimeout.";
+    PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds; half of PingTimeout if that is shorter.";
     PingTimeout: "HotStandby", "PingTimeout", "4000", Immediate, MILLISECONDS, false, "Silence after which the connection counts as broken, in milliseconds; 0: no pinging.";
     AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
     SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";

@@ -76,10 +76,6 @@ fn what_is_wrong_stops_the_start_and_says_where() {
             "[Logging]\nDurabilityLevel=4",
             "14526: /nowhere/solid.ini, line 2: Logging.DurabilityLevel: '4' is not possible; allowed: a whole number from 1 to 3.",
         ),
-        (
-            "[Com]\nListen=udp 5",
-            "line 2: Com.Listen: 'udp 5' is not possible; allowed: tcp [-cMS] [-rMS] [host] port",
-        ),
         ("[Com]\nnonsense", "/nowhere/solid.ini, line 2: neither a [section]"),
         (
             "[General]\n\nBackupBlockSize=5000",
@@ -104,6 +100,47 @@ fn what_is_wrong_stops_the_start_and_says_where() {
 }
 
 #[test]
+fn a_connect_string_that_is_none_is_refused_with_its_own_code() {
+    let parameters = Parameters::factory(Path::new("/nowhere")).unwrap();
+    for (text, number) in [("udp host 1", 14502), ("tcp -rfoo host 1", 14547), ("upipe SOLID", 21300)] {
+        for (section, name) in [("HotStandby", "Connect"), ("Com", "Listen")] {
+            let error = parameters.set(section, name, text, false).unwrap_err();
+            assert_eq!(error.code.map(Code::number), Some(number), "{error}");
+            assert!(error.message.contains(name) && error.message.contains(text), "{error}");
+            let error = load(&format!("[{section}]\n{name}={text}")).err().unwrap();
+            assert_eq!(error.code.map(Code::number), Some(number), "{error}");
+            assert!(error.message.contains("line 2") && error.message.contains(text), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_connect_string_that_names_the_server_itself_is_warned_of() {
+    let warned = |listen: &str, connect: &str| {
+        let text = format!(
+            "[Com]\nListen={listen}\n[HotStandby]\nHSBEnabled=yes\nConnect={connect}\nPeerSecretFile=secret"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("secret"), "a secret of sixteen letters").unwrap();
+        let (_, warnings) = Parameters::from_text(directory.path(), &text).unwrap();
+        warnings.iter().any(|warning| warning.contains("is this server itself"))
+    };
+    for (listen, connect, own) in [
+        ("tcp 1964", "tcp 1964", true),
+        ("tcp 1964", "tcp localhost 1964", true),
+        ("tcp 127.0.0.1 1964", "tcp -c100 127.0.0.1 1964", true),
+        ("tcp 0.0.0.0 1964", "tcp 1964", true),
+        ("tcp node-a 1964", "tcp NODE-A 1964", true),
+        ("tcp 1964", "tcp 1965", false),
+        ("tcp 0.0.0.0 1964", "tcp 192.0.2.1 1964", false),
+        ("tcp 127.0.0.1 1964", "tcp 127.0.0.2 1964", false),
+        ("tcp node-a 1964", "tcp node-b 1964", false),
+    ] {
+        assert_eq!(warned(listen, connect), own, "{listen}; {connect}");
+    }
+}
+
+#[test]
 fn bytes_that_are_no_text_are_refused_with_their_line() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("solid.ini"), b"[Com]\n\n; \xff\n").unwrap();
@@ -115,7 +152,7 @@ fn bytes_that_are_no_text_are_refused_with_their_line() {
 fn the_peer_secret_is_the_files_content() {
     let directory = tempfile::tempdir().unwrap();
     let ini =
-        "[Com]\nListen=tcp 0.0.0.0 1\n[HotStandby]\nHSBEnabled=yes\nPeerSecretFile=secret\nConnect=tcp 1\n";
+        "[Com]\nListen=tcp 0.0.0.0 1\n[HotStandby]\nHSBEnabled=yes\nPeerSecretFile=secret\nConnect=tcp 2\n";
     std::fs::write(directory.path().join("solid.ini"), ini).unwrap();
     std::fs::write(directory.path().join("secret"), " hush \n").unwrap();
     let (parameters, warnings) = Parameters::load(directory.path()).unwrap();

@@ -70,9 +70,10 @@ impl Pair {
 
     /// `hsb connect` at the first server, then waits until both are active.
     pub fn connect(&self) -> Result<(), ServerError> {
-        self.first.expect("hsb connect")?;
-        self.first.wait_for("hsb status connect", "CONNECTED")?;
-        self.second.wait_for("hsb status connect", "CONNECTED")
+        match self.first.connect()? {
+            (0, _) => self.second.wait_for("hsb status connect", "CONNECTED"),
+            (code, text) => Err(failed(format!("'hsb connect': {code} {text}"))),
+        }
     }
 
     /// `hsb switch primary` at the second server, then waits until both say that it is done. Both keep their names here.
@@ -219,6 +220,27 @@ impl Server {
         match self.ask(command)? {
             (0, text) => Ok(text),
             (code, text) => Err(failed(format!("'{command}' at server '{}': {code} {text}", self.name))),
+        }
+    }
+
+    /// `hsb connect` and what came of it: 0, or code and reason. It is answered when it begins.
+    pub fn connect(&self) -> Result<(u32, String), ServerError> {
+        let refused = self.ask("hsb connect")?;
+        if refused.0 != 0 {
+            return Ok(refused);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut console = self.console()?;
+        loop {
+            let mut rows = console.command("hsb status connect")?;
+            let is_under_way = rows.first().is_some_and(|row| ["CONNECTING", "CATCHUP"].contains(&&*row.1));
+            match rows.pop() {
+                Some(last) if !is_under_way => return Ok(last),
+                _ if Instant::now() > deadline => {
+                    return Err(failed(format!("server '{}' connects for too long", self.name)));
+                }
+                _ => std::thread::sleep(Duration::from_millis(5)),
+            }
         }
     }
 

@@ -77,7 +77,7 @@ codes! {
     ALREADY_STANDALONE = 14540, "55000", "The server is already standalone; 'hsb set primary alone' makes it keep the log for the other server again.";
     INI_CONFLICTS = 14541, "55000", "solid.ini conflicts with 'set standalone'; change solid.ini or use 'hsb set primary alone'.";
     BACKUPSERVER_MODE = 14542, "57P03", "The server is OFFLINE: it waits for a netcopy and does nothing else. Give 'hsb netcopy' at the primary, in PRIMARY ALONE.";
-    NO_HOTSTANDBY_SECTION = 14543, "F0000", "The database belongs to a HotStandby pair, but solid.ini has no [HotStandby] section. Give it one: with HSBEnabled=yes it goes on in the pair; with HSBEnabled=no it becomes a single server and needs a netcopy to come back.";
+    NO_HOTSTANDBY_SECTION = 14543, "F0000", "The database belongs to a HotStandby pair, but solid.ini has no [HotStandby] section. Give it one: with HSBEnabled=yes it goes on in the pair; with HSBEnabled=no it becomes a single server, and keeps no log for the other one: to come back it may need a netcopy.";
     DISKLESS = 14544, "0A000", "Not possible on a diskless server; use 'hsb netcopy', or give the command at a server with a disk.";
     ALONE_ONLY_WHEN_BROKEN = 14545, "55000", "PRIMARY ALONE can be set only when the connection is broken; 'hsb disconnect' ends it.";
     CATCHUP_FIRST = 14546, "55000", "The other server is behind: connect and let it catch up before switching.";
@@ -94,8 +94,8 @@ codes! {
     STANDALONE_NOT_ALLOWED = 14705, "55000", "The server cannot be set standalone in its present state; at a connected secondary, 'hsb disconnect' first.";
     NOT_IN_STANDALONE = 14707, "55000", "Not possible in STANDALONE; use 'hsb set primary alone' first.";
     LOG_TOO_SHORT = 14708, "55000", "The primary's log does not reach back to the secondary's position; copy the database with 'hsb netcopy'.";
-    NO_CONNECT_STRING = 14709, "55000", "HotStandby.Connect is not set; name the other server in solid.ini.";
-    PEER_COMMAND_CONFLICT = 14710, "55000", "The command conflicts with one that arrived from the other server at the same time; try again.";
+    NO_CONNECT_STRING = 14709, "55000", "HotStandby.Connect names no other server: set it to the other server's address, as in 'parameter HotStandby.Connect=tcp host port'.";
+    PEER_COMMAND_CONFLICT = 14710, "55000", "The command conflicts with another one, given here or at the other server; try again when that one has ended.";
     SHUTTING_DOWN = 14711, "57P03", "The server is shutting down; connect to the other server.";
     SERVER_IS_SECONDARY = 14712, "25006", "The server is a secondary; use the primary ('hsb status' shows where it is).";
     FAILED_UNEXPECTEDLY = 10002, "XX000", "The operation failed unexpectedly; solmsg.out has the circumstances. Please report it with them.";

@@ -3,9 +3,12 @@
 use super::codes::Code;
 use super::event::{Command, ConnectStatus, Effect, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
-use super::phase::{Activity, AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
+use super::phase::{Activity, AfterDrain, CopyStatus, DialPurpose, Phase};
 use super::state::State;
 use super::table::Trigger;
+
+/// `hsb connect` goes on behind its answer.
+const CONNECTS: &str = "Started the process of connecting the servers.";
 
 impl Heart {
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
@@ -20,13 +23,29 @@ impl Heart {
             (_, SetPrimaryAlone | SetStandalone | SwitchPrimary) if self.damaged => Some(Code::APPLY_FAILED),
             // R8: it changes nothing, so it is not refused whatever is under way.
             (State::PrimaryAlone, SetPrimaryAlone) => {
+                if matches!(self.phase, Phase::Dialling { purpose: DialPurpose::SwitchSecondary, .. }) {
+                    self.end_connecting(command);
+                }
                 return self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE.");
             }
             _ if self.is_refused_for_room(command) => Some(Code::DISK_FULL),
-            // The peer has dialled just now: this operator is told what comes of it, too.
-            (_, Command::Connect) if self.join_meeting(request) => return,
+            // The peer has dialled just now.
+            (_, Command::Connect) if self.is_meeting() => {
+                return self.reply(request, Code::SUCCESS, CONNECTS);
+            }
             (_, SetPrimaryAlone) if self.activity() == Activity::Disconnecting => {
                 Some(Code::ALONE_ONLY_WHEN_BROKEN)
+            }
+            _ if self.ends_connecting(command) => {
+                self.end_connecting(command);
+                if command == Command::Disconnect {
+                    return self.reply(
+                        request,
+                        Code::SUCCESS,
+                        "The attempt to connect or to switch was ended.",
+                    );
+                }
+                None
             }
             // R9
             _ => self.activity().refusal(),
@@ -52,9 +71,48 @@ impl Heart {
 
     /// What a refused operator has to wait for.
     fn what_is_under_way(&self) -> String {
-        let dials = "The other server is being dialled. HotStandby.ConnectTimeout limits how long that takes; with 0 the system does, often after two minutes.";
-        let dials = if matches!(self.phase, Phase::Dialling { .. }) { dials } else { "" };
-        format!("Under way: {}. {dials}", self.activity().name())
+        let ends = if self.ends_connecting(Command::Disconnect) { "'hsb disconnect' ends it." } else { "" };
+        format!("Under way: {}. {ends}", self.activity().name())
+    }
+
+    /// Whether the command ends an attempt to reach the other server instead of waiting for it: nothing that is needed in
+    /// an emergency waits for a server that does not answer. Once both are talking only a disconnect does (R9).
+    fn ends_connecting(&self, command: Command) -> bool {
+        let dials = matches!(self.phase, Phase::Dialling { .. } | Phase::Draining(AfterDrain::Dial { .. }));
+        match command {
+            Command::Disconnect => {
+                dials || matches!(self.activity(), Activity::Connecting | Activity::CatchingUp)
+            }
+            Command::SetPrimaryAlone => dials,
+            Command::SetStandalone => dials && self.state != State::Standalone,
+            Command::SetSecondaryAlone => dials && self.state.is_primary(),
+            _ => false,
+        }
+    }
+
+    fn end_connecting(&mut self, command: Command) {
+        let word = match command {
+            Command::SetPrimaryAlone => "set primary alone",
+            Command::SetStandalone => "set standalone",
+            Command::SetSecondaryAlone => "set secondary alone",
+            _ => "disconnect",
+        };
+        let (code, why) = (Code::PEER_COMMAND_CONFLICT, format!("'hsb {word}' ended the attempt."));
+        match self.phase {
+            Phase::Dialling { purpose: DialPurpose::Connect { arrived, .. }, .. } => {
+                if let Some((link, _)) = arrived {
+                    self.effects.push(Effect::TurnAway { link, code, detail: why.clone() });
+                }
+                self.phase = Phase::Idle;
+                self.connect_failed(code, &why);
+            }
+            Phase::Dialling { request, .. } => {
+                self.phase = Phase::Idle;
+                return self.refuse_with(request, code, &why);
+            }
+            _ => self.break_off(code, &why),
+        }
+        self.close(Some(PeerMessage::Refused { code: code.number(), detail: why }));
     }
 
     fn command_connect(&mut self, request: RequestId) {
@@ -69,6 +127,7 @@ impl Heart {
             _ => {}
         }
         self.connect_status(ConnectStatus::Connecting);
+        self.reply(request, Code::SUCCESS, CONNECTS);
         if self.state == State::SecondaryAlone {
             self.drain(AfterDrain::Dial { request });
         } else {
@@ -114,7 +173,12 @@ impl Heart {
             State::PrimaryAlone | State::PrimaryUncertain | State::Standalone => {
                 self.demote(Trigger::SetSecondaryAlone, Some(request));
             }
-            _ => self.refuse(request, Code::REFUSED_IN_STATE),
+            state => {
+                let needs = format!(
+                    "It is {state}; this needs PRIMARY ALONE, PRIMARY UNCERTAIN or STANDALONE ('hsb disconnect' ends PRIMARY ACTIVE)."
+                );
+                self.refuse_with(request, Code::REFUSED_IN_STATE, &needs);
+            }
         }
     }
 
@@ -147,7 +211,6 @@ impl Heart {
     }
 
     fn probe_for_switch(&mut self, request: RequestId, purpose: DialPurpose) {
-        self.switch_status = SwitchStatus::Active;
         self.phase = Phase::Dialling { request, purpose };
         if self.settings.has_connect_string {
             self.effects.push(Effect::Dial { request, purpose: Purpose::Probe });

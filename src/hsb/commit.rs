@@ -9,6 +9,7 @@ use super::event::{BatchInfo, Decision, Effect};
 use super::heart::{Heart, InFlight};
 use super::phase::Phase;
 use super::position::Position;
+use super::severity::Severity;
 use super::state::State;
 
 /// Bytes that may be under way to the secondary unacknowledged (1-safe) before writers are slowed down.
@@ -20,7 +21,10 @@ impl Heart {
             self.effects.push(Effect::Decide(Decision::Reject(self.rejection())));
         } else if info.before != self.decided || self.decided != self.log_end {
             // Cannot happen while there is one writer; if it did, histories would part unnoticed.
-            self.note(format!("a batch that follows {} was refused at {}", info.before, self.decided));
+            self.say(
+                Severity::Error,
+                format!("a batch that follows {} was refused at {}", info.before, self.decided),
+            );
             self.effects.push(Effect::Decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY)));
         } else if self.holds_batches() {
             self.held = true;

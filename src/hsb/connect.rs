@@ -3,15 +3,21 @@
 //! Who dials and who is dialled makes no difference once they have met. When both dial at the same moment, one of the
 //! two connections wins ([`Heart::my_dial_wins`]): its dialler keeps the other's waiting until it knows how its own
 //! ended, and the other accepts what arrives and forgets its own.
+//!
+//! `hsb connect` is answered before anybody is reached. What becomes of it, [`Heart::connect_failed`] tells.
 
 use super::codes::Code;
 use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
-use super::phase::{AfterDrain, DialPurpose, Phase, SwitchStatus};
+use super::phase::{AfterDrain, DialPurpose, Phase};
 use super::position::Position;
 use super::settings::PairSettings;
+use super::severity::{Severity, of_refusal};
 use super::state::State;
 use super::table::Trigger;
+
+/// Event: an attempt to connect the servers has failed; the text begins with the code.
+pub const CONNECT_FAILED: &str = "SYS_EVENT_HSBCONNECTFAILED";
 
 impl Heart {
     // ---- reaching each other ----
@@ -41,8 +47,8 @@ impl Heart {
                 self.link = Some(link);
                 self.effects.push(Effect::StartPings(self.settings.pair));
                 match self.may_connect(mine, &hello) {
-                    Ok(()) => self.meet(Some(request), mine, hello),
-                    Err(code) => self.end_meeting(Some(request), code, self.particulars(code, &hello)),
+                    Ok(()) => self.meet(mine, hello),
+                    Err(code) => self.end_meeting(code, self.particulars(code, &hello)),
                 }
             }
             (DialPurpose::Connect { .. }, None) => {
@@ -61,12 +67,12 @@ impl Heart {
         self.phase = Phase::Idle;
         match purpose {
             DialPurpose::Connect { arrived: Some((link, hello)), .. } => {
-                self.welcome(Some(request), link, hello);
+                self.welcome(link, hello);
             }
             DialPurpose::Connect { arrived: None, .. } => {
-                self.connect_status(ConnectStatus::Broken);
                 let standalone = self.state == State::Standalone && code == Code::COMMUNICATION_ERROR;
-                self.refuse_with(request, if standalone { Code::NOT_IN_STANDALONE } else { code }, &detail);
+                self.connect_failed(if standalone { Code::NOT_IN_STANDALONE } else { code }, &detail);
+                self.connect_status(ConnectStatus::Broken);
             }
             _ => self.probe_failed(request, purpose, code, &detail),
         }
@@ -96,29 +102,21 @@ impl Heart {
                 let purpose = DialPurpose::Connect { mine, arrived: Some((link, hello)) };
                 self.phase = Phase::Dialling { request, purpose };
             }
-            Some((request, Some(_))) => self.welcome(Some(request), link, hello),
-            Some((request, None)) => {
+            Some((_, Some(_))) => self.welcome(link, hello),
+            Some((_, None)) => {
                 // The drain that is under way serves the peer's dial as well as ours.
-                self.phase = Phase::Draining(AfterDrain::Answer { request: Some(request), link, hello });
+                self.phase = Phase::Draining(AfterDrain::Answer { link, hello });
             }
             None if self.state == State::SecondaryAlone => {
-                self.drain(AfterDrain::Answer { request: None, link, hello });
+                self.drain(AfterDrain::Answer { link, hello });
             }
-            None => self.welcome(None, link, hello),
+            None => self.welcome(link, hello),
         }
     }
 
-    /// An operator asks to connect while a peer that dialled is being met.
-    pub(super) fn join_meeting(&mut self, operator: RequestId) -> bool {
-        match &mut self.phase {
-            Phase::Draining(AfterDrain::Answer { request, .. }) | Phase::Meeting { request, .. }
-                if request.is_none() =>
-            {
-                *request = Some(operator);
-                true
-            }
-            _ => false,
-        }
+    /// Whoever asks to connect now has what is wanted under way.
+    pub(super) fn is_meeting(&self) -> bool {
+        matches!(self.phase, Phase::Draining(AfterDrain::Answer { .. }) | Phase::Meeting { .. })
     }
 
     fn is_other_primary(&self, hello: &Hello) -> bool {
@@ -174,95 +172,100 @@ impl Heart {
         }
     }
 
-    fn welcome(&mut self, request: Option<RequestId>, link: LinkId, hello: Hello) {
+    fn welcome(&mut self, link: LinkId, hello: Hello) {
         self.link = Some(link);
         self.effects.push(Effect::Welcome(link));
         self.effects.push(Effect::StartPings(self.settings.pair));
         self.connect_status(ConnectStatus::Connecting);
-        self.meet(request, self.decided, hello);
+        self.meet(self.decided, hello);
     }
 
     // ---- comparing histories ----
 
-    fn meet(&mut self, request: Option<RequestId>, mine: Position, peer: Hello) {
+    fn meet(&mut self, mine: Position, peer: Hello) {
         self.note("30551: connection to the other server established");
         let further = !peer.state.is_primary() || is_further(mine, peer.position);
-        self.phase = Phase::Meeting { request, mine, peer, looks: self.state.is_primary() && further };
+        self.phase = Phase::Meeting { mine, peer, looks: self.state.is_primary() && further };
         self.check_history();
     }
 
     /// The log is searched once it has all that was ever sent: the peer may hold the last batch already. A log that
     /// has no room for it is not waited for.
     pub(super) fn check_history(&mut self) {
-        let Phase::Meeting { request, peer, looks: true, .. } = self.phase else { return };
+        let Phase::Meeting { peer, looks: true, .. } = self.phase else { return };
         if self.in_flight.is_none_or(|batch| batch.logged) {
             if let Phase::Meeting { looks, .. } = &mut self.phase {
                 *looks = false;
             }
             self.effects.push(Effect::CheckHistory(peer.position));
         } else if let Some(lacks) = self.log_lacks().map(str::to_owned) {
-            self.end_meeting(request, Code::DISK_FULL, lacks);
+            self.end_meeting(Code::DISK_FULL, lacks);
         }
     }
 
     /// At the primary: does the peer's position lie on our history?
     pub(super) fn history_checked(&mut self, result: Result<(), (Code, String)>) {
-        let Phase::Meeting { request, peer, .. } = self.phase else { return };
+        let Phase::Meeting { peer, .. } = self.phase else { return };
         match result {
             Ok(()) if peer.state.is_primary() => {
                 let detail =
                     "The other server's database is part of this one's: set the other server secondary.";
-                self.end_meeting(request, Code::BOTH_PRIMARY, detail.to_string());
+                self.end_meeting(Code::BOTH_PRIMARY, detail.to_string());
             }
             Err((Code::NOT_SYNCHRONIZED, detail)) if peer.state.is_primary() => {
-                self.end_meeting(request, Code::BOTH_DIVERGED, detail);
+                self.end_meeting(Code::BOTH_DIVERGED, detail);
                 self.demote(Trigger::Diverged, None);
             }
             Err((Code::LOG_TOO_SHORT, detail)) if peer.state.is_primary() => {
                 let detail = format!("Whether both have written cannot be told from the log. {detail}");
-                self.end_meeting(request, Code::BOTH_PRIMARY, detail);
+                self.end_meeting(Code::BOTH_PRIMARY, detail);
             }
             Ok(()) => {
                 self.acknowledged = peer.position;
                 self.tell(PeerMessage::Accept { pair: self.settings.pair });
                 self.tell_settings();
                 self.effects.push(Effect::StartCatchup);
-                self.catchup_begins(request);
+                self.catchup_begins();
             }
-            Err((code, detail)) => self.end_meeting(request, code, detail),
+            Err((code, detail)) => self.end_meeting(code, detail),
         }
     }
 
-    fn end_meeting(&mut self, request: Option<RequestId>, code: Code, detail: String) {
-        self.not_connected(request, code, &detail);
+    fn end_meeting(&mut self, code: Code, detail: String) {
+        self.not_connected(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
     }
 
-    fn not_connected(&mut self, request: Option<RequestId>, code: Code, detail: &str) {
+    fn not_connected(&mut self, code: Code, detail: &str) {
         self.phase = Phase::Idle;
-        self.note(format!("{}: not connected: {} {detail}", code.number(), code.text()));
+        self.connect_failed(code, detail);
         if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
-            self.note("30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
+            self.say(Severity::Error, "30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
         }
-        if let Some(request) = request {
-            self.refuse_with(request, code, detail);
-        }
+    }
+
+    /// Whoever asked has been answered long ago: it is told in the message log, as an event and by `hsb status connect`,
+    /// until there is another attempt.
+    pub(super) fn connect_failed(&mut self, code: Code, detail: &str) {
+        let why = format!("{} {detail}", code.text()).trim_end().to_owned();
+        self.alert(CONNECT_FAILED, of_refusal(code), format!("{}: not connected: {why}", code.number()));
+        self.connect_failure = Some((code, why));
     }
 
     /// At the secondary: the primary's verdict.
     pub(super) fn peer_accepts(&mut self, pair: PairSettings) {
-        let Phase::Meeting { request, .. } = self.phase else { return };
+        let Phase::Meeting { .. } = self.phase else { return };
         self.tell_settings();
         self.settings.pair = pair;
         self.effects.push(Effect::Follow { pair });
         self.effects.push(Effect::StartPings(pair));
-        self.catchup_begins(request);
+        self.catchup_begins();
     }
 
     pub(super) fn peer_refuses(&mut self, number: u32, detail: String) {
         let code = Code::find(number).unwrap_or(Code::OPERATION_FAILED);
-        if let Phase::Meeting { request, .. } = self.phase {
-            self.not_connected(request, code, &detail);
+        if let Phase::Meeting { .. } = self.phase {
+            self.not_connected(code, &detail);
             self.close(None);
             if code == Code::BOTH_DIVERGED && self.state.is_primary() {
                 self.demote(Trigger::Diverged, None);
@@ -277,13 +280,10 @@ impl Heart {
 
     // ---- catchup ----
 
-    fn catchup_begins(&mut self, request: Option<RequestId>) {
+    fn catchup_begins(&mut self) {
         self.phase = Phase::CatchingUp { closing: false, told: false };
         self.connect_status(ConnectStatus::Catchup);
         self.note("30530: catchup begins");
-        if let Some(request) = request {
-            self.reply(request, Code::SUCCESS, "Started the process of connecting the servers.");
-        }
     }
 
     pub(super) fn catchup_near_end(&mut self) {
@@ -336,7 +336,7 @@ impl Heart {
         match after {
             AfterDrain::Promote { request, trigger } => self.promote(request, trigger, position),
             AfterDrain::Dial { request } => self.dial_to_connect(request),
-            AfterDrain::Answer { request, link, hello } => self.welcome(request, link, hello),
+            AfterDrain::Answer { link, hello } => self.welcome(link, hello),
             AfterDrain::GoActive { position: wanted } if wanted == position => {
                 if self.pending {
                     self.effects.push(Effect::DropPending);
@@ -348,7 +348,7 @@ impl Heart {
             }
             AfterDrain::GoActive { position: wanted } => {
                 let detail = format!("The secondary is at {position}, the primary at {wanted}.");
-                self.end_meeting(None, Code::NOT_SYNCHRONIZED, detail);
+                self.end_meeting(Code::NOT_SYNCHRONIZED, detail);
             }
             AfterDrain::Rewind { request } => self.begin_rewind(request),
             AfterDrain::TakeOver { position: wanted } => self.ready_to_take_over(wanted == position),
@@ -369,10 +369,10 @@ impl Heart {
 
     pub(super) fn apply_failed(&mut self, detail: String) {
         if !self.state.is_secondary() {
-            return self.note(format!("a change that concerns this node no more does not fit: {detail}"));
+            return self.warn(format!("a change that concerns this node no more does not fit: {detail}"));
         }
         let code = Code::APPLY_FAILED;
-        self.note(format!("{}: {} {detail}", code.number(), code.text()));
+        self.say(of_refusal(code), format!("{}: {} {detail}", code.number(), code.text()));
         self.damaged = true;
         self.break_off(code, &detail);
         self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
@@ -394,30 +394,28 @@ impl Heart {
             | Phase::CopyingOut
             | Phase::CopyingIn
             | Phase::Rewinding { .. } => return,
-            phase if phase.is_switch_with_peer() => self.switch_status = SwitchStatus::Failed(code),
+            phase if phase.is_switch_with_peer() => self.switch_failed(code, why),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
-                self.note(format!("30532: catchup has failed: {why}"));
+                self.warn(format!("30532: catchup has failed: {why}"));
+                self.connect_failed(code, why);
                 if self.state.is_primary() {
                     self.effects.push(Effect::StopCatchup);
                 }
             }
-            Phase::Meeting { request, .. } | Phase::Leaving { request, .. } => {
+            Phase::Meeting { .. } | Phase::Draining(AfterDrain::Dial { .. }) => {
+                self.connect_failed(code, why)
+            }
+            Phase::Leaving { request, .. } => {
                 if let Some(request) = request {
                     self.refuse_with(request, code, why);
                 }
             }
-            Phase::Draining(
-                AfterDrain::Promote { request, .. }
-                | AfterDrain::Dial { request }
-                | AfterDrain::Rewind { request },
-            ) => {
+            Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Rewind { request }) => {
                 self.refuse_with(request, code, why);
             }
-            Phase::Draining(AfterDrain::Answer { request, link, .. }) => {
+            Phase::Draining(AfterDrain::Answer { link, .. }) => {
                 self.effects.push(Effect::TurnAway { link, code, detail: why.to_owned() });
-                if let Some(request) = request {
-                    self.refuse_with(request, code, why);
-                }
+                self.connect_failed(code, why);
             }
             // A switch with the peer: above.
             Phase::Draining(AfterDrain::TakeOver { .. }) | Phase::HandingOver { .. } | Phase::TakingOver => {}
@@ -430,7 +428,7 @@ impl Heart {
         if self.link != Some(link) {
             return;
         }
-        self.note(format!("30550: connection to the other server broken: {why}"));
+        self.warn(format!("30550: connection to the other server broken: {why}"));
         self.close(None);
         let phase = self.phase;
         if let Phase::Leaving { trigger, request } = phase {

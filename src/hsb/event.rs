@@ -8,6 +8,7 @@ pub use super::room::Store;
 use super::codes::Code;
 use super::position::Position;
 use super::settings::{AcknowledgePolicy, PairSettings, Settings};
+use super::severity::Severity;
 use super::state::State;
 
 /// Names one connection to the peer for as long as the process lives.
@@ -337,14 +338,16 @@ pub enum Effect {
         /// Why.
         reason: &'static str,
     },
-    /// The connect status changed (CONNECTED, CONNECTING, CATCHUP, BROKEN): publish it.
+    /// The connect status changed (CONNECTED, CONNECTING, CATCHUP, DISCONNECTING, BROKEN): publish it.
     ConnectStatus(ConnectStatus),
     /// Log a line.
-    Note(String),
-    /// Log a warning and post it as an event.
+    Note(Severity, String),
+    /// Log a line and post it as an event.
     Alert {
         /// The event's.
         name: &'static str,
+        /// How much it matters.
+        severity: Severity,
         /// What happened.
         text: String,
     },

@@ -21,6 +21,7 @@ use super::retention::Retention;
 use super::rewind::GivenUp;
 use super::room::Lacking;
 use super::settings::{Durability, Safeness, Settings};
+use super::severity::Severity;
 use super::state::State;
 use super::table::{TABLE, Transition, Trigger};
 
@@ -65,6 +66,8 @@ pub struct Heart {
     /// The sum of its bytes.
     pub(super) backlog_bytes: usize,
     pub(super) connect_status: ConnectStatus,
+    /// Why the last attempt to connect has failed; none while there is one, or a connection.
+    pub(super) connect_failure: Option<(Code, String)>,
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
@@ -112,6 +115,7 @@ impl Heart {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             connect_status: ConnectStatus::Broken,
+            connect_failure: None,
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
@@ -126,6 +130,11 @@ impl Heart {
             table: TABLE,
             effects: Vec::new(),
         }
+    }
+
+    /// The same heart, that knows how the last switch before the start ended.
+    pub fn with_last_switch(self, switch_status: SwitchStatus) -> Heart {
+        Heart { switch_status, ..self }
     }
 
     /// The same heart with another transition table, for tests.
@@ -215,7 +224,7 @@ impl Heart {
     /// Follows the transition table. The only place where the state changes.
     pub(super) fn go(&mut self, trigger: Trigger) {
         let Some(row) = self.table.iter().find(|row| row.from == self.state && row.trigger == trigger) else {
-            self.note(format!("{trigger:?} has no place in {}: ignored", self.state));
+            self.warn(format!("{trigger:?} has no place in {}: ignored", self.state));
             return;
         };
         self.state = row.to;
@@ -298,8 +307,10 @@ impl Heart {
     }
 
     pub(super) fn connect_status(&mut self, status: ConnectStatus) {
-        if status == ConnectStatus::Broken {
-            self.own_settings();
+        match status {
+            ConnectStatus::Broken => self.own_settings(),
+            ConnectStatus::Connecting | ConnectStatus::Connected => self.connect_failure = None,
+            ConnectStatus::Catchup | ConnectStatus::Disconnecting => {}
         }
         if self.connect_status != status {
             self.connect_status = status;
@@ -321,8 +332,18 @@ impl Heart {
         self.reply(request, code, format!("{} {detail}", code.text()).trim_end());
     }
 
+    /// Logs what belongs to the ordinary course of things.
     pub(super) fn note(&mut self, text: impl Into<String>) {
-        self.effects.push(Effect::Note(text.into()));
+        self.say(Severity::Info, text);
+    }
+
+    /// Logs what an operator should look at.
+    pub(super) fn warn(&mut self, text: impl Into<String>) {
+        self.say(Severity::Warning, text);
+    }
+
+    pub(super) fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        self.effects.push(Effect::Note(severity, text.into()));
     }
 
     pub(super) fn tell(&mut self, message: PeerMessage) {
@@ -376,6 +397,11 @@ impl Heart {
     /// For `hsb status connect`.
     pub fn connect_status_now(&self) -> ConnectStatus {
         self.connect_status
+    }
+
+    /// For `hsb status connect`: code and sentence of the last attempt's failure.
+    pub fn connect_failure(&self) -> Option<&(Code, String)> {
+        self.connect_failure.as_ref()
     }
 
     /// For `hsb status switch`.

@@ -22,6 +22,10 @@ fn dials(effects: &[Effect]) -> bool {
     effects.contains(&Effect::Dial { request: 1, purpose: Purpose::Connect })
 }
 
+fn failure(heart: &Heart) -> Option<Code> {
+    heart.connect_failure().map(|(code, _)| *code)
+}
+
 fn drain(heart: &mut Heart, effects: &[Effect]) -> Vec<Effect> {
     let ticket = effects.iter().find_map(|effect| match effect {
         Effect::Drain { ticket, .. } => Some(*ticket),
@@ -39,7 +43,7 @@ fn last_word(effects: &[Effect]) -> Option<u32> {
 }
 
 #[test]
-fn when_both_dial_at_once_the_primarys_connection_wins_and_both_operators_get_success() {
+fn when_both_dial_at_once_the_primarys_connection_wins() {
     let (mut primary, mut secondary) = (heart(PrimaryAlone), heart(SecondaryAlone));
     let (from_primary, from_secondary) = (primary.hello(), secondary.hello());
     assert!(dials(&command(&mut primary, Command::Connect)));
@@ -54,11 +58,11 @@ fn when_both_dial_at_once_the_primarys_connection_wins_and_both_operators_get_su
     // The secondary's own dial ends in a refusal that concerns nobody any more.
     let code = Code::PEER_COMMAND_CONFLICT;
     assert_eq!(secondary.handle(Event::DialFailed { request: 1, code, detail: String::new() }), []);
-    let effects = primary.handle(Event::HistoryChecked { link: 12, result: Ok(()) });
-    assert_eq!(answer(&effects), Some(Code::SUCCESS));
-    let effects =
-        secondary.handle(Event::PeerSays { link: 12, message: PeerMessage::Accept { pair: SETTINGS.pair } });
-    assert_eq!(answer(&effects), Some(Code::SUCCESS));
+    primary.handle(Event::HistoryChecked { link: 12, result: Ok(()) });
+    secondary.handle(Event::PeerSays { link: 12, message: PeerMessage::Accept { pair: SETTINGS.pair } });
+    for heart in [primary, secondary] {
+        assert_eq!((heart.activity(), heart.connect_failure()), (Activity::CatchingUp, None));
+    }
 }
 
 #[test]
@@ -68,8 +72,8 @@ fn a_dial_that_arrived_first_is_taken_when_our_own_fails() {
     primary.handle(Event::PeerArrived { link: 21, hello: hello(SecondaryAlone, position(5)) });
     let effects = primary.handle(UNREACHABLE);
     assert!(effects.contains(&Effect::Welcome(21)), "{effects:?}");
-    let effects = primary.handle(Event::HistoryChecked { link: 21, result: Ok(()) });
-    assert_eq!(answer(&effects), Some(Code::SUCCESS));
+    primary.handle(Event::HistoryChecked { link: 21, result: Ok(()) });
+    assert_eq!(primary.activity(), Activity::CatchingUp);
 }
 
 #[test]
@@ -82,21 +86,21 @@ fn a_secondary_that_is_dialled_while_it_drains_for_its_own_dial_does_not_dial() 
 }
 
 #[test]
-fn an_operator_who_asks_to_connect_while_the_peer_is_being_met_is_told_what_comes_of_it() {
+fn an_operator_who_asks_to_connect_while_the_peer_is_being_met_has_what_is_wanted() {
     for early in [true, false] {
         let mut secondary = heart(SecondaryAlone);
         let effects =
             secondary.handle(Event::PeerArrived { link: 12, hello: hello(PrimaryAlone, position(5)) });
-        if early {
-            assert_eq!(command(&mut secondary, Command::Connect), []);
-        }
-        drain(&mut secondary, &effects);
         if !early {
-            assert_eq!(command(&mut secondary, Command::Connect), []);
+            drain(&mut secondary, &effects);
+        }
+        let told = command(&mut secondary, Command::Connect);
+        assert_eq!((answer(&told), told.len()), (Some(Code::SUCCESS), 1));
+        if early {
+            drain(&mut secondary, &effects);
         }
         let message = PeerMessage::Accept { pair: SETTINGS.pair };
-        let effects = secondary.handle(Event::PeerSays { link: 12, message });
-        assert_eq!(answer(&effects), Some(Code::SUCCESS));
+        secondary.handle(Event::PeerSays { link: 12, message });
         assert_eq!(answer(&command(&mut secondary, Command::Connect)), Some(Code::CATCHUP_ACTIVE));
     }
 }
@@ -126,7 +130,8 @@ fn r5_primaries_whose_histories_have_parted_both_stop() {
         let parted = Err((Code::NOT_SYNCHRONIZED, "parted at 3".to_string()));
         let effects = heart.handle(Event::HistoryChecked { link: 3, result: parted });
         assert_eq!((heart.state(), last_word(&effects)), (SecondaryAlone, Some(14528)), "{mine} {state}");
-        assert_eq!(answer(&effects), dialling.then_some(Code::BOTH_DIVERGED));
+        assert_eq!(answer(&effects), None);
+        assert_eq!(failure(&heart), Some(Code::BOTH_DIVERGED));
 
         let too_short = Err((Code::LOG_TOO_SHORT, String::new()));
         for (result, words) in [(Ok(()), "is part of"), (too_short, "cannot be told")] {
@@ -164,7 +169,8 @@ fn r5_the_primary_that_is_not_further_waits_for_the_verdict() {
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::CheckHistory(_))), "{effects:?}");
         let message = PeerMessage::Refused { code, detail: String::new() };
         let effects = heart.handle(Event::PeerSays { link: 3, message });
-        assert_eq!((answer(&effects), heart.state()), (Code::find(code), state));
+        assert_eq!(answer(&effects), None);
+        assert_eq!((failure(&heart), heart.state()), (Code::find(code), state));
     }
 }
 
@@ -189,8 +195,8 @@ fn connect_in_standalone_is_refused_whatever_the_peer_unless_it_is_a_primary_too
     for event in [UNREACHABLE, secondary] {
         let mut heart = heart(Standalone);
         assert!(dials(&command(&mut heart, Command::Connect)));
-        let effects = heart.handle(event);
-        assert_eq!((answer(&effects), heart.state()), (Some(Code::NOT_IN_STANDALONE), Standalone));
+        heart.handle(event);
+        assert_eq!((failure(&heart), heart.state()), (Some(Code::NOT_IN_STANDALONE), Standalone));
     }
 }
 

@@ -15,17 +15,22 @@ mod pair;
 pub mod phase;
 pub mod position;
 #[cfg(test)]
+mod reaching_tests;
+#[cfg(test)]
 mod replacing_tests;
 mod retention;
 mod rewind;
 mod room;
 pub mod settings;
+pub mod severity;
 pub mod state;
 mod switch;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
+pub use self::connect::CONNECT_FAILED;
 pub use self::retention::LOG_SIZE;
 pub use self::rewind::transactions;
 pub use self::room::{DISK_FULL, DISK_ROOM};
+pub use self::switch::SWITCH_FAILED;

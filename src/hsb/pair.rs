@@ -35,7 +35,7 @@ impl Heart {
     /// The peer's settings, at connect or because one of them was changed there.
     pub(super) fn peer_settings(&mut self, theirs: Settings) {
         for difference in self.configured.differences(&theirs) {
-            self.note(format!("{difference}; it should be the same at both servers"));
+            self.warn(format!("{difference}; it should be the same at both servers"));
         }
         if self.state.is_primary() {
             return;
@@ -61,6 +61,7 @@ mod tests {
     use super::super::event::Event;
     use super::super::position::Position;
     use super::super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel};
+    use super::super::severity::Severity;
     use super::super::state::State;
     use super::super::table::Trigger;
     use super::super::tests::SETTINGS;
@@ -112,7 +113,10 @@ mod tests {
         let warned = hears(&mut primary, other());
         assert_eq!(primary.settings(), SETTINGS);
         let warning = "Logging.DurabilityLevel is 2 here and 3 at the other server; it should be the same at both servers";
-        assert_eq!((warned.len(), warned.last()), (2, Some(&Effect::Note(warning.to_owned()))));
+        assert_eq!(
+            (warned.len(), warned.last()),
+            (2, Some(&Effect::Note(Severity::Warning, warning.to_owned())))
+        );
         assert_eq!(primary.set_settings(SETTINGS), []);
         let told = primary.set_settings(other());
         assert_eq!(

@@ -16,8 +16,8 @@ pub(super) enum AfterDrain {
     Promote { request: RequestId, trigger: Trigger },
     /// Reach the peer.
     Dial { request: RequestId },
-    /// Answer a peer that dialled; the request is that of an operator who wanted to connect at the same moment.
-    Answer { request: Option<RequestId>, link: LinkId, hello: Hello },
+    /// Answer a peer that dialled.
+    Answer { link: LinkId, hello: Hello },
     /// Confirm that catchup is complete.
     GoActive { position: Position },
     /// Take the primary role over in a switch.
@@ -42,7 +42,7 @@ pub(super) enum DialPurpose {
 pub(super) enum Phase {
     Idle,
     Draining(AfterDrain),
-    /// The request also names the dial: answers to older ones are ignored.
+    /// The request also names the dial: answers to older ones are ignored. That of a connect is answered already.
     Dialling {
         request: RequestId,
         purpose: DialPurpose,
@@ -50,7 +50,6 @@ pub(super) enum Phase {
     /// Both know each other; the primary looks the secondary's position up. `mine`: what the peer was told of this node.
     /// `looks`: it is for this node to look, and it has not begun.
     Meeting {
-        request: Option<RequestId>,
         mine: Position,
         peer: Hello,
         looks: bool,

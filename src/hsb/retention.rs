@@ -7,6 +7,7 @@
 use super::event::Effect;
 use super::heart::Heart;
 use super::position::Position;
+use super::severity::Severity;
 use super::state::State;
 
 /// Event: the log that is kept for the other server is near its limit, or there.
@@ -56,7 +57,7 @@ impl Heart {
             let text = format!(
                 "The log for the other server has {bytes} bytes; at {limit} (HotStandby.MaxLogSize) this server goes on without it, STANDALONE. Connect the servers, or raise the limit."
             );
-            self.alert(LOG_SIZE, text);
+            self.alert(LOG_SIZE, Severity::Warning, text);
         }
         if bytes >= limit && retained {
             self.log_full();

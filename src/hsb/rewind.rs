@@ -53,7 +53,10 @@ impl Heart {
                 self.refuse(request, Code::NO_CONNECT_STRING);
             }
             State::SecondaryAlone => self.drain(AfterDrain::Rewind { request }),
-            _ => self.refuse(request, Code::REFUSED_IN_STATE),
+            state => {
+                let needs = format!("It is {state}; a rewind needs SECONDARY ALONE.");
+                self.refuse_with(request, Code::REFUSED_IN_STATE, &needs);
+            }
         }
     }
 

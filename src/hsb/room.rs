@@ -8,6 +8,7 @@
 use super::codes::Code;
 use super::event::{Command, Decision, Effect, PeerMessage};
 use super::heart::Heart;
+use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
 
@@ -55,7 +56,7 @@ impl Heart {
                 let code = Code::DISK_FULL;
                 let text =
                     format!("{}: {} No writes until there is room: {detail}", code.number(), code.text());
-                self.alert(DISK_FULL, text);
+                self.alert(DISK_FULL, Severity::Error, text);
                 self.give_back_unsent(store);
                 self.check_history();
                 if self.state.is_secondary() {
@@ -64,7 +65,7 @@ impl Heart {
                 self.try_to_demote();
             }
             None if lacked && self.lacks_room().is_none() => {
-                self.alert(DISK_ROOM, "There is room on the disk again.".to_owned());
+                self.alert(DISK_ROOM, Severity::Info, "There is room on the disk again.".to_owned());
             }
             None => {}
         }
@@ -73,8 +74,8 @@ impl Heart {
         }
     }
 
-    pub(super) fn alert(&mut self, name: &'static str, text: String) {
-        self.effects.push(Effect::Alert { name, text });
+    pub(super) fn alert(&mut self, name: &'static str, severity: Severity, text: String) {
+        self.effects.push(Effect::Alert { name, severity, text });
     }
 
     /// The batch that the log could not take: if nobody else can have it, the log has dropped it, and it never was.

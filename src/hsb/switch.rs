@@ -5,8 +5,12 @@ use super::event::{Admission, Command, ConnectStatus, Decision, Effect, Hello, P
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
+use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
+
+/// Event: a switch that had begun has failed; the text begins with the code.
+pub const SWITCH_FAILED: &str = "SYS_EVENT_HSBSWITCHFAILED";
 
 impl Heart {
     // ---- switchover: HandOver, TakeOver, HandedOver. Broken off anywhere: both SECONDARY ALONE. ----
@@ -29,10 +33,17 @@ impl Heart {
 
     pub(super) fn peer_asks_to_switch(&mut self) {
         if self.is_refused_for_room(Command::SwitchSecondary) {
-            self.note("the other server asks for the primary role: not while there is no room on the disk");
+            self.warn("the other server asks for the primary role: not while there is no room on the disk");
         } else if self.state == State::PrimaryActive && self.phase == Phase::Idle {
             self.begin_hand_over();
         }
+    }
+
+    /// Whoever asked has been answered when it began.
+    pub(super) fn switch_failed(&mut self, code: Code, why: &str) {
+        self.switch_status = SwitchStatus::Failed(code);
+        let text = format!("{}: the switch has failed: {} {why}", code.number(), code.text());
+        self.alert(SWITCH_FAILED, Severity::Error, text.trim_end().to_owned());
     }
 
     pub(super) fn try_to_hand_over(&mut self) {
@@ -99,7 +110,7 @@ impl Heart {
                     "The other server is {} at {}, this one is at {}.",
                     hello.state, hello.log_end, self.log_end
                 );
-                self.switch_refused(request, code, &detail);
+                self.refuse_with(request, code, &detail);
             }
             None => self.switch_alone(request, purpose),
         }
@@ -137,13 +148,8 @@ impl Heart {
             let detail = format!(
                 "{detail} Nothing was changed, because the other server may be there. If it is not: 'hsb set {alone} alone'."
             );
-            self.switch_refused(request, code, detail.trim_start());
+            self.refuse_with(request, code, detail.trim_start());
         }
-    }
-
-    fn switch_refused(&mut self, request: RequestId, code: Code, detail: &str) {
-        self.switch_status = SwitchStatus::Failed(code);
-        self.refuse_with(request, code, detail);
     }
 
     fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose) {
@@ -245,7 +251,10 @@ impl Heart {
     /// The log for the peer has grown too large. While something is under way the next checkpoint says so again.
     pub(super) fn log_full(&mut self) {
         if self.state == State::PrimaryAlone && self.phase == Phase::Idle {
-            self.note("30538: the log is larger than HotStandby.MaxLogSize: going STANDALONE");
+            self.say(
+                Severity::Error,
+                "30538: the log is larger than HotStandby.MaxLogSize: going STANDALONE",
+            );
             self.go(Trigger::LogFull);
         }
     }
@@ -260,7 +269,10 @@ impl Heart {
         match &result {
             Ok(()) => self.note("30571: the copy has ended"),
             Err((code, detail)) => {
-                self.note(format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()));
+                self.say(
+                    Severity::Error,
+                    format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()),
+                );
             }
         }
         self.end_copy(result);
@@ -325,11 +337,14 @@ impl Heart {
                 self.effects.push(Effect::ForgetPending);
                 self.go(Trigger::CopyArrived);
             }
-            Err((code, detail)) => self.note(format!(
-                "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
-                code.number(),
-                code.text()
-            )),
+            Err((code, detail)) => self.say(
+                Severity::Error,
+                format!(
+                    "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
+                    code.number(),
+                    code.text()
+                ),
+            ),
         }
         self.end_copy(opened.map(|_| ()));
     }

@@ -283,11 +283,11 @@ fn a_peer_that_is_there_and_cannot_be_asked_is_not_passed_over() {
 fn a_command_that_is_refused_during_a_dial_is_told_what_ends_it() {
     let mut heart = heart(SecondaryAlone);
     command(&mut heart, Command::SwitchPrimary);
-    let effects = command(&mut heart, Command::SetPrimaryAlone);
+    let effects = command(&mut heart, Command::Connect);
     let Some(Effect::Reply { code: Code::SWITCH_ACTIVE, text, .. }) = effects.last() else {
         panic!("{effects:?}")
     };
-    assert!(text.contains("SWITCHING TO PRIMARY") && text.contains("HotStandby.ConnectTimeout"), "{text}");
+    assert!(text.contains("SWITCHING TO PRIMARY") && text.contains("'hsb disconnect' ends it"), "{text}");
 }
 
 #[test]

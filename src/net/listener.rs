@@ -42,6 +42,8 @@ pub struct Handlers {
     pub peer: Handler,
     /// Text lines.
     pub console: Handler,
+    /// Nobody: closed before anything came, as health checks do.
+    pub left: Box<dyn Fn() + Send + Sync>,
 }
 
 /// A running listener. Dropping it does not stop it.
@@ -251,7 +253,8 @@ fn serve(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
     set_options(&stream);
     let protocol = match recognise(&stream, shared.first_bytes_timeout) {
         Ok(protocol) => protocol,
-        Err(problem) => {
+        Err(None) => return (shared.handlers.left)(),
+        Err(Some(problem)) => {
             info!("A connection from {from} was closed: {problem}");
             let _ = (&stream)
                 .write_all(format!("ERROR {} {problem}\n", Code::INVALID_ARGUMENT.number()).as_bytes());
@@ -296,9 +299,9 @@ enum Protocol {
     Console,
 }
 
-/// Looks at the first bytes without taking them; the error is a sentence for the client.
-fn recognise(stream: &TcpStream, timeout: Duration) -> Result<Protocol, &'static str> {
-    const SILENT: &str = "Nothing that this server understands came in time.";
+/// Looks at the first bytes without taking them; the error is a sentence for the client, if there is one yet.
+fn recognise(stream: &TcpStream, timeout: Duration) -> Result<Protocol, Option<&'static str>> {
+    const SILENT: Option<&str> = Some("Nothing that this server understands came in time.");
     let deadline = Instant::now() + timeout;
     let mut bytes = [0; 8];
     let mut known = 0;
@@ -308,7 +311,7 @@ fn recognise(stream: &TcpStream, timeout: Duration) -> Result<Protocol, &'static
             return Err(SILENT);
         }
         match stream.peek(&mut bytes) {
-            Ok(0) => return Err("The connection was closed before anything came."),
+            Ok(0) => return Err(None),
             Ok(length) if length == known => {
                 // Peeking does not wait for more than is there, so it has to be asked again; and if the client has
                 // closed meanwhile, no more will come and the time runs out.
@@ -318,11 +321,15 @@ fn recognise(stream: &TcpStream, timeout: Duration) -> Result<Protocol, &'static
                 known = length;
                 if let Some(verdict) = classify(&bytes[..length]) {
                     stream.set_read_timeout(None).map_err(|_| SILENT)?;
-                    return verdict;
+                    return verdict.map_err(Some);
                 }
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Err(SILENT),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(SILENT);
+            }
+            // Reset: many a health check ends so.
+            Err(_) => return Err(None),
         }
     }
 }

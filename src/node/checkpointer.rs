@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::Recipient;
+use crossbeam_channel::bounded;
 
+use super::copy::{send_job, wait};
 use super::events::{EventHub, SNAPSHOT};
 use super::snapshots::{self, Limits};
 use super::start;
 use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
-use crate::actors::threads::apply::ApplyJob;
+use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -74,7 +76,7 @@ impl Checkpointer {
             return Err(ServerError::new(Code::BACKUPSERVER_MODE));
         }
         let mut last = self.lock();
-        let position = checkpoint::make(&self.storage.database)?;
+        let position = checkpoint::make(&self.storage.database, || self.sync_log())?;
         *last = Last { position, at: Instant::now() };
         drop(last);
         self.move_pages();
@@ -139,6 +141,12 @@ impl Checkpointer {
         }
     }
 
+    fn sync_log(&self) -> Result<(), ServerError> {
+        let (done, when_done) = bounded(1);
+        send_job(&self.storage.log_jobs, LogJob::Sync(done))?;
+        wait(&when_done)
+    }
+
     /// The part of the work that needs the connections that write; nobody waits for it.
     fn move_pages(&self) {
         self.storage.writer.move_pages_soon();
@@ -170,6 +178,7 @@ impl Checkpointer {
         }
         let mut log_bytes = 0;
         if checkpoint::has_much_to_move(&self.storage.database, self.limits().bytes) {
+            self.sync_log()?;
             log_bytes = checkpoint::move_pages(&self.storage.database.open_for_apply()?)?;
             self.move_pages();
         }
@@ -214,7 +223,7 @@ pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
         while checkpointer.checkpointed.connected() {
             std::thread::sleep(INTERVAL);
             if let Err(error) = checkpointer.look() {
-                log::warn!("checkpoint: {error}");
+                log::error!("the checkpoint has failed and is tried again: {error}");
             }
         }
     })

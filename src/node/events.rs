@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::hsb::{DISK_FULL, DISK_ROOM, LOG_SIZE};
+use crate::hsb::{CONNECT_FAILED, DISK_FULL, DISK_ROOM, LOG_SIZE, SWITCH_FAILED};
 
 /// A reader that falls this far behind has missed something.
 pub const KEPT_EVENTS: usize = 1024;
 
 /// The state of the server has changed; the text is the new one.
 pub const STATE_SWITCH: &str = "SYS_EVENT_HSBSTATESWITCH";
-/// The connection to the other server has changed; the text is CONNECTED, CONNECTING, CATCHUP or BROKEN.
+/// The connection to the other server has changed; the text is CONNECTED, CONNECTING, CATCHUP, DISCONNECTING or BROKEN.
 pub const CONNECT_STATUS: &str = "SYS_EVENT_HSBCONNECTSTATUS";
 /// A netcopy has ended.
 pub const NETCOPY_END: &str = "SYS_EVENT_NETCOPYEND";
@@ -31,9 +31,11 @@ pub const SNAPSHOT: &str = "SYS_EVENT_SNAPSHOT";
 pub const HINDERED: &str = "SYS_EVENT_HINDERED";
 
 /// All events and when they are posted.
-pub const EVENTS: [(&str, &str); 9] = [
+pub const EVENTS: [(&str, &str); 11] = [
     (STATE_SWITCH, "the state has changed; the text is the new state"),
-    (CONNECT_STATUS, "the connection has changed; CONNECTED, CONNECTING, CATCHUP or BROKEN"),
+    (CONNECT_STATUS, "the connection has changed; CONNECTED, CONNECTING, CATCHUP, DISCONNECTING or BROKEN"),
+    (CONNECT_FAILED, "an attempt to connect the servers has failed; the text is code and reason"),
+    (SWITCH_FAILED, "a switch that had begun has failed; the text is code and reason"),
     (NETCOPY_END, "a netcopy has ended"),
     (NETCOPY_REQUEST, "a netcopy to this server is asked for"),
     (DISK_FULL, "the disk is full; the text says which"),

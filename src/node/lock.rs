@@ -1,14 +1,17 @@
-//! The lock of a database: a file that is locked as long as a server runs there, and that says what the server was last.
+//! The lock of a database: a file that is locked as long as a server runs there, and that says what the server was last:
+//! its state and how it ended, the role before, the outcome of the last switch, on a line each.
 //!
-//! Its words are for one message of the next start (30502). Nothing is decided by them, so they are not synced. And the
-//! lock of a log.
+//! Its words are for operators: for a message of the next start (30502), `hsb logpos`, `hsb status switch`. Nothing is
+//! decided by them, so they are not synced. And the lock of a log.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::status::Snapshot;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::phase::SwitchStatus;
 use crate::hsb::state::State;
 use crate::storage::files;
 use crate::storage::log::LogConfiguration;
@@ -17,6 +20,17 @@ use crate::storage::log::LogConfiguration;
 const IN_ORDER: &str = "ended in order";
 const MAX_BYTES: usize = 100;
 const MAX_LOG_WORDS_BYTES: usize = 8 << 10;
+
+/// What is remembered of the server that ran here last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Past {
+    /// None: there was none, or a plain server.
+    pub(super) state: Option<State>,
+    /// The role before that state's; may be empty.
+    pub(super) previous_role: &'static str,
+    /// The last switch.
+    pub(super) switch: SwitchStatus,
+}
 
 /// See the module. The lock ends with the value, or with the process.
 pub(super) struct DatabaseLock(File);
@@ -45,16 +59,15 @@ impl DatabaseLock {
 
     /// What the operator should know of the server that ran here last; nothing if it ended in order as no primary.
     pub(super) fn what_it_was(&self) -> Option<String> {
-        let mut words = [0; MAX_BYTES];
-        let length = self.0.read_at(&mut words, 0).unwrap_or_default();
-        let words = String::from_utf8_lossy(&words[..length]);
+        let all = self.words();
+        let words = all.lines().next().unwrap_or_default();
         let (state, in_order) = match words.trim().strip_suffix(IN_ORDER) {
             Some(state) => (state.trim(), true),
             None => (words.trim(), false),
         };
         let state = State::named(state).filter(|state| state.is_primary());
         match (state, in_order) {
-            _ if words.is_empty() => None,
+            _ if all.is_empty() => None,
             (None, true) => None,
             (None, false) => Some("not shut down in order".to_owned()),
             (Some(state), true) => Some(state.to_string()),
@@ -62,14 +75,31 @@ impl DatabaseLock {
         }
     }
 
-    /// The server is in this state from now on.
-    pub(super) fn note(&self, state: State) {
-        self.write(state.name());
+    /// What is worth knowing of the server that ran here last.
+    pub(super) fn past(&self) -> Past {
+        let words = self.words();
+        let mut lines = words.lines().map(str::trim);
+        let first = lines.next().unwrap_or_default();
+        let state = State::named(first.strip_suffix(IN_ORDER).unwrap_or(first).trim());
+        let role = lines.next().unwrap_or_default();
+        let roles = ["PRIMARY", "SECONDARY", "STANDALONE"];
+        let previous_role = roles.into_iter().find(|known| *known == role).unwrap_or_default();
+        let switch = match lines.next().and_then(|code| code.parse().ok()).and_then(Code::find) {
+            None => SwitchStatus::Never,
+            Some(Code::SUCCESS) => SwitchStatus::Success,
+            Some(code) => SwitchStatus::Failed(code),
+        };
+        Past { state, previous_role, switch }
     }
 
-    /// The server ends in this state, in order.
-    pub(super) fn note_end(&self, state: State) {
-        self.write(&format!("{state} {IN_ORDER}"));
+    /// This is what the server is from now on.
+    pub(super) fn note(&self, now: &Snapshot) {
+        self.write(now.state.name(), now);
+    }
+
+    /// The server ends like this, in order.
+    pub(super) fn note_end(&self, now: &Snapshot) {
+        self.write(&format!("{} {IN_ORDER}", now.state), now);
     }
 
     /// Another database is here now.
@@ -79,7 +109,19 @@ impl DatabaseLock {
         }
     }
 
-    fn write(&self, words: &str) {
+    fn words(&self) -> String {
+        let mut words = [0; MAX_BYTES];
+        let length = self.0.read_at(&mut words, 0).unwrap_or_default();
+        String::from_utf8_lossy(&words[..length]).into_owned()
+    }
+
+    fn write(&self, state: &str, now: &Snapshot) {
+        let switch = match now.switch {
+            SwitchStatus::Success => "0".to_owned(),
+            SwitchStatus::Failed(code) => code.number().to_string(),
+            SwitchStatus::Never | SwitchStatus::Active => String::new(),
+        };
+        let words = format!("{state}\n{}\n{switch}\n", now.previous_role);
         // One write over the words before, so that there is no moment without any.
         if let Err(error) = self.0.write_all_at(format!("{words:<MAX_BYTES$}").as_bytes(), 0) {
             log::warn!("the lock file cannot be written: {error}");
@@ -149,7 +191,19 @@ fn read_words(file: &File) -> std::io::Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::status::NodeStatus;
     use super::*;
+    use crate::config::Parameters;
+    use crate::hsb::settings::Settings;
+
+    fn settings() -> Settings {
+        super::super::settings_of(&Parameters::factory(Path::new("/nowhere")).unwrap())
+    }
+
+    fn now(state: State) -> Snapshot {
+        let past = Past { state: None, previous_role: "", switch: SwitchStatus::Never };
+        NodeStatus::new(state, settings(), past).snapshot()
+    }
 
     #[test]
     fn a_log_directory_belongs_to_one_server() {
@@ -205,15 +259,54 @@ mod tests {
             (State::Offline, None, "not shut down in order"),
             (State::Plain, None, "not shut down in order"),
         ] {
-            DatabaseLock::take(&database).unwrap().note(state);
+            DatabaseLock::take(&database).unwrap().note(&now(state));
             assert_eq!(was().as_deref(), Some(in_between), "{state:?}");
             let held = DatabaseLock::take(&database).unwrap();
-            held.note_end(state);
+            held.note_end(&now(state));
             assert!(DatabaseLock::take(&database).is_err());
             assert_eq!(held.what_it_was().as_deref(), at_the_end, "{state:?}");
         }
-        DatabaseLock::take(&database).unwrap().note(State::PrimaryAlone);
+        DatabaseLock::take(&database).unwrap().note(&now(State::PrimaryAlone));
         DatabaseLock::take(&database).unwrap().forget();
         assert_eq!(was(), None);
+    }
+
+    #[test]
+    fn the_role_before_and_the_last_switch_survive() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DatabaseLock::take(&directory.path().join("solid.db")).unwrap();
+        assert_eq!(lock.past(), Past { state: None, previous_role: "", switch: SwitchStatus::Never });
+        for switch in [SwitchStatus::Never, SwitchStatus::Success, SwitchStatus::Failed(Code::LINK_BROKEN)] {
+            lock.note(&Snapshot { switch, previous_role: "STANDALONE", ..now(State::PrimaryAlone) });
+            let past = Past { state: Some(State::PrimaryAlone), previous_role: "STANDALONE", switch };
+            assert_eq!(lock.past(), past);
+            lock.note_end(&Snapshot { switch, previous_role: "STANDALONE", ..now(State::PrimaryAlone) });
+            assert_eq!(lock.past(), past);
+        }
+        // What an older server has written.
+        lock.0.set_len(0).unwrap();
+        lock.0.write_all_at(b"PRIMARY ACTIVE   ", 0).unwrap();
+        assert_eq!(lock.past().state, Some(State::PrimaryActive));
+    }
+
+    /// It was a secondary, is started twice, becomes a copy of another: what it was as a primary stays known.
+    #[test]
+    fn the_previous_role_is_that_of_the_last_other_one() {
+        let past =
+            |state, previous_role| Past { state: Some(state), previous_role, switch: SwitchStatus::Never };
+        for (state, past, role) in [
+            (State::SecondaryAlone, past(State::PrimaryActive, "SECONDARY"), "PRIMARY"),
+            (State::SecondaryAlone, past(State::SecondaryAlone, "PRIMARY"), "PRIMARY"),
+            (State::SecondaryAlone, past(State::SecondaryActive, ""), "SECONDARY"),
+            (State::SecondaryAlone, past(State::Offline, ""), "SECONDARY"),
+            (State::Offline, past(State::PrimaryAlone, "SECONDARY"), "PRIMARY"),
+        ] {
+            let status = NodeStatus::new(state, settings(), past);
+            assert_eq!(status.snapshot().previous_role, role, "{state} {past:?}");
+        }
+        let new = past(State::Offline, "");
+        let status = NodeStatus::new(State::Offline, settings(), Past { state: None, ..new });
+        status.changed(State::Offline, State::SecondaryAlone, "a netcopy");
+        assert_eq!(status.snapshot().previous_role, "SECONDARY");
     }
 }

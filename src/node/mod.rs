@@ -196,7 +196,7 @@ impl Node {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.context.database.release();
-        self.held.0.note_end(self.context.status.state());
+        self.held.0.note_end(&self.context.status.snapshot());
         log::info!("the server has shut down");
     }
 }

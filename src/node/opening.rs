@@ -29,7 +29,7 @@ pub(super) fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
         return Err(ServerError::new(Code::NO_HOTSTANDBY_SECTION));
     }
     log::warn!(
-        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and coming back to the pair needs a netcopy"
+        "HSBEnabled=no on the database of a pair: what is written now is not replicated, and no log is kept for the other server; coming back to the pair needs a netcopy once the log does not reach back (14708)"
     );
     Ok(())
 }

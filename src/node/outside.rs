@@ -21,7 +21,9 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
+use crate::hsb::severity::{self, Severity};
 use crate::hsb::state::State;
+use crate::logging;
 use crate::net::peer::handshake::{self, Failure, LinkOptions};
 use crate::sql::registry::SessionRegistry;
 use crate::storage::limits::STACK_BYTES;
@@ -54,10 +56,8 @@ impl Outside for NodeOutside {
 
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
         self.status.changed(from, to, reason);
-        self.lock.note(to);
-        // A state in which the pair does not protect what is written deserves attention.
-        let level = if to.is_active() { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "{from} -> {to}: {reason}");
+        self.lock.note(&self.status.snapshot());
+        logging::say(severity::of_transition(from, to, reason), &format!("{from} -> {to}: {reason}"));
         self.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
@@ -71,8 +71,8 @@ impl Outside for NodeOutside {
         self.events.post(CONNECT_STATUS, status.name());
     }
 
-    fn alert(&mut self, name: &'static str, text: &str) {
-        log::warn!("{text}");
+    fn alert(&mut self, name: &'static str, severity: Severity, text: &str) {
+        logging::say(severity, text);
         self.events.post(name, text);
     }
 
@@ -159,14 +159,27 @@ pub(super) fn dial_within(
     let secret = secret(parameters)?;
     let configured =
         peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
-    let timeout = limit.or(configured);
-    let step_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(timeout);
+    let timeout = limit.or(configured).or(patience(parameters, purpose));
+    let read_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(configured);
+    // Others may have to ask somebody before they answer.
+    let step_timeout = read_timeout.or(timeout.filter(|_| purpose == Purpose::Probe));
     let options = LinkOptions {
         secret: secret.as_bytes(),
+        node: parameters.node_id(),
         user_timeout: parameters.ping_timeout(),
         step_timeout: step_timeout.unwrap_or(handshake::STEP_TIMEOUT),
     };
     handshake::dial((&peer.host, peer.port), timeout, options, purpose, hello)
+}
+
+/// How long a dial takes at most where HotStandby.ConnectTimeout does not say. Only connecting may take as long as the
+/// system lets it: nobody waits for it, and many a command ends it. All else holds up a command, or a failover.
+fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
+    let silence = Some(parameters.ping_timeout()).filter(|timeout| !timeout.is_zero());
+    match purpose {
+        Purpose::Connect => None,
+        _ => silence.or(Some(handshake::STEP_TIMEOUT)),
+    }
 }
 
 pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {

@@ -3,6 +3,7 @@
 //! Not here: which values are possible (`config`), what the commands look like. Invariants: a change is in force and in
 //! solid.ini, or refused and nowhere; changes come one after another. Blocking: never called on the actors' thread.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -65,6 +66,7 @@ impl ParameterChanges {
             false => self.parameters.set_and_write_back(section, name, value),
         };
         let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
+        crate::logging::set_limits(self.parameters.message_log_limits());
         self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
         self.settings.do_send(NewSettings(settings_of(&self.parameters)));
         Ok(outcome)
@@ -109,7 +111,15 @@ fn resolve(wanted: &ListenAddress) -> std::io::Result<SocketAddr> {
     candidates.next().ok_or_else(|| std::io::Error::other("the name has no address"))
 }
 
-fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> ServerError {
-    let detail = format!("(Com.Listen {} {}: {error})", wanted.host, wanted.port);
-    ServerError::with(Code::SERVER_NOT_FOUND, detail)
+/// The code's own sentence speaks of other servers; this one is about the own port.
+pub(super) fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> ServerError {
+    let ListenAddress { host, port, .. } = wanted;
+    let why = match error.kind() {
+        ErrorKind::AddrInUse => "another program has it: end that one, or give this server another port",
+        ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 stands for all that it has",
+        ErrorKind::PermissionDenied => "ports below 1024 are for privileged programs; take a higher one",
+        _ => "check the host: it is a name or an address of this machine, 0.0.0.0 stands for all",
+    };
+    let message = format!("Cannot listen at {host} port {port} (Com.Listen): {why} ({error}).");
+    ServerError { message, ..ServerError::new(Code::SERVER_NOT_FOUND) }
 }

@@ -12,11 +12,13 @@ use super::storage::Storage;
 use super::{NetcopyRequested, NodeContext, copy, history, outside};
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::admin::{self, AdminServices, refusal};
+use crate::counters::Counters;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::phase::Activity;
 use crate::hsb::state::State;
+use crate::logging;
 use crate::net::console::{self, ConsoleHandlers, Unanswered, Watch};
 use crate::net::listener::Handlers;
 use crate::net::peer::handshake::{self, LinkOptions};
@@ -38,7 +40,7 @@ pub(super) struct PeerPort {
     pub(super) netcopy_requested: Arc<Option<NetcopyRequested>>,
 }
 
-pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers {
+pub(super) fn handlers(context: &Arc<NodeContext>, counters: Arc<Counters>, peers: PeerPort) -> Handlers {
     let for_sql = Arc::clone(context);
     let for_console = Arc::clone(context);
     let for_peer = Arc::clone(context);
@@ -46,6 +48,7 @@ pub(super) fn handlers(context: &Arc<NodeContext>, peers: PeerPort) -> Handlers 
         sql: Box::new(move |stream| serve_sql(stream, &for_sql)),
         console: Box::new(move |stream| serve_console(&stream, &for_console)),
         peer: Box::new(move |stream| serve_peer(stream, &for_peer, &peers)),
+        left: Box::new(move || counters.connections_without_a_word.add(1)),
     }
 }
 
@@ -134,7 +137,7 @@ fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Arc<Login
     let generation = context.database.schema_generation();
     let connection = context.database.open_reader()?;
     let role = users::check_password(&connection, user, password)
-        .inspect_err(|_| log::warn!("a console login as '{user}' was refused"))?;
+        .inspect_err(|_| log::warn!("a console login as '{}' was refused", logging::name(user)))?;
     let login = Login { user: user.to_string(), role: Mutex::new((generation, Some(role))) };
     login.rights(context)?;
     Ok(Arc::new(login))
@@ -153,6 +156,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
     };
     let options = LinkOptions {
         secret: secret.as_bytes(),
+        node: context.parameters.node_id(),
         user_timeout: context.parameters.ping_timeout(),
         step_timeout: handshake::STEP_TIMEOUT,
     };
@@ -179,7 +183,7 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         }
         Purpose::Probe => {
             if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
-                log::warn!("{from} asked for this node's state and left");
+                log::info!("{from} asked for this node's state and left");
             }
         }
         Purpose::Report => {

@@ -211,7 +211,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters)));
+        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters), lock.past()));
         Building {
             lock: Arc::clone(lock),
             parameters,
@@ -245,6 +245,7 @@ impl Building {
         let settings = settings_of(&self.parameters);
         let was = held.0.what_it_was();
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
+        let heart = heart.with_last_switch(held.0.past().switch);
         let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
         let (log_writer, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
         let this = Arc::new(self);
@@ -276,11 +277,11 @@ impl Building {
             netcopy_requested: Arc::new(netcopy_requested),
         };
         let limit = Arc::clone(&this.parameters);
-        let handlers = sessions::handlers(&context, peers);
+        let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
         // What it was last is known until the start has succeeded.
-        held.0.note(this.state);
+        held.0.note(&this.status.snapshot());
         let listener = listener::start(port, move || limit.max_connections(), handlers)
-            .map_err(|error| ServerError::with(Code::SERVER_NOT_FOUND, error))?;
+            .map_err(|error| parameters::port_refused(&this.parameters.listen(), &error))?;
         let listener = Arc::new(listener);
         wiring.targets.changes.serve_at(&listener);
         Ok(Node {

@@ -5,6 +5,8 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
+use super::lock::Past;
+use crate::hsb::codes::Code;
 use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
@@ -28,6 +30,8 @@ pub struct Snapshot {
     pub log_end: Position,
     /// How far the secondary is known to be, at a primary.
     pub acknowledged: Position,
+    /// Code and sentence of the failure of the last attempt to connect, until there is another attempt.
+    pub connect_failure: Option<(Code, String)>,
     /// The last switch.
     pub switch: SwitchStatus,
     /// The last copy.
@@ -54,7 +58,7 @@ pub struct Snapshot {
     pub needs_netcopy: bool,
     /// How often the state has changed since the start.
     pub state_changes: u64,
-    /// The role before the present one; the present one if there was no other since the start.
+    /// The role before the present one; the present one if there was no other since the database was created here.
     pub previous_role: &'static str,
 }
 
@@ -79,17 +83,29 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// The picture of a server without HotStandby that starts.
+    #[cfg(test)]
+    pub(crate) fn plain(settings: Settings) -> NodeStatus {
+        let past = Past { state: None, previous_role: "", switch: SwitchStatus::Never };
+        NodeStatus::new(State::Plain, settings, past)
+    }
+
     /// The picture of a node that starts.
-    pub fn new(state: State, settings: Settings) -> NodeStatus {
+    pub(super) fn new(state: State, settings: Settings, past: Past) -> NodeStatus {
         let now = SystemTime::now();
+        // A start is a change of the role like any other.
+        let was = past.state.map_or("", State::role);
+        let other = Some(was).filter(|was| !was.is_empty() && *was != state.role());
+        let previous = other.or(Some(past.previous_role).filter(|role| !role.is_empty()));
         let snapshot = RwLock::new(Snapshot {
             state,
             connect: ConnectStatus::Broken,
+            connect_failure: None,
             settings,
             decided: Position::ORIGIN,
             log_end: Position::ORIGIN,
             acknowledged: Position::ORIGIN,
-            switch: SwitchStatus::Never,
+            switch: past.switch,
             copy: CopyStatus::Never,
             copy_since: now,
             lacks_room: None,
@@ -102,7 +118,7 @@ impl NodeStatus {
             unacknowledged_bytes: 0,
             needs_netcopy: false,
             state_changes: 0,
-            previous_role: state.role(),
+            previous_role: previous.unwrap_or(state.role()),
         });
         NodeStatus { snapshot, shutting_down: AtomicBool::new(false) }
     }
@@ -165,6 +181,9 @@ impl NodeStatus {
             snapshot.connect = heart.connect_status_now();
             snapshot.connect_since = SystemTime::now();
         }
+        if snapshot.connect_failure.as_ref() != heart.connect_failure() {
+            snapshot.connect_failure = heart.connect_failure().cloned();
+        }
         snapshot.decided = heart.decided();
         snapshot.log_end = heart.log_end();
         snapshot.acknowledged = heart.acknowledged();
@@ -192,8 +211,12 @@ impl NodeStatus {
             Some(StartTime::Secondary) => snapshot.secondary_since = Some(at),
             None => {}
         }
-        if from.role() != to.role() {
-            snapshot.previous_role = from.role();
+        match from.role() {
+            // A server that waits for a netcopy has none.
+            "" if snapshot.previous_role.is_empty() => snapshot.previous_role = to.role(),
+            "" => {}
+            role if role != to.role() => snapshot.previous_role = role,
+            _ => {}
         }
     }
 }

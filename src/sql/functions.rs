@@ -101,7 +101,6 @@ fn number_function(
 mod tests {
     use super::*;
     use crate::config::Parameters;
-    use crate::hsb::state::State;
     use crate::storage::database::Database;
 
     /// Else a schema that uses it could be executed by a session and not by the secondary, or at recovery.
@@ -110,7 +109,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (parameters, _) = Parameters::from_text(directory.path(), "").unwrap();
         let settings = crate::node::settings_of(&parameters);
-        let status = Arc::new(NodeStatus::new(State::Plain, settings));
+        let status = Arc::new(NodeStatus::plain(settings));
         let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
         database.create(4096, |_| Ok(())).unwrap();
         let outcomes = Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status)));

@@ -50,10 +50,15 @@ impl Schedule {
 }
 
 /// Makes the database durable and moves what can be moved without holding anybody up. Returns the position up to which
-/// the database needs no log.
-pub fn make(database: &Database) -> Result<Position, ServerError> {
+/// the database needs no log. `sync_log` puts what is logged on disk. It comes first: after a power cut the database would
+/// be ahead of its log, which would begin anew, and the other server could not catch up from it.
+pub fn make(
+    database: &Database,
+    sync_log: impl FnOnce() -> Result<(), ServerError>,
+) -> Result<Position, ServerError> {
     let connection = database.open_for_apply()?;
     let (_, position) = read_identity(&connection)?;
+    sync_log()?;
     // SQLite syncs only what it can move; see the module.
     database.sync();
     move_pages(&connection)?;

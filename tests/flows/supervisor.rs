@@ -18,6 +18,7 @@ use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{
     AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
+use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::storage::batch::{Batch, BatchHeader};
 use hotstandby::storage::writer::{Submission, WriterRequest};
@@ -62,7 +63,7 @@ impl Outside for World {
         self.add(format!("everybody <- {from} -> {to}"));
     }
     fn connect_status(&mut self, _: ConnectStatus) {}
-    fn alert(&mut self, name: &'static str, _: &str) {
+    fn alert(&mut self, name: &'static str, _: Severity, _: &str) {
         self.add(format!("everybody <- {name}"));
     }
     fn publish(&mut self, _: &Heart) {}

@@ -250,7 +250,7 @@ fn a_peer_of_another_database_is_refused() {
     pair.second.start(&[]).unwrap();
     pair.first.expect("hsb set primary alone").unwrap();
     for server in [&pair.first, &pair.second] {
-        assert_eq!(server.ask("hsb connect").unwrap().0, 14524);
+        assert_eq!(server.connect().unwrap().0, 14524);
     }
     assert_eq!((state(&pair.first), state(&pair.second)), ("PRIMARY ALONE".into(), "SECONDARY ALONE".into()));
     sql(&pair.first).batch_execute("CREATE TABLE t (id BIGINT)").unwrap();
@@ -270,7 +270,7 @@ fn a_peer_with_another_secret_is_refused() {
     pair.second.start(&[]).unwrap();
     pair.first.expect("hsb set primary alone").unwrap();
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.ask("hsb connect").unwrap();
+        let (code, text) = server.connect().unwrap();
         assert_ne!(code, 0);
         assert!(text.contains("secret"), "{text}");
     }
@@ -305,6 +305,7 @@ fn a_peer_with_another_secret_is_refused() {
 
 const OPTIONS: LinkOptions<'static> = LinkOptions {
     secret: b"the secret of this pair",
+    node: [1; 16],
     user_timeout: Duration::ZERO,
     step_timeout: Duration::from_secs(10),
 };
@@ -324,6 +325,7 @@ fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Fai
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || answer(listener.accept().unwrap().0));
+    let options = LinkOptions { node: [2; 16], ..options };
     let outcome = handshake::dial(("127.0.0.1", port), None, options, Purpose::Probe, hello());
     let outcome = outcome.map(|(_, hello)| hello);
     thread.join().unwrap();

@@ -165,7 +165,7 @@ fn a_secondary_without_room_leaves_and_connects_again_when_there_is_room() {
         assert!(lacks_room(&pair.second), "{disk}: {}", messages(&pair.second));
         assert!(messages(&pair.first).contains("11002"), "{disk}: {}", messages(&pair.first));
         insert(&pair.first, inserted).unwrap();
-        assert_eq!(pair.second.ask("hsb connect").unwrap().0, 11002);
+        assert_eq!(pair.second.connect().unwrap().0, 11002);
         assert_eq!(pair.first.ask("hsb state").unwrap().1, "PRIMARY ALONE");
         drop(ballast);
         wait_until("the secondary has room", || pair.second.ask("hsb connect").unwrap().0 == 0);

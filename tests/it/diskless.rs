@@ -90,7 +90,7 @@ fn without_a_log_on_disk_the_pair_catches_up_and_survives_a_crash() {
     pair.second.expect("hsb disconnect").unwrap();
     pair.second.wait_for("hsb state", "PRIMARY ALONE").unwrap();
     insert(&pair.second, 30..60, 60_000);
-    assert_eq!(pair.second.ask("hsb connect").unwrap().0, 14708);
+    assert_eq!(pair.second.connect().unwrap().0, 14708);
     assert_eq!(state(&pair.second), "PRIMARY ALONE");
     pair.second.expect("hsb netcopy").unwrap();
     pair.second.wait_for("hsb status copy", "SUCCESS").unwrap();

@@ -180,7 +180,7 @@ fn what_was_not_sent_is_refused_at_connect_and_saved_by_a_rewind() {
     assert_eq!(rows(&pair.second), 1);
     pair.first.start(&[]).unwrap();
     assert!(has_row(&pair.first, 2));
-    assert_eq!(pair.first.ask("hsb connect").unwrap().0, 14525);
+    assert_eq!(pair.first.connect().unwrap().0, 14525);
     let answer = pair.first.expect("hsb rewind").unwrap();
     let file = answer.split_whitespace().find(|word| word.ends_with(".sql")).unwrap();
     assert!(std::fs::read_to_string(file).unwrap().contains("2);\nCOMMIT;"));

@@ -42,7 +42,7 @@ fn at_its_limit_the_log_is_given_up_for_good() {
     crate::common::wait_until("the log is released", || log_bytes_on_disk(&pair.first) <= 5_000_000);
     let size: u64 = pair.first.expect("info logsize").unwrap().parse().unwrap();
     assert!(size <= 5_000_000, "{size}");
-    assert_eq!(pair.first.ask("hsb connect").unwrap().0, 14707);
+    assert_eq!(pair.first.connect().unwrap().0, 14707);
     // The way back: a copy.
     pair.first.expect("hsb set primary alone").unwrap();
     pair.first.expect("hsb netcopy").unwrap();

@@ -221,7 +221,7 @@ fn both_killed_under_strict_durability_lose_nothing() {
         let lost: Vec<_> = acknowledged.difference(&ids(&pair.first)).copied().collect();
         assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
         pair.first.sql().unwrap().batch_execute("INSERT INTO t VALUES (-1, 'alone')").unwrap();
-        match pair.first.ask("hsb connect").unwrap() {
+        match pair.first.connect().unwrap() {
             (0, _) => {}
             // The other one has applied a batch that this one had not logged yet and that nobody was told of; whoever
             // promotes by 'hsb logpos' does not get here. Nothing is thrown away silently.

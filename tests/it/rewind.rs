@@ -42,7 +42,7 @@ fn what_was_written_alone_is_saved_and_taken_back() {
     let fixture = parted(WRITTEN_ALONE);
     let pair = &fixture.pair;
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.ask("hsb connect").unwrap();
+        let (code, text) = server.connect().unwrap();
         assert_eq!(code, 14525, "{text}");
         for part in [" has made 1 transaction, ", " 4 transactions. ", "hsb rewind", &position(&pair.first)] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
@@ -193,7 +193,7 @@ fn a_log_that_does_not_reach_back_is_named_with_its_beginning() {
     lose_the_log(&mut pair.first);
     pair.first.expect("hsb set primary alone").unwrap();
     insert(&pair.first, 21).join().unwrap().unwrap();
-    let (code, text) = pair.second.ask("hsb connect").unwrap();
+    let (code, text) = pair.second.connect().unwrap();
     assert_eq!(code, 14708, "{text}");
     assert!(text.contains(&format!("the log begins at {beginning}")), "{text}");
     assert!(text.contains(&position(&pair.second)), "{text}");

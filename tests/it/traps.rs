@@ -47,7 +47,7 @@ fn trap_05_the_same_position_is_not_the_same_history() {
     let [first, second] = [&pair.first, &pair.second].map(|server| server.expect("hsb logpos").unwrap());
     assert_eq!(first.split(':').next(), second.split(':').next(), "the example is another one");
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.ask("hsb connect").unwrap();
+        let (code, text) = server.connect().unwrap();
         assert_eq!(code, 14525, "{text}");
         assert!(text.contains("has made 1 transaction, the one at"), "{text}");
     }
@@ -70,7 +70,7 @@ fn trap_06_data_written_alone_is_not_discarded_on_rejoin() {
             insert(&pair.second, 10).join().unwrap().unwrap();
         }
         for server in [&pair.first, &pair.second] {
-            let (code, text) = server.ask("hsb connect").unwrap();
+            let (code, text) = server.connect().unwrap();
             assert_eq!(code, 14525, "{text}");
             assert!(
                 text.contains(&position(&pair.first)) && text.contains(&position(&pair.second)),
@@ -114,7 +114,7 @@ fn trap_07_a_blank_node_or_an_old_backup_does_not_rejoin_as_if_it_had_promised_n
             insert(&pair.first, row).join().unwrap().unwrap();
         }
         for server in [&pair.first, &pair.second] {
-            let (code, text) = server.ask("hsb connect").unwrap();
+            let (code, text) = server.connect().unwrap();
             assert_eq!(code, 14525, "{text}");
         }
         assert!(has_row(&pair.second, 1), "acknowledged and lost");
@@ -125,7 +125,7 @@ fn trap_07_a_blank_node_or_an_old_backup_does_not_rejoin_as_if_it_had_promised_n
     pair.first.start(&[]).unwrap();
     pair.first.expect("hsb set primary alone").unwrap();
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.ask("hsb connect").unwrap();
+        let (code, text) = server.connect().unwrap();
         assert_eq!(code, 14524, "{text}");
         assert!(text.contains("The ids are "), "{text}");
     }
@@ -193,7 +193,7 @@ fn trap_08_a_stale_primary_is_not_followed() {
     pair.second.expect("hsb set secondary alone").unwrap();
     // The node with the newer epoch does not follow the one that lacks its transactions.
     for server in [&pair.first, &pair.second] {
-        assert_eq!(server.ask("hsb connect").unwrap().0, 14525);
+        assert_eq!(server.connect().unwrap().0, 14525);
     }
     assert!(has_row(&pair.second, 10) && has_row(&pair.first, 20));
 }

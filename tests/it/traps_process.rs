@@ -27,7 +27,7 @@ fn trap_10_a_primary_that_was_paused_acknowledges_nothing_when_it_wakes() {
     pair.first.wait_for("hsb state", "PRIMARY UNCERTAIN").unwrap();
     assert!(!has_row(&pair.first, 20), "committed by a stale primary");
     assert!(!waiting.is_finished(), "answered by a stale primary: {:?}", waiting.join());
-    let (code, text) = pair.first.ask("hsb connect").unwrap();
+    let (code, text) = pair.first.connect().unwrap();
     assert_eq!(code, 14700, "{text}");
     assert_eq!(state(&pair.first), "PRIMARY UNCERTAIN");
     assert!(!has_row(&pair.first, 20), "committed by a stale primary");

@@ -25,7 +25,7 @@ fn an_old_primary_that_wrote_nothing_alone_follows_the_new_one() {
     let pair = &fixture.pair;
     let waiting = insert(&pair.first, 20);
     for server in [&pair.first, &pair.second] {
-        assert_eq!(server.ask("hsb connect").unwrap().0, 14700);
+        assert_eq!(server.connect().unwrap().0, 14700);
     }
     assert_eq!(
         (state(&pair.first), state(&pair.second)),
@@ -46,7 +46,7 @@ fn an_old_primary_that_wrote_alone_is_refused() {
     pair.first.expect("hsb set primary alone").unwrap();
     insert(&pair.first, 20).join().unwrap().unwrap();
     // R5: whoever asks, both stop being primaries.
-    let (code, text) = pair.first.ask("hsb connect").unwrap();
+    let (code, text) = pair.first.connect().unwrap();
     assert_eq!(code, 14528);
     assert!(text.contains("The histories parted at ") && text.contains("has made 1 transaction"), "{text}");
     for server in [&pair.first, &pair.second] {
@@ -54,7 +54,7 @@ fn an_old_primary_that_wrote_alone_is_refused() {
     }
     pair.second.expect("hsb set primary alone").unwrap();
     for server in [&pair.first, &pair.second] {
-        let (code, text) = server.ask("hsb connect").unwrap();
+        let (code, text) = server.connect().unwrap();
         assert_eq!(code, 14525, "{text}");
         assert_eq!(
             (state(&pair.first), state(&pair.second)),
@@ -215,7 +215,7 @@ fn connect_at_both_servers_at_the_same_moment() {
             server.wait_for("hsb state", alone).unwrap();
         }
         let codes = std::thread::scope(|scope| {
-            let ask = |server| scope.spawn(move || Server::ask(server, "hsb connect").unwrap().0);
+            let ask = |server| scope.spawn(move || Server::connect(server).unwrap().0);
             [ask(&pair.first), ask(&pair.second)].map(|asked| asked.join().unwrap())
         });
         // One that comes later than the other's success meets a catchup or a connected pair.

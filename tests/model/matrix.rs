@@ -107,6 +107,10 @@ fn connected(state: State, auto_primary_alone: bool) -> Network {
     network
 }
 
+/// They end an attempt to reach the other node.
+const FORCES: [Command; 4] =
+    [Command::Disconnect, Command::SetPrimaryAlone, Command::SetSecondaryAlone, Command::SetStandalone];
+
 /// The model check leaves them out: what they write touches neither node.
 const DIRECTORY_COPIES: [Command; 2] = [Command::Copy, Command::Backup];
 
@@ -311,7 +315,8 @@ impl Matrix {
 
     /// R9
     fn phases(&mut self) {
-        self.heading("While something is under way", " state | under way | command | RC | ruling ");
+        let columns = " state | under way | command | RC | state after | ruling ";
+        self.heading("While something is under way", columns);
         for (network, at) in under_way() {
             let node = &network.nodes[at];
             let (state, activity) = (node.heart.state(), node.heart.activity());
@@ -319,11 +324,23 @@ impl Matrix {
                 let mut network = network.clone();
                 network.nodes[at].asked = None;
                 network.take(Action::Command(at, command), TABLE);
-                let code =
-                    network.nodes[at].answered.map_or("joins".into(), |code| code.number().to_string());
-                assert_eq!(network.nodes[at].heart.state(), state, "R9: {activity:?} {command:?}");
-                writeln!(self.text, "| {state} | {} | {} | {code} | R9 |", activity.name(), words(command))
-                    .unwrap();
+                let is_refused = network.nodes[at].answered.is_some_and(|code| !code.is_success());
+                // A server that does not answer is not waited for.
+                let forces = !is_refused && FORCES.contains(&command);
+                if forces {
+                    network.settle(TABLE);
+                } else {
+                    assert_eq!(network.nodes[at].heart.state(), state, "R9: {activity:?} {command:?}");
+                }
+                let after = network.nodes[at].heart.state();
+                let code = network.nodes[at].answered.map_or(0, |code| code.number());
+                let (words, ruling) = (words(command), if forces { "" } else { "R9" });
+                writeln!(
+                    self.text,
+                    "| {state} | {} | {words} | {code} | {after} | {ruling} |",
+                    activity.name()
+                )
+                .unwrap();
                 self.cells += 1;
                 self.rulings.insert("R9");
             }

@@ -1,5 +1,6 @@
 //! Which steps are possible in a situation, and running to rest.
 
+use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, Command};
 use hotstandby::hsb::table::Transition;
 
@@ -123,10 +124,17 @@ impl Network {
         }
     }
 
-    /// Gives a command and waits for its end; the code of its answer.
+    /// Gives a command and waits for its end; the code of what came of it. Connecting is answered when it begins.
     pub fn ask(&mut self, at: usize, command: Command, table: &'static [Transition]) -> u32 {
         self.take(Action::Command(at, command), table);
         self.settle(table);
-        self.nodes[at].answered.map_or(u32::MAX, |code| code.number())
+        let node = &mut self.nodes[at];
+        if command == Command::Connect
+            && node.answered == Some(Code::SUCCESS)
+            && let Some((code, _)) = node.heart.connect_failure()
+        {
+            node.answered = Some(*code);
+        }
+        node.answered.map_or(u32::MAX, |code| code.number())
     }
 }

@@ -94,6 +94,8 @@ pub struct Coverage {
     pub decided_uncertain: u64,
     /// Starts that were refused because of damage.
     pub refused_to_start: u64,
+    /// Refusals to connect, after power cuts of both nodes, because the log does not reach back.
+    pub parted_by_power_cuts: u64,
     /// What the watchdog has ordered, by command.
     pub watchdog: BTreeMap<&'static str, u64>,
 }
@@ -133,6 +135,7 @@ impl Coverage {
         self.transactions += other.transactions;
         self.acknowledged += other.acknowledged;
         self.refused_to_start += other.refused_to_start;
+        self.parted_by_power_cuts += other.parted_by_power_cuts;
         for (order, count) in &other.watchdog {
             *self.watchdog.entry(order).or_default() += count;
         }
@@ -173,8 +176,8 @@ impl Coverage {
         let kinds = FAULTS.len();
         println!("{} of {kinds} kinds of faults: {:?}", self.faults.len(), self.faults);
         println!(
-            "watchdog: {:?}; starts refused because of damage: {}",
-            self.watchdog, self.refused_to_start
+            "watchdog: {:?}; starts refused because of damage: {}; power cuts of both that only a copy mended: {}",
+            self.watchdog, self.refused_to_start, self.parted_by_power_cuts
         );
         println!("told [committed, failed, unknown] in spite of: {:?}", self.causes);
         println!("batches decided in PRIMARY UNCERTAIN: {}", self.decided_uncertain);

@@ -83,6 +83,7 @@ impl World {
             self.nodes[node].kept = self.nodes[node].kept.min(decided);
         }
         self.damage[node] = damage.or(self.damage[node]);
+        self.operator.was_cut[node] = end == End::PowerCut;
         self.note(format_args!("node {node} is down, {end:?}, {loss:?}, {damage:?}"));
         self.count_end(end, loss, damage);
         self.forget_process(node);

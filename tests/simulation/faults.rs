@@ -1,6 +1,7 @@
 //! Faults, and what ends them.
 
 use hotstandby::actors::supervisor::Checkpointed;
+use hotstandby::actors::threads::log::LogStep;
 use hotstandby::error::ServerError;
 use hotstandby::storage::checkpoint;
 use hotstandby::storage::log::Operation;
@@ -187,7 +188,10 @@ impl World {
         if running.undecided.is_some() || running.apply_holds_lock || running.reader.is_none() {
             return Ok(());
         }
-        let position = checkpoint::make(&running.database).map_err(failed)?;
+        let synced = running.log_thread.sync().map(|()| LogStep::Synced);
+        self.log_stepped(node, synced)?;
+        let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
+        let position = checkpoint::make(&running.database, || Ok(())).map_err(failed)?;
         running.writer.move_pages_soon();
         running.addresses.supervisor.do_send(Checkpointed { position, delete_log: true });
         running.wal_synced = disk::wal_state(&directory);

@@ -15,11 +15,13 @@ use hotstandby::actors::supervisor::{FromWriter, Outside};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyThread};
 use hotstandby::actors::threads::log::{LogJob, LogReport, LogThread};
 use hotstandby::error::ServerError;
+use hotstandby::hsb::CONNECT_FAILED;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::Settings;
+use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::STARTED;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
@@ -62,11 +64,13 @@ pub struct Desk {
     /// Why it is in its state.
     pub reason: &'static str,
     pub view: Option<View>,
+    /// Codes of attempts to connect that have failed and that the operator has not looked at.
+    pub not_connected: Vec<u32>,
 }
 
 impl Default for Desk {
     fn default() -> Desk {
-        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None }
+        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None, not_connected: Vec::new() }
     }
 }
 
@@ -119,7 +123,12 @@ impl Outside for SimulatedOutside {
         self.wish(Wish::SendCopy(hello));
     }
     fn rewind(&mut self) {}
-    fn alert(&mut self, _: &'static str, _: &str) {}
+    fn alert(&mut self, name: &'static str, _: Severity, text: &str) {
+        if name == CONNECT_FAILED {
+            let code = text.split(':').next().and_then(|code| code.parse::<u32>().ok());
+            self.desk.borrow_mut().not_connected.extend(code);
+        }
+    }
     fn write_copy(&mut self, _: PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
     fn close_sessions(&mut self, _: Code) {

@@ -22,6 +22,8 @@ pub struct Operator {
     pub replace: Option<usize>,
     /// Its log goes on behind a database that does not fit it (10080): it is not to be promoted.
     pub misfit: Option<usize>,
+    /// The last end of each node since they were connected was a power cut.
+    pub was_cut: [bool; 2],
     asked: Vec<(usize, u32, u64, Command, Receiver<Answer>)>,
 }
 
@@ -47,6 +49,14 @@ impl World {
     }
 
     fn hear_answers(&mut self) -> Result<(), String> {
+        for node in 0..2 {
+            let running = self.nodes[node].running.as_ref();
+            let codes = running.map(|running| std::mem::take(&mut running.desk.borrow_mut().not_connected));
+            for code in codes.unwrap_or_default() {
+                self.note(format_args!("node {node} has not connected: {code}"));
+                self.look_at_refusal(code);
+            }
+        }
         let asked = std::mem::take(&mut self.operator.asked);
         for (node, incarnation, at, command, answer) in asked {
             if let Ok(rows) = answer.try_recv() {
@@ -56,9 +66,7 @@ impl World {
                 if code == Code::APPLY_FAILED.number() && promotes {
                     self.operator.misfit = Some(node);
                 }
-                let parted =
-                    [Code::NOT_SYNCHRONIZED, Code::LOG_TOO_SHORT, Code::APPLY_FAILED, Code::LOG_BAD_RECORD];
-                self.operator.copy_needed |= parted.iter().any(|parted| parted.number() == code);
+                self.look_at_refusal(code);
             } else if incarnation == self.incarnation(node) && self.nodes[node].running.is_some() {
                 if self.now() > at + ANSWER_MS {
                     return Err(format!("node {node} has not answered {command:?} for {ANSWER_MS} ms"));
@@ -67,6 +75,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether only a copy joins the two.
+    fn look_at_refusal(&mut self, code: u32) {
+        if code == Code::LOG_TOO_SHORT.number() && std::mem::take(&mut self.operator.was_cut) == [true, true]
+        {
+            self.coverage.parted_by_power_cuts += 1;
+        }
+        let parted = [Code::NOT_SYNCHRONIZED, Code::LOG_TOO_SHORT, Code::APPLY_FAILED, Code::LOG_BAD_RECORD];
+        self.operator.copy_needed |= parted.iter().any(|parted| parted.number() == code);
     }
 
     fn order(&mut self, node: usize, command: Command) {
@@ -105,6 +123,9 @@ impl World {
     fn look_after(&mut self, views: [View; 2]) -> Result<(), String> {
         use Command::*;
         let states = views.map(|view| view.state);
+        if states.contains(&State::PrimaryActive) && states.contains(&State::SecondaryActive) {
+            self.operator.was_cut = [false, false];
+        }
         let which = |wanted: fn(State) -> bool| states.iter().position(|state| wanted(*state));
         let outdated = self.operator.replace.filter(|node| states[*node] != State::Offline);
         if let Some(node) = outdated.filter(|node| self.has_all(1 - node)) {

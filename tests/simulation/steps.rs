@@ -81,7 +81,7 @@ impl World {
         self.log_stepped(node, step)
     }
 
-    fn log_stepped(&mut self, node: usize, step: Result<LogStep, ServerError>) -> Result<(), String> {
+    pub fn log_stepped(&mut self, node: usize, step: Result<LogStep, ServerError>) -> Result<(), String> {
         let incarnation = self.incarnation(node);
         let written = self.nodes[node].written();
         self.note(format_args!("node {node} logs up to {written:?}: {step:?}"));

@@ -26,7 +26,9 @@ use crate::hsb::event::{
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
 use crate::hsb::settings::Safeness;
+use crate::hsb::severity::Severity;
 use crate::hsb::state::State;
+use crate::logging;
 use crate::net::peer::handshake;
 use crate::storage::batch::Batch;
 use crate::storage::writer::{Submission, WriterRequest};
@@ -82,7 +84,7 @@ pub trait Outside {
     /// The connect status changed.
     fn connect_status(&mut self, status: ConnectStatus);
     /// Something that an operator should know of at once.
-    fn alert(&mut self, name: &'static str, text: &str);
+    fn alert(&mut self, name: &'static str, severity: Severity, text: &str);
     /// After every event: what `hsb status` and the like show.
     fn publish(&mut self, heart: &Heart);
     /// Reach the peer on a thread of its own and report [`DialEnded`].
@@ -162,8 +164,8 @@ impl Supervisor {
             Effect::Reply { request, code, text } => self.answer(request, code, text),
             Effect::Entered { from, to, reason } => self.outside.entered(from, to, reason),
             Effect::ConnectStatus(status) => self.outside.connect_status(status),
-            Effect::Note(text) => log::info!("{text}"),
-            Effect::Alert { name, text } => self.outside.alert(name, &text),
+            Effect::Note(severity, text) => logging::say(severity, &text),
+            Effect::Alert { name, severity, text } => self.outside.alert(name, severity, &text),
             Effect::Retain(position) => self.peers.retain.do_send(RetainFrom(position)),
             Effect::BeginHistory { position, epoch } => self.outside.begin_history(position, epoch),
             Effect::Admit(admission) => self.outside.admit(admission),

@@ -44,6 +44,8 @@ pub enum LogJob {
         /// Comes back.
         ticket: Option<u64>,
     },
+    /// Sync, then tell who waits; what a full disk keeps from being written is not waited for.
+    Sync(Sender<()>),
     /// Drop what comes after the position: a pending batch that turned out not to exist.
     TruncateAfter(Position),
     /// Delete segments that nobody needs before the position.
@@ -180,7 +182,7 @@ impl LogThread {
     /// While the disk is full, what may change that is done at once.
     fn take_in(&mut self, job: LogJob) -> Result<(), ServerError> {
         match job {
-            LogJob::RetainFrom(_) if self.full => return self.other(job),
+            LogJob::RetainFrom(_) | LogJob::Sync(_) if self.full => return self.other(job),
             LogJob::Stop | LogJob::Replace(..) if self.full => {
                 // What was held is in no log of this node, as if it had stopped a moment earlier.
                 self.queue.clear();
@@ -238,6 +240,8 @@ impl LogThread {
                     (self.report)(LogReport::Flushed { ticket });
                 }
             }
+            // The asker may have given up waiting.
+            LogJob::Sync(done) => drop(done.send(())),
             LogJob::TruncateAfter(position) => {
                 self.writer.as_mut().map_or(Ok(()), |writer| writer.truncate_after(position))?;
                 self.publish();

@@ -20,7 +20,9 @@ fn listener(maximum: usize, timeout: Duration) -> (ListenerHandle, Receiver<(&'s
             let _ = stream.read_to_end(&mut Vec::new());
         })
     };
-    let handlers = Handlers { sql: handler("sql"), peer: handler("peer"), console: handler("console") };
+    let for_left = sender.clone();
+    let left = Box::new(move || drop(for_left.send(("left", Vec::new()))));
+    let handlers = Handlers { sql: handler("sql"), peer: handler("peer"), console: handler("console"), left };
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     (start_within(socket, Box::new(move || maximum), handlers, timeout).unwrap(), received)
 }
@@ -37,6 +39,22 @@ fn wait_until(condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "condition not met in time");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn who_leaves_without_a_word_is_counted_and_nothing_else() {
+    let (handle, received) = listener(10, FIRST_BYTES_TIMEOUT);
+    for reset in [false, true] {
+        let client = connect(&handle, b"");
+        wait_until(|| handle.shared.connections.load(Ordering::Relaxed) == 1);
+        if reset {
+            SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap().0, "left", "reset: {reset}");
+        wait_until(|| handle.shared.connections.load(Ordering::Relaxed) == 0);
+    }
+    handle.stop();
 }
 
 #[test]

@@ -16,7 +16,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::de::DeserializeOwned;
@@ -49,6 +49,8 @@ enum Step {
 pub struct LinkOptions<'a> {
     /// Known to both; empty where none is configured.
     pub secret: &'a [u8],
+    /// Random, another one for each server: who hears its own has dialled itself.
+    pub node: [u8; 16],
     /// How long sent bytes may stay without the system's acknowledgement (TCP_USER_TIMEOUT); zero: the system's own.
     pub user_timeout: Duration,
     /// For each step of the handshake.
@@ -62,13 +64,13 @@ pub type Failure = (Code, String);
 pub fn dial(
     address: (&str, u16),
     timeout: Option<Duration>,
-    LinkOptions { secret, user_timeout, step_timeout }: LinkOptions<'_>,
+    LinkOptions { secret, node, user_timeout, step_timeout }: LinkOptions<'_>,
     purpose: Purpose,
     hello: Hello,
 ) -> Result<(TcpStream, Hello), Failure> {
     let mut stream = connect(address, timeout).map_err(|error| not_connected(address, &error))?;
     prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
-    let ours = nonce()?;
+    let ours = nonce(&node)?;
     say(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
     let (theirs, proof) = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Challenge { nonce, proof } => (nonce, proof),
@@ -95,7 +97,7 @@ pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
 /// so far is told why.
 pub fn listen(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
     prepare(stream, options.step_timeout, options.user_timeout).map_err(|error| lost(&error))?;
-    let introduction = hear_introduction(stream, options.secret);
+    let introduction = hear_introduction(stream, options);
     if let Err((code, detail)) = &introduction
         && *code != Code::COMMUNICATION_ERROR
     {
@@ -104,8 +106,13 @@ pub fn listen(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpo
     introduction
 }
 
-fn hear_introduction(stream: &mut TcpStream, secret: &[u8]) -> Result<(Purpose, Hello), Failure> {
+fn hear_introduction(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+    let LinkOptions { secret, node, .. } = options;
     let theirs = match hear(stream, MAX_HANDSHAKE_BYTES)? {
+        Step::Open { nonce, .. } if nonce.starts_with(&node) => {
+            let detail = "It is the address of this server itself.";
+            return Err((Code::NO_CONNECT_STRING, detail.to_owned()));
+        }
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {
             let detail = format!(
@@ -115,7 +122,7 @@ fn hear_introduction(stream: &mut TcpStream, secret: &[u8]) -> Result<(Purpose, 
         }
         _ => return Err(unexpected()),
     };
-    let ours = nonce()?;
+    let ours = nonce(&node)?;
     say(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
     match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Introduce { proof, purpose, hello } => {
@@ -144,9 +151,13 @@ pub fn refuse(stream: &mut (impl Write + ?Sized), code: Code, detail: &str) {
 fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::other("the name has no address");
     // An error of a kind of its own: it is not the other server's.
-    for address in (host, port).to_socket_addrs().map_err(std::io::Error::other)? {
-        let connected = match timeout {
-            Some(timeout) => TcpStream::connect_timeout(&address, timeout),
+    let addresses = (host, port).to_socket_addrs().map_err(std::io::Error::other)?;
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    for address in addresses {
+        let connected = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            // What the earlier addresses have left of the time.
+            Some(Duration::ZERO) => break,
+            Some(left) => TcpStream::connect_timeout(&address, left),
             None => TcpStream::connect(address),
         };
         match connected {
@@ -183,9 +194,11 @@ fn prepare(stream: &TcpStream, timeout: Duration, user_timeout: Duration) -> std
     Ok(())
 }
 
-fn nonce() -> Result<[u8; 32], Failure> {
+/// Begins with the node's own number; the rest is new each time.
+fn nonce(node: &[u8; 16]) -> Result<[u8; 32], Failure> {
     let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    nonce[..16].copy_from_slice(node);
+    getrandom::fill(&mut nonce[16..]).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     Ok(nonce)
 }
 
@@ -244,11 +257,21 @@ pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Failu
 }
 
 fn unreachable((host, port): (&str, u16), error: &std::io::Error) -> Failure {
-    (Code::COMMUNICATION_ERROR, format!("({host} {port}: {error})"))
+    (Code::COMMUNICATION_ERROR, format!("({host} {port}: {})", in_words(error)))
 }
 
 pub(super) fn lost(error: &std::io::Error) -> Failure {
-    (Code::COMMUNICATION_ERROR, format!("({error})"))
+    (Code::COMMUNICATION_ERROR, format!("({})", in_words(error)))
+}
+
+/// A time-out of a socket comes as EAGAIN, "Resource temporarily unavailable", or as Rust's "connection timed out".
+fn in_words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+    match error.kind() {
+        WouldBlock | TimedOut => "no answer in time".to_owned(),
+        UnexpectedEof => "the other side has closed the connection".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// An error of this server as the reason of a failure.

@@ -258,7 +258,7 @@ impl Queue {
             }
             let now = Instant::now();
             if let Some((end, session)) = idle_end.filter(|(end, _)| *end <= now) {
-                log::info!(
+                log::warn!(
                     "session {session} idles in a transaction since {:?} and others wait: rolled back",
                     now - end
                 );

@@ -1,0 +1,141 @@
+//! The heart alone: commands that reach for the other server, and what is told of those that were answered before they
+//! ended.
+
+use super::codes::Code;
+use super::event::{Command, Effect, Event, Hello, PeerMessage};
+use super::phase::{Activity, SwitchStatus};
+use super::position::Position;
+use super::state::State::*;
+use super::tests::{SETTINGS, UNREACHABLE, answer, command, heart, position};
+use super::{CONNECT_FAILED, SWITCH_FAILED};
+
+fn replies(effects: &[Effect]) -> Vec<(u64, Code)> {
+    let reply = |effect: &Effect| match effect {
+        Effect::Reply { request, code, .. } => Some((*request, *code)),
+        _ => None,
+    };
+    effects.iter().filter_map(reply).collect()
+}
+
+#[test]
+fn what_forces_a_state_ends_a_dial_and_waits_for_nobody() {
+    use Command::{Connect, Disconnect, SetPrimaryAlone, SetSecondaryAlone, SetStandalone};
+    for (state, dials, forces, after) in [
+        (PrimaryAlone, Connect, SetStandalone, Standalone),
+        (PrimaryAlone, Connect, SetSecondaryAlone, SecondaryAlone),
+        (PrimaryAlone, Command::SwitchSecondary, SetStandalone, Standalone),
+        (PrimaryUncertain, Connect, SetPrimaryAlone, PrimaryAlone),
+        (PrimaryUncertain, Command::SwitchSecondary, SetPrimaryAlone, PrimaryAlone),
+        (Standalone, Connect, SetPrimaryAlone, PrimaryAlone),
+        (Standalone, Connect, SetSecondaryAlone, SecondaryAlone),
+        (SecondaryAlone, Connect, SetPrimaryAlone, PrimaryAlone),
+        (SecondaryAlone, Connect, SetStandalone, Standalone),
+        (SecondaryAlone, Command::SwitchPrimary, SetPrimaryAlone, PrimaryAlone),
+        (SecondaryAlone, Command::SwitchPrimary, Disconnect, SecondaryAlone),
+        (PrimaryUncertain, Connect, Disconnect, PrimaryUncertain),
+    ] {
+        let mut heart = heart(state);
+        let mut effects = command(&mut heart, dials);
+        assert_eq!(answer(&effects), (dials == Connect).then_some(Code::SUCCESS), "{state} {dials:?}");
+        if let Some(Effect::Drain { ticket, .. }) = effects.last().cloned() {
+            effects = heart.handle(Event::Drained { ticket, position: position(5) });
+        }
+        assert!(matches!(effects.last(), Some(Effect::Dial { .. })), "{effects:?}");
+        let mut told = heart.handle(Event::Command { request: 2, command: forces });
+        if let Some(Effect::Drain { ticket, .. }) = told.last().cloned() {
+            told.extend(heart.handle(Event::Drained { ticket, position: position(5) }));
+        }
+        assert_eq!(heart.state(), after, "{state} {dials:?} {forces:?}");
+        let given_up = (1, Code::PEER_COMMAND_CONFLICT);
+        let refused = if dials == Connect { None } else { Some(given_up) };
+        let wanted: Vec<_> = refused.into_iter().chain([(2, Code::SUCCESS)]).collect();
+        assert_eq!(replies(&told), wanted, "{state} {dials:?} {forces:?}");
+        assert!(!heart.is_dialling(1));
+        // What the dial brings is of no interest any more.
+        assert_eq!(heart.handle(UNREACHABLE), []);
+        assert_eq!((heart.state(), heart.activity()), (after, Activity::Idle));
+    }
+}
+
+/// With PingTimeout=0 nothing else would.
+#[test]
+fn a_disconnect_ends_connecting_at_every_stage() {
+    let primary = |position: Position| Hello {
+        database_id: [1; 16],
+        state: PrimaryAlone,
+        position,
+        log_end: position,
+        pair: SETTINGS.pair,
+    };
+    for stage in 0..4 {
+        let mut heart = heart(SecondaryAlone);
+        let effects = heart.handle(Event::PeerArrived { link: 3, hello: primary(position(9)) });
+        let Some(Effect::Drain { ticket, .. }) = effects.last().cloned() else { panic!("{effects:?}") };
+        let steps = [
+            Event::Drained { ticket, position: position(5) },
+            Event::PeerSays { link: 3, message: PeerMessage::Accept { pair: SETTINGS.pair } },
+            Event::PeerSays { link: 3, message: PeerMessage::GoActive { position: position(9) } },
+        ];
+        for step in steps.into_iter().take(stage) {
+            heart.handle(step);
+        }
+        let effects = command(&mut heart, Command::Disconnect);
+        assert_eq!(answer(&effects), Some(Code::SUCCESS), "{stage}");
+        let told =
+            |effect: &Effect| matches!(effect, Effect::TurnAway { .. } | Effect::Close { farewell: Some(_) });
+        assert!(effects.iter().any(told), "{stage}: {effects:?}");
+        assert_eq!((heart.state(), heart.activity()), (SecondaryAlone, Activity::Idle), "{stage}");
+        assert_eq!(heart.connect_failure().map(|failure| failure.0), Some(Code::PEER_COMMAND_CONFLICT));
+        assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains");
+    }
+}
+
+/// Connecting is answered before anybody is reached.
+#[test]
+fn what_becomes_of_connecting_is_told_until_there_is_another_attempt() {
+    let mut heart = heart(PrimaryAlone);
+    assert_eq!(answer(&command(&mut heart, Command::Connect)), Some(Code::SUCCESS));
+    let effects = heart.handle(UNREACHABLE);
+    assert_eq!(answer(&effects), None);
+    let alert = |effect: &Effect| matches!(effect, Effect::Alert { name, text, .. } if *name == CONNECT_FAILED && text.starts_with("14503: "));
+    assert!(effects.iter().any(alert), "{effects:?}");
+    assert_eq!(heart.connect_failure().map(|failure| failure.0), Some(Code::COMMUNICATION_ERROR));
+    command(&mut heart, Command::Connect);
+    assert_eq!(heart.connect_failure(), None);
+}
+
+/// `hsb status switch` tells of the last one that was begun.
+#[test]
+fn a_switch_that_is_refused_at_its_probe_leaves_the_status_of_the_last_one() {
+    let mut heart = heart(SecondaryAlone);
+    heart.switch_status = SwitchStatus::Success;
+    command(&mut heart, Command::SwitchPrimary);
+    let (code, detail) = (Code::OPERATION_FAILED, String::new());
+    let effects = heart.handle(Event::DialFailed { request: 1, code, detail });
+    assert_eq!((answer(&effects), heart.switch_status()), (Some(code), SwitchStatus::Success));
+}
+
+#[test]
+fn a_switch_that_breaks_off_is_told_with_its_code() {
+    let mut heart = heart(PrimaryActive);
+    assert_eq!(answer(&command(&mut heart, Command::SwitchSecondary)), Some(Code::SUCCESS));
+    let effects = heart.handle(Event::LinkLost { link: 9, why: "cable".into() });
+    let alert = |effect: &Effect| matches!(effect, Effect::Alert { name, text, .. } if *name == SWITCH_FAILED && text.starts_with("14503: "));
+    assert!(effects.iter().any(alert), "{effects:?}");
+    assert_eq!(heart.switch_status(), SwitchStatus::Failed(Code::COMMUNICATION_ERROR));
+}
+
+#[test]
+fn a_command_that_a_state_does_not_allow_says_which_one_does() {
+    for (state, what, needed) in [
+        (PrimaryActive, Command::SetSecondaryAlone, "PRIMARY UNCERTAIN or STANDALONE"),
+        (SecondaryAlone, Command::SetSecondaryAlone, "PRIMARY UNCERTAIN or STANDALONE"),
+        (PrimaryAlone, Command::Rewind, "needs SECONDARY ALONE"),
+    ] {
+        let effects = command(&mut heart(state), what);
+        let Some(Effect::Reply { code: Code::REFUSED_IN_STATE, text, .. }) = effects.last() else {
+            panic!("{effects:?}")
+        };
+        assert!(text.contains(state.name()) && text.contains(needed), "{text}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Reaching the other server: nothing that an operator needs waits for one that does not answer, and what was answered at
+//! once says later what came of it.
+
+use std::net::TcpListener;
+
+use hotstandby::demo::pair::{Pair, Server};
+
+use crate::common::{connected_pair, program, state, wait_until};
+
+/// TCP connects, and nobody ever says anything.
+fn silent_peer(server: &Server) -> TcpListener {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    server.expect(&format!("parameter HotStandby.Connect=tcp -r60000 127.0.0.1 {port}")).unwrap();
+    silent
+}
+
+/// The second row of `hsb status connect`.
+fn failure(server: &Server) -> (u32, String) {
+    let mut rows = server.console().unwrap().command("hsb status connect").unwrap();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    rows.remove(1)
+}
+
+/// Before, each of these commands was refused for as long as the dial took.
+#[test]
+fn commands_that_force_a_state_do_not_wait_for_a_silent_peer() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "PingTimeout=0\n").unwrap();
+    pair.first.start(&[]).unwrap();
+    let server = &pair.first;
+    let _silent = silent_peer(server);
+    for (dials, forces, after) in [
+        ("hsb connect", "hsb disconnect", "SECONDARY ALONE"),
+        ("hsb connect", "hsb set primary alone", "PRIMARY ALONE"),
+        ("hsb connect", "hsb set standalone", "STANDALONE"),
+        ("hsb connect", "hsb set secondary alone", "SECONDARY ALONE"),
+    ] {
+        let (code, text) = server.ask(dials).unwrap();
+        assert_eq!((code, text.as_str()), (0, "Started the process of connecting the servers."));
+        assert_eq!(server.ask("hsb status connect").unwrap(), (14007, "CONNECTING".into()));
+        server.expect(forces).unwrap();
+        assert_eq!(state(server), after);
+        let (code, text) = failure(server);
+        assert!(code == 14710 && text.contains(forces), "{code} {text}");
+    }
+    // A switch that asks the peer first is answered when it is given up.
+    std::thread::scope(|scope| {
+        let switch = scope.spawn(|| server.ask("hsb switch primary").unwrap());
+        wait_until("it dials", || server.expect("hsb status json").unwrap().contains("SWITCHING TO PRIMARY"));
+        server.expect("hsb set primary alone").unwrap();
+        assert_eq!(state(server), "PRIMARY ALONE");
+        assert_eq!(switch.join().unwrap().0, 14710);
+    });
+    assert_eq!(server.ask("hsb status switch").unwrap().0, 14009, "none was begun");
+}
+
+#[test]
+fn a_connect_that_fails_later_says_so_in_status_log_and_event() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "").unwrap();
+    pair.first.start(&[]).unwrap();
+    let events = pair.first.console().unwrap().watch("watch SYS_EVENT_HSBCONNECTFAILED").unwrap();
+    let (code, text) = pair.first.connect().unwrap();
+    assert!(code == 14503 && text.contains("The last attempt to connect failed"), "{code} {text}");
+    let event = events.into_iter().next().unwrap();
+    assert!(event.starts_with("SYS_EVENT_HSBCONNECTFAILED 14503: not connected"), "{event}");
+    let log = std::fs::read_to_string(pair.first.directory.join("solmsg.out")).unwrap();
+    assert!(log.contains("14503: not connected"), "{log}");
+    let status = pair.first.expect("hsb status json").unwrap();
+    assert!(status.contains("\"connect_failure\":\"14503: "), "{status}");
+    // The next attempt begins anew.
+    pair.second.start(&[]).unwrap();
+    assert_eq!(pair.first.connect().unwrap().0, 14524);
+}
+
+#[test]
+fn a_connect_string_that_names_the_server_itself_is_said_to() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "").unwrap();
+    pair.first.start(&[]).unwrap();
+    let server = &pair.first;
+    server.expect(&format!("parameter HotStandby.Connect=tcp 127.0.0.1 {}", server.port)).unwrap();
+    let is_said = |(code, text): (u32, String)| {
+        assert!(code == 14709 && text.contains("this server itself"), "{code} {text}");
+    };
+    for command in ["hsb switch primary", "hsb rewind"] {
+        is_said(server.ask(command).unwrap());
+    }
+    is_said(server.connect().unwrap());
+    server.expect("hsb set primary alone").unwrap();
+    is_said(server.connect().unwrap());
+    is_said(server.ask("hsb switch secondary").unwrap());
+    server.expect("hsb netcopy").unwrap();
+    wait_until("the netcopy has failed", || server.ask("hsb status copy").unwrap().0 == 14709);
+    let rows = server.console().unwrap().command("hsb status").unwrap();
+    let status = rows.into_iter().map(|(_, line)| line + "\n").collect::<String>();
+    assert!(
+        status.contains("this server itself") && status.contains("set HotStandby.Connect to"),
+        "{status}"
+    );
+    assert_eq!(state(server), "PRIMARY ALONE");
+    pair.first.stop().unwrap();
+    pair.first.start(&[]).unwrap();
+    let log = std::fs::read_to_string(pair.first.directory.join("solmsg.out")).unwrap();
+    assert!(log.contains("is this server itself: the servers cannot connect"), "{log}");
+}
+
+#[test]
+fn the_previous_role_and_the_last_switch_survive_a_restart_and_a_netcopy() {
+    let (_root, mut pair) = connected_pair("");
+    let role = |server: &Server| server.expect("hsb logpos").unwrap().split(':').nth(1).unwrap().to_owned();
+    assert_eq!(role(&pair.second), "SECONDARY", "after a netcopy");
+    pair.switch().unwrap();
+    pair.swap();
+    pair.first.kill();
+    for start in ["first", "second"] {
+        pair.first.start(&[]).unwrap();
+        assert_eq!(role(&pair.first), "PRIMARY", "the {start} start after its end as a primary");
+        assert_eq!(pair.first.ask("hsb status switch").unwrap(), (0, "SUCCESS".into()));
+        pair.first.kill();
+    }
+    pair.second.stop().unwrap();
+    pair.second.start(&[]).unwrap();
+    assert_eq!(role(&pair.second), "PRIMARY", "it was one before the switch");
+}
