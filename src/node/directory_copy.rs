@@ -92,7 +92,8 @@ pub(super) fn check(
         return refuse(Code::COPY_DIRECTORY_ILLEGAL, "this server's own files are there.");
     }
     let target = target(parameters, directory);
-    if target.exists() {
+    // Where a server runs, nobody else can read; that it runs is found when the directory is locked.
+    if target.exists() && !DatabaseLock::is_held(target.path()) {
         let found = target.open_reader().and_then(|connection| database::read_identity(&connection));
         if !found.is_ok_and(|(found, _)| found == database_id) {
             return refuse(

@@ -52,6 +52,12 @@ impl DatabaseLock {
         }
     }
 
+    /// Whether a server runs on this database.
+    pub(super) fn is_held(database_file: &Path) -> bool {
+        let file = File::open(files::beside(database_file, ".lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// The file itself.
     pub(super) fn file(&self) -> &File {
         &self.0

@@ -29,7 +29,7 @@ pub struct SessionInfo {
 }
 
 /// How long a session may take to say goodbye before it is cut off, because its client takes nothing.
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(5);
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Since when a session reads from one snapshot of the database. Noted by its own thread, looked at by others.
 #[derive(Debug)]

@@ -102,7 +102,8 @@ fn a_query_that_runs_for_long_is_ended_with_the_reason() {
     wait_until("it runs", || !figure(&server, "oldestsnapshot").is_empty());
     let largest = write_until(&mut writer, &server, || ended(&server) > 0);
     assert!(largest > LIMIT_BYTES / 2, "{largest}");
-    let (state, text) = server_error(&query.join().unwrap()).unwrap();
+    let error = query.join().unwrap();
+    let (state, text) = server_error(&error).unwrap_or_else(|| panic!("{error:?}"));
     assert!(state == "25P04" && text.contains("General.SnapshotMaxSize"), "{state} {text}");
     assert_shrinks(&mut writer, &server);
 }

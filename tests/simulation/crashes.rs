@@ -140,7 +140,9 @@ impl World {
         let replace = self.operator.replace.take_if(|replace| *replace == node).is_some();
         let offline = replace && self.has_all(1 - node);
         if let Err(error) = self.nodes[node].start(offline) {
-            self.note(format_args!("node {node} does not start: {error}"));
+            // Without its words: a path of this run is among them, and a seed replays the identical run.
+            let code = error.code.map_or(0, Code::number);
+            self.note(format_args!("node {node} does not start: {code}"));
             let unusable = matches!(error.code, Some(Code::DISK_FULL | Code::LOG_OPEN_FAILED));
             if unusable && self.nodes[node].replace_bad_disk() {
                 self.operator.replace = self.operator.replace.or(Some(node).filter(|_| offline));

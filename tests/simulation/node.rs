@@ -29,7 +29,7 @@ use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
 use hotstandby::storage::kinship;
 use hotstandby::storage::log::{LogConfiguration, LogMark, LogWriter};
-use hotstandby::storage::recovery;
+use hotstandby::storage::recovery::{self, Recovered};
 use hotstandby::storage::writer::{Undecided, Writer, WriterRequest};
 use rusqlite::Connection;
 use tokio::task::LocalSet;
@@ -248,15 +248,16 @@ impl Node {
         }
     }
 
+    fn open(&self, database: &Arc<Database>) -> Result<Recovered, ServerError> {
+        kinship::check(database)?;
+        recovery::open(database, self.log_configuration([0; 16]))
+    }
+
     /// What the product does at its start, from recovery on; `offline`: as `-x backupserver`.
     pub fn start(&mut self, offline: bool) -> Result<(), ServerError> {
         let directory = self.directory();
         let database = Arc::new(Database::at(disk::database(&directory), 1 << 20));
-        let open = || {
-            kinship::check(&database)?;
-            recovery::open(&database, self.log_configuration([0; 16]))
-        };
-        let recovered = (!offline).then(open).transpose()?;
+        let recovered = (!offline).then(|| self.open(&database)).transpose()?;
         let state = if offline { State::Offline } else { State::SecondaryAlone };
         let (heart, pending) = assembly::heart(state, self.settings, recovered.as_ref(), None);
         let log_configuration = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
