@@ -15,7 +15,7 @@ use super::snapshots::{self, Limits};
 use super::start;
 use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
-use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -163,6 +163,11 @@ impl Checkpointer {
         let snapshot = self.storage.status.snapshot();
         if snapshot.state == State::Offline {
             return Ok(());
+        }
+        // What it answers would be in a file that nobody finds again, and nobody could log in to say so. A checkpoint must
+        // not be made either: it would release the log, which has everything.
+        if let Err(error) = self.storage.database.check_in_place() {
+            stop_process(&error);
         }
         let schedule = Schedule {
             interval_records: self.parameters.checkpoint_interval_records(),

@@ -157,7 +157,10 @@ pub(super) fn write(
         Ok(position) => log::info!("{what}: {} holds the database at {position}", target.path().display()),
         Err(_) => {
             // Whether or not the rest can be removed, the first error is the one to report.
-            let _ = files::remove_if_there(&unfinished);
+            // A link that was in the way stays.
+            if std::fs::symlink_metadata(&unfinished).is_ok_and(|found| found.is_file()) {
+                let _ = files::remove_if_there(&unfinished);
+            }
         }
     }
     outcome

@@ -1,5 +1,7 @@
 //! What is looked at and made before a node's database is opened.
 
+use std::path::Path;
+
 use super::start::AskAdministrator;
 use crate::config::Parameters;
 use crate::error::ServerError;
@@ -32,6 +34,17 @@ pub(super) fn leave_pair(parameters: &Parameters) -> Result<(), ServerError> {
         "HSBEnabled=no on the database of a pair: what is written now is not replicated, and no log is kept for the other server; coming back to the pair needs a netcopy once the log does not reach back (14708)"
     );
     Ok(())
+}
+
+/// SQLite would keep its log beside the file that the link names, and this server would look for it beside the link.
+pub(super) fn refuse_link(database: &Path) -> Result<(), ServerError> {
+    match std::fs::symlink_metadata(database) {
+        Ok(found) if found.is_symlink() => {
+            let text = "is a symbolic link: let IndexFile.FileSpec_1 name the file itself";
+            Err(ServerError::with(Code::OPERATION_FAILED, format!("{} {text}.", database.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {

@@ -70,6 +70,7 @@ pub struct StartOptions {
 
 pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let parameters = Arc::new(options.parameters);
+    opening::refuse_link(&parameters.database_file())?;
     let lock = Arc::new(DatabaseLock::take(&parameters.database_file())?);
     let memory = memory::place(&parameters, lock.file())?;
     let database_file = match &memory {

@@ -169,6 +169,11 @@ impl Database {
         self.held().as_ref().map_or(Ok(()), Hold::renew)
     }
 
+    /// Whether the file that is held is still the database under its name; an error says what became of it.
+    pub fn check_in_place(&self) -> Result<(), ServerError> {
+        self.held().as_ref().map_or(Ok(()), Hold::check_in_place)
+    }
+
     /// Lets go of the file: it is about to be replaced, or the server ends.
     pub fn release(&self) {
         let held = self.held().take();

@@ -57,6 +57,13 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     if found.is_file() && found.nlink() == 1 { Ok(file) } else { Err(no_file()) }
 }
 
+/// Opens such a file for writing at its end, or creates it; never through a link.
+pub fn open_appending(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path).map_err(name_the_link)
+}
+
 /// Opens a file that is there for writing, not through a link.
 pub fn open_present(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -95,7 +102,7 @@ mod tests {
         let whole = || assert_eq!(fs::read(&victim).unwrap(), b"precious");
         for target in [victim.clone(), directory.path().join("not there")] {
             std::os::unix::fs::symlink(&target, &name).unwrap();
-            for open in [create_private, open_private, open_present] {
+            for open in [create_private, open_private, open_present, open_appending] {
                 let error = open(&name).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
                 assert!(error.to_string().contains("a link"), "{error}");

@@ -17,6 +17,7 @@
 //! second server on the same files, which the lock file keeps out (`node::lock`).
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ use crate::hsb::codes::Code;
 const PENDING_BYTE: i64 = 0x4000_0000;
 const SHARED_FIRST: i64 = PENDING_BYTE + 2;
 const SHARED_BYTES: i64 = 510;
+/// What every database file begins with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How long a program that is about to leave is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -73,6 +76,29 @@ impl Hold {
                 Err(Unheld::Busy(_)) if Instant::now() < deadline => std::thread::sleep(LOOK_INTERVAL),
                 Err(Unheld::Busy(process)) => return Err(in_use(path, process)),
             }
+        }
+    }
+
+    /// Whether the file is still there under its name, and a database: an error says what is wrong.
+    pub(super) fn check_in_place(&self) -> Result<(), ServerError> {
+        let problem = |what: &str| {
+            ServerError::with(
+                Code::DATABASE_CORRUPT,
+                format!("({} {what} while the server had it open)", self.path.display()),
+            )
+        };
+        let held = self.file.metadata().map_err(|error| problem(&error.to_string()))?;
+        match std::fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {}
+            Ok(_) => return Err(problem("was replaced by another file")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(problem("was removed")),
+            // Nothing is known of the file then.
+            Err(_) => return Ok(()),
+        }
+        let mut head = [0; MAGIC.len()];
+        match self.file.read_at(&mut head, 0) {
+            Ok(length) if length < MAGIC.len() || head != *MAGIC => Err(problem("was overwritten")),
+            _ => Ok(()),
         }
     }
 

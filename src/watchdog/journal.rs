@@ -1,12 +1,13 @@
 //! WatchdogLog: one line per message, also on stderr. Not here: what is said when.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{ServerError, invalid};
 use crate::logging::timestamp;
+use crate::storage::files;
 
 /// The open log. Invariant: one watchdog writes it, so that two do not watch one pair from one directory.
 pub(super) struct Journal(File);
@@ -14,10 +15,7 @@ pub(super) struct Journal(File);
 impl Journal {
     pub(super) fn open(path: &Path) -> Result<Journal, ServerError> {
         let shown = path.display();
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
+        let file = files::open_appending(path)
             .map_err(|error| invalid(format!("The watchdog's log {shown} cannot be opened: {error}.")))?;
         match file.try_lock() {
             Ok(()) => Ok(Journal(file)),

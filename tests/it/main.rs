@@ -30,6 +30,7 @@ mod network_namespaces;
 mod outcome_tokens;
 mod outcomes;
 mod outside_programs;
+mod own_files;
 mod parameter_effects;
 mod parameters;
 mod replication;

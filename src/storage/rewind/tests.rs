@@ -154,49 +154,50 @@ fn a_crash_at_any_step_leaves_all_or_nothing() {
     example.assert_crash_leaves(1);
 }
 
+/// Shapes of tables, each with a change before and after: a rowid that no column stands for, a key of values with a
+/// collation, generated columns, counters, names and values that want quoting, a parent that is dropped with its rows.
+const BEFORE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a);
+    CREATE TABLE \"of \"\"names\" (\"a b\", \"it's\" TEXT);
+    CREATE TABLE k (a TEXT COLLATE NOCASE, b, c, PRIMARY KEY (a, b)) WITHOUT ROWID;
+    CREATE TABLE g (a INTEGER, b AS (a * 2) STORED, c REAL);
+    CREATE TABLE dropped (a, b); CREATE TABLE parent (id INTEGER PRIMARY KEY);
+    CREATE TABLE child (parent REFERENCES parent ON DELETE SET NULL)";
+const FIRST: &[&str] = &[
+    "INSERT INTO t (a) VALUES ('one'), (x'00ff'), (3.5), (NULL)",
+    "INSERT INTO \"of \"\"names\" VALUES ('it''s', 'x'), (1, char(0) || 'n'), (CAST(x'ff' AS TEXT), '-- ;')",
+    "INSERT INTO k VALUES ('A', 1, 0.1), ('b', 2, -0.0); INSERT INTO g VALUES (1, 1e300), (9223372036854775807, 2)",
+    "INSERT INTO dropped VALUES (1, 2); INSERT INTO parent VALUES (7); INSERT INTO child VALUES (7)",
+];
+const PARTED: &[&str] = &[
+    "UPDATE t SET a = 'two' WHERE id = 2; DELETE FROM t WHERE id = 1; UPDATE t SET id = 20 WHERE id = 3",
+    "UPDATE \"of \"\"names\" SET \"it's\" = 'y;\n--' WHERE \"a b\" = 1; UPDATE \"of \"\"names\" SET rowid = 50 WHERE rowid = 3",
+    "UPDATE dropped SET b = 3; INSERT INTO dropped VALUES (4, 5)",
+    "ALTER TABLE t ADD COLUMN added DEFAULT 4",
+    "INSERT INTO t (a, added) VALUES ('after', 5); UPDATE t SET added = 6 WHERE id = 20",
+    "ALTER TABLE t RENAME COLUMN a TO renamed",
+    "UPDATE k SET c = 1 WHERE a = 'a'; DELETE FROM k WHERE a = 'b'; INSERT INTO k VALUES ('c', x'', NULL)",
+    "ALTER TABLE k RENAME TO l",
+    "UPDATE l SET b = 9 WHERE a = 'c'",
+    "DROP TABLE dropped",
+    "DROP TABLE parent",
+    "CREATE TABLE made AS SELECT a, c FROM g -- with a comment",
+    "UPDATE g SET a = 3 WHERE a = 1; DELETE FROM made WHERE a = 1; CREATE INDEX i ON made (a)",
+    "ALTER TABLE t DROP COLUMN renamed",
+    "DELETE FROM t WHERE added = 4",
+];
+
 #[test]
 fn what_was_saved_runs_and_leads_to_what_was_lost() {
-    // Shapes of tables, each with a change before and after: a rowid that no column stands for, a key of values with a
-    // collation, generated columns, counters, names and values that want quoting, a parent that is dropped with its rows.
-    let before = "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a);
-        CREATE TABLE \"of \"\"names\" (\"a b\", \"it's\" TEXT);
-        CREATE TABLE k (a TEXT COLLATE NOCASE, b, c, PRIMARY KEY (a, b)) WITHOUT ROWID;
-        CREATE TABLE g (a INTEGER, b AS (a * 2) STORED, c REAL);
-        CREATE TABLE dropped (a, b); CREATE TABLE parent (id INTEGER PRIMARY KEY);
-        CREATE TABLE child (parent REFERENCES parent ON DELETE SET NULL)";
-    let first = [
-        "INSERT INTO t (a) VALUES ('one'), (x'00ff'), (3.5), (NULL)",
-        "INSERT INTO \"of \"\"names\" VALUES ('it''s', 'x'), (1, char(0) || 'n'), (CAST(x'ff' AS TEXT), '-- ;')",
-        "INSERT INTO k VALUES ('A', 1, 0.1), ('b', 2, -0.0); INSERT INTO g VALUES (1, 1e300), (9223372036854775807, 2)",
-        "INSERT INTO dropped VALUES (1, 2); INSERT INTO parent VALUES (7); INSERT INTO child VALUES (7)",
-    ];
-    let parted = [
-        "UPDATE t SET a = 'two' WHERE id = 2; DELETE FROM t WHERE id = 1; UPDATE t SET id = 20 WHERE id = 3",
-        "UPDATE \"of \"\"names\" SET \"it's\" = 'y;\n--' WHERE \"a b\" = 1; UPDATE \"of \"\"names\" SET rowid = 50 WHERE rowid = 3",
-        "UPDATE dropped SET b = 3; INSERT INTO dropped VALUES (4, 5)",
-        "ALTER TABLE t ADD COLUMN added DEFAULT 4",
-        "INSERT INTO t (a, added) VALUES ('after', 5); UPDATE t SET added = 6 WHERE id = 20",
-        "ALTER TABLE t RENAME COLUMN a TO renamed",
-        "UPDATE k SET c = 1 WHERE a = 'a'; DELETE FROM k WHERE a = 'b'; INSERT INTO k VALUES ('c', x'', NULL)",
-        "ALTER TABLE k RENAME TO l",
-        "UPDATE l SET b = 9 WHERE a = 'c'",
-        "DROP TABLE dropped",
-        "DROP TABLE parent",
-        "CREATE TABLE made AS SELECT a, c FROM g -- with a comment",
-        "UPDATE g SET a = 3 WHERE a = 1; DELETE FROM made WHERE a = 1; CREATE INDEX i ON made (a)",
-        "ALTER TABLE t DROP COLUMN renamed",
-        "DELETE FROM t WHERE added = 4",
-    ];
     let directory = tempfile::tempdir().unwrap();
     let (database, mut recovered) = open(directory.path());
     let source = Connection::open_in_memory().unwrap();
     for connection in [&source, recovered.applier.connection()] {
         connection
-            .execute_batch(&before.replace("CREATE TABLE t ", "CREATE TABLE IF NOT EXISTS t "))
+            .execute_batch(&BEFORE.replace("CREATE TABLE t ", "CREATE TABLE IF NOT EXISTS t "))
             .unwrap();
     }
     source.execute_batch("PRAGMA foreign_keys = ON").unwrap();
-    let made = batches(&source, recovered.decided, 1, &first);
+    let made = batches(&source, recovered.decided, 1, FIRST);
     execute(&mut recovered, &made);
     let fork = recovered.applier.position();
     let content = |connection: &Connection| -> Checksum {
@@ -204,7 +205,7 @@ fn what_was_saved_runs_and_leads_to_what_was_lost() {
         logical_checksum(connection).unwrap().into_iter().filter(is_open).collect()
     };
     let old = copy(directory.path());
-    for batch in batches(&source, fork, 1, &parted) {
+    for batch in batches(&source, fork, 1, PARTED) {
         execute(&mut recovered, &[batch]);
     }
     let from = recovered.applier.position();
