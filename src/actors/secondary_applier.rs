@@ -30,6 +30,9 @@ pub struct Follow {
     pub policy: AcknowledgePolicy,
     /// The decided position.
     pub position: Position,
+    /// Strict durability: what is applied is in the log on disk. Otherwise a power cut may leave the database ahead of the
+    /// log, which begins anew then and is of no use to the other server for catching up.
+    pub strict: bool,
 }
 
 /// From the supervisor: the primary has changed its rule; it counts for what comes, and for what is not acknowledged.
@@ -100,6 +103,7 @@ pub struct SecondaryApplier {
     pub pending: Option<Batch>,
     following: Option<LinkId>,
     policy: AcknowledgePolicy,
+    strict: bool,
     received: Position,
     applied: Position,
     durable: Position,
@@ -128,6 +132,7 @@ impl SecondaryApplier {
             pending,
             following: None,
             policy: AcknowledgePolicy::Received,
+            strict: false,
             received: Position::ORIGIN,
             applied: Position::ORIGIN,
             durable: Position::ORIGIN,
@@ -165,7 +170,8 @@ impl SecondaryApplier {
         if in_log {
             self.flush.do_send(Flush { ticket: None });
         } else {
-            let sync = self.policy == AcknowledgePolicy::Durable;
+            // The apply thread waits for what the log thread publishes, which is what is synced then.
+            let sync = self.strict || self.policy == AcknowledgePolicy::Durable;
             self.append.do_send(Append { batch: batch.clone(), sync, only_here: false });
         }
         self.received = batch.after;
@@ -203,9 +209,10 @@ impl Actor for SecondaryApplier {
 
 impl Handler<Follow> for SecondaryApplier {
     type Result = ();
-    fn handle(&mut self, Follow { link, policy, position }: Follow, _: &mut Context<Self>) {
+    fn handle(&mut self, Follow { link, policy, position, strict }: Follow, _: &mut Context<Self>) {
         self.following = Some(link);
         self.policy = policy;
+        self.strict = strict;
         self.received = position;
         self.applied = position;
         self.durable = position;

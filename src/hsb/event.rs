@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::rewind::RewindEnd;
-pub use super::room::Store;
+pub use super::{rewind::RewindEnd, room::Store};
 
 use super::codes::Code;
 use super::position::Position;
@@ -338,7 +337,7 @@ pub enum Effect {
         /// Why.
         reason: &'static str,
     },
-    /// The connect status changed (CONNECTED, CONNECTING, CATCHUP, DISCONNECTING, BROKEN): publish it.
+    /// The connect status changed: publish it.
     ConnectStatus(ConnectStatus),
     /// Log a line.
     Note(Severity, String),

@@ -32,7 +32,12 @@ impl Stage {
     }
 
     async fn follow(&self, policy: AcknowledgePolicy) {
-        self.applier.send(Follow { link: 1, policy, position: Position::ORIGIN }).await.unwrap();
+        self.follow_as(policy, false).await;
+    }
+
+    async fn follow_as(&self, policy: AcknowledgePolicy, strict: bool) {
+        let follow = Follow { link: 1, policy, position: Position::ORIGIN, strict };
+        self.applier.send(follow).await.unwrap();
         assert!(matches!(self.jobs.try_recv(), Ok(ApplyJob::Follow)));
     }
 
@@ -82,6 +87,19 @@ async fn received_is_acknowledged_before_the_batch_is_applied() {
     );
     stage.applied(&one).await;
     assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
+}
+
+/// After a power cut its database would be ahead of its log otherwise, and nobody could catch up from it.
+#[actix::test]
+async fn a_strict_secondary_has_on_disk_what_it_applies() {
+    let stage = Stage::new(None);
+    stage.follow_as(AcknowledgePolicy::Received, true).await;
+    let one = batch(Position::ORIGIN, b"one");
+    stage.arrives(&one).await;
+    assert_eq!(
+        stage.record.take().await,
+        ["log writer <- append 1, sync, to be acknowledged", "sender <- acknowledge 1"]
+    );
 }
 
 #[actix::test]

@@ -48,6 +48,23 @@ fn makecp_answers_when_the_checkpoint_is_made_and_deletes_log() {
     wait_until("the log is short", || segments(&server) == 2);
 }
 
+/// Before, a power cut behind it left the database ahead of its log.
+#[test]
+fn a_checkpoint_syncs_the_log_before_the_database() {
+    let server =
+        server_with("[HotStandby]\nHSBEnabled=yes\n[Logging]\nDurabilityLevel=1\nRelaxedMaxDelay=86400000\n");
+    ask(&server, "hsb set primary alone");
+    write(&server);
+    let decided = server.context.status.snapshot().decided.sequence;
+    let on_disk = || {
+        let status: serde_json::Value = serde_json::from_str(&ask(&server, "hsb status json")).unwrap();
+        status["this"]["on_disk"].as_u64().unwrap()
+    };
+    assert!(on_disk() < decided, "the example is another one");
+    ask(&server, "makecp");
+    assert!(on_disk() >= decided);
+}
+
 #[test]
 fn checkpoints_come_by_themselves_after_so_many_transactions() {
     let server = server_with("[General]\nCheckpointInterval=20\nMinCheckpointTime=0\n");

@@ -25,7 +25,7 @@ use crate::hsb::event::{
 };
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
-use crate::hsb::settings::Safeness;
+use crate::hsb::settings::{DurabilityLevel, Safeness};
 use crate::hsb::severity::Severity;
 use crate::hsb::state::State;
 use crate::logging;
@@ -220,7 +220,8 @@ impl Supervisor {
             Effect::Follow { pair } => {
                 if let Some(link) = link {
                     let (policy, position) = (pair.acknowledge_policy, self.heart.decided());
-                    self.peers.follow.do_send(Follow { link, policy, position });
+                    let strict = self.heart.settings().durability == DurabilityLevel::Strict;
+                    self.peers.follow.do_send(Follow { link, policy, position, strict });
                 }
             }
             Effect::StartPings(pair) => {
