@@ -34,3 +34,7 @@ back-pressure:
 # How long writes pause: failover by the watchdog after a crash and after silence, switchover under load.
 bench-failover *options:
     cargo bench --bench failover -- {{options}}
+
+# A pair under what a careless network and a service manager do to it, for ten minutes: silent sockets, health checks, SIGHUP.
+bench-service *options:
+    cargo bench --bench service -- {{options}}

@@ -5,17 +5,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+mod load;
+
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
-use hotstandby::demo::pair::{ADMINISTRATOR, PATIENCE, Pair, Server, sql_configuration};
+use hotstandby::demo::pair::{Pair, Server};
 
-/// Between two tries of a client that looks for a server that accepts its write.
-const HOP_PAUSE: Duration = Duration::from_millis(1);
+use load::{Connection, HOP_PAUSE, Watchdog, Writers, load_average, report};
+
 /// Clients that write during a switchover.
 const CLIENTS: usize = 4;
 /// Commits of every client before and after the event that is measured.
@@ -50,23 +51,6 @@ fn main() {
         );
     }
     println!("load average at the end: {}", load_average());
-}
-
-fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split_whitespace().take(1).collect()
-}
-
-fn report(what: &str, pauses: &[Duration]) {
-    let mut sorted = pauses.to_vec();
-    sorted.sort();
-    let milliseconds = |pause: Duration| pause.as_secs_f64() * 1000.0;
-    println!(
-        "{what}: median {:.1} ms, maximum {:.1} ms ({} rounds)",
-        milliseconds(sorted[sorted.len() / 2]),
-        milliseconds(sorted[sorted.len() - 1]),
-        sorted.len()
-    );
 }
 
 /// A connected pair with a table, in a directory of its own.
@@ -133,137 +117,8 @@ fn switches(rounds: usize) -> Vec<Duration> {
         pair.switch().unwrap();
         load.wait_for_commits();
         std::thread::sleep(SETTLED);
-        pauses.push(load.stop());
+        pauses.push(load.stop().longest_pause);
         pair.swap();
     }
     pauses
-}
-
-/// The product's watchdog.
-struct Watchdog {
-    process: Child,
-    log: PathBuf,
-}
-
-impl Watchdog {
-    fn start(root: &Path, pair: &Pair, interval_ms: u64, options: &str) -> Watchdog {
-        let ini = format!(
-            "[Watchdog]\nConnect1=tcp {options}{}\nConnect2=tcp {options}{}\nPingInterval={interval_ms}\n",
-            pair.first.port, pair.second.port
-        );
-        std::fs::write(root.join("solid.ini"), ini).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_watchdog"))
-            .arg("-c")
-            .arg(root)
-            .env("SOLID_USER", ADMINISTRATOR.0)
-            .env("SOLID_PASSWORD", ADMINISTRATOR.1)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Watchdog { process, log: root.join("watchdog.log") }
-    }
-
-    fn wait_for_normal_mode(&self, times: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            if log.matches("normal mode").count() >= times {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the watchdog does not see the pair whole:\n{log}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() || std::env::var_os("HSB_BENCH_LOG").is_some() {
-            println!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
-        }
-    }
-}
-
-/// A client's connection to one server, opened when it is needed.
-struct Connection {
-    port: u16,
-    open: Option<(postgres::Client, postgres::Statement)>,
-}
-
-impl Connection {
-    fn new(port: u16) -> Connection {
-        Connection { port, open: None }
-    }
-
-    /// Inserts the next row.
-    fn insert(&mut self, next_id: &AtomicI64) -> Result<(), postgres::Error> {
-        if self.open.as_ref().is_none_or(|(client, _)| client.is_closed()) {
-            let mut client = sql_configuration(self.port).connect(postgres::NoTls)?;
-            let statement = client.prepare("INSERT INTO t VALUES ($1)")?;
-            self.open = Some((client, statement));
-        }
-        let Some((client, statement)) = &mut self.open else { return Ok(()) };
-        let id = next_id.fetch_add(1, Ordering::Relaxed);
-        client.execute(&*statement, &[&id]).map(drop)
-    }
-}
-
-/// Clients that write without a break, each to whichever of two servers accepts it.
-struct Writers {
-    stop: Arc<AtomicBool>,
-    commits: Vec<Arc<AtomicI64>>,
-    clients: Vec<JoinHandle<Duration>>,
-}
-
-impl Writers {
-    fn start(ports: [u16; 2], number: usize, next_id: &Arc<AtomicI64>) -> Writers {
-        let stop = Arc::new(AtomicBool::new(false));
-        let commits: Vec<_> = (0..number).map(|_| Arc::new(AtomicI64::new(0))).collect();
-        let client = |commits: &Arc<AtomicI64>| {
-            let (stop, commits, next_id) = (Arc::clone(&stop), Arc::clone(commits), Arc::clone(next_id));
-            std::thread::spawn(move || write_until(&stop, &commits, ports, &next_id))
-        };
-        let clients = commits.iter().map(client).collect();
-        Writers { stop, commits, clients }
-    }
-
-    /// Waits until every client has committed again.
-    fn wait_for_commits(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        for commits in &self.commits {
-            let before = commits.load(Ordering::Relaxed);
-            while commits.load(Ordering::Relaxed) < before + 10 {
-                assert!(Instant::now() < deadline, "a client does not get on");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-
-    /// The longest pause between two commits of one client.
-    fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().map(|client| client.join().unwrap()).max().unwrap_or_default()
-    }
-}
-
-fn write_until(stop: &AtomicBool, commits: &AtomicI64, ports: [u16; 2], next_id: &AtomicI64) -> Duration {
-    let mut connections = ports.map(Connection::new);
-    // Only the first connection is there before the event; a client does not know when to open the other.
-    let mut at = 0;
-    let mut last: Option<Instant> = None;
-    let mut longest = Duration::ZERO;
-    while !stop.load(Ordering::Relaxed) {
-        if connections[at].insert(next_id).is_err() {
-            at = 1 - at;
-            std::thread::sleep(HOP_PAUSE);
-            continue;
-        }
-        let now = Instant::now();
-        longest = longest.max(last.map_or(Duration::ZERO, |last| now - last));
-        last = Some(now);
-        commits.fetch_add(1, Ordering::Relaxed);
-    }
-    longest
 }

@@ -106,7 +106,14 @@ pub(super) fn info(services: &AdminServices, call: &Call) -> Rows {
             Err(invalid(format!("There is no info option '{option}'; there are {}.", known.join(", "))))
         }
     };
-    call.arguments().into_iter().map(figure).collect()
+    let options = call.arguments();
+    if options.is_empty() {
+        return Ok(FIGURES
+            .iter()
+            .map(|(name, _, figure)| (0, format!("{name}: {}", figure(services))))
+            .collect());
+    }
+    options.into_iter().map(figure).collect()
 }
 
 pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {

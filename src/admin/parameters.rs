@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{AdminServices, Call, Rows, one};
-use crate::config::ParameterRow;
+use crate::config::{Access, ParameterRow};
 use crate::error::{ServerError, invalid};
 
 fn line(row: &ParameterRow) -> (u32, String) {
@@ -13,7 +13,11 @@ fn line(row: &ParameterRow) -> (u32, String) {
         if plain { value.to_owned() } else { format!("\"{value}\"") }
     };
     let values = [&row.current, &row.startup, row.factory].map(shown);
-    (0, format!("{} {} {}", row.section, row.name, values.join(" ")))
+    let waiting = row
+        .next
+        .as_deref()
+        .map_or(String::new(), |next| format!(" (waiting for {}: {})", row.access.waits_for(), shown(next)));
+    (0, format!("{} {} {}{waiting}", row.section, row.name, values.join(" ")))
 }
 
 fn unknown(name: &str) -> ServerError {
@@ -33,10 +37,20 @@ pub(super) fn show(services: &AdminServices, call: &Call) -> Rows {
 }
 
 pub(super) fn describe(services: &AdminServices, call: &Call) -> Rows {
+    let parameters = &services.parameters;
     let name = call.rest.as_str();
-    let text = name.split_once('.').and_then(|(section, name)| services.parameters.describe(section, name));
-    let text = text.ok_or_else(|| unknown(name))?;
-    Ok(text.lines().map(|line| (0, line.to_string())).collect())
+    let described: Vec<String> = match name.split_once('.') {
+        Some((section, name)) => parameters.describe(section, name).into_iter().collect(),
+        None => {
+            let section = Some(name).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("all"));
+            let rows = parameters.list(section);
+            rows.iter().filter_map(|row| parameters.describe(row.section, row.name)).collect()
+        }
+    };
+    if described.is_empty() {
+        return Err(unknown(name));
+    }
+    Ok(described.join("\n\n").lines().map(|line| (0, line.to_string())).collect())
 }
 
 pub(super) fn save(services: &AdminServices, call: &Call) -> Rows {
@@ -73,10 +87,10 @@ pub(super) fn set_of_hotstandby(services: &AdminServices, call: &Call) -> Rows {
 fn change(services: &AdminServices, (section, name): (&str, &str), value: &str, temporary: bool) -> Rows {
     let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     let outcome = services.changes.set(section, name, value, temporary)?;
-    let when = match (outcome.is_unused, outcome.takes_effect_at_start) {
-        (true, _) => "It has no effect in this server.",
-        (false, true) => "It takes effect at the next start.",
-        (false, false) => "It is in effect.",
+    let when = match (outcome.is_unused, outcome.access) {
+        (true, _) => "It has no effect in this server.".to_string(),
+        (false, Access::Immediate) => "It is in effect.".to_string(),
+        (false, access) => format!("It waits for {}.", access.waits_for()),
     };
     one(format!("{section}.{name} is set. {when}"))
 }

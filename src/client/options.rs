@@ -6,7 +6,8 @@ use clap::Parser;
 
 use super::credentials::{USER_VARIABLE, password_from};
 use crate::client::credentials::Credentials;
-use crate::config::ConnectString;
+use crate::config::parameters::FILE_NAME;
+use crate::config::{ConnectString, Id, Parameters};
 use crate::error::{ServerError, invalid};
 
 /// The console of a HotStandby server: admin commands, typed or from a script.
@@ -17,9 +18,14 @@ use crate::error::{ServerError, invalid};
 #[derive(Parser, Debug)]
 #[command(name = "solcon", version)]
 pub struct Options {
-    /// The server, as in solid.ini: "tcp [-cMS] [-rMS] [host] port"; with --status both servers of a pair
-    #[arg(required = true, value_name = "CONNECT", num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
+    /// The server, as in solid.ini: "tcp [-cMS] [-rMS] [host] port", or a logical name of [Data Sources] there; without one,
+    /// Com.Connect counts. With --status both servers of a pair
+    #[arg(value_name = "CONNECT", num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true)]
     connect: Vec<String>,
+
+    /// Directory of the solid.ini with [Data Sources] and Com.Connect
+    #[arg(short = 'c', long, value_name = "DIR", env = "SOLIDDIR", default_value = ".")]
+    directory: PathBuf,
 
     /// User; asked for on a terminal if not given
     #[arg(short = 'U', long, value_name = "USER", env = USER_VARIABLE)]
@@ -51,21 +57,53 @@ pub struct Options {
 }
 
 impl Options {
-    /// The servers named: each begins with the word `tcp`, so that quotes may be left out.
+    /// The servers named: each begins with the word `tcp`, so that quotes may be left out, or is a logical name.
     pub fn servers(&self) -> Result<Vec<ConnectString>, ServerError> {
         let mut texts: Vec<String> = Vec::new();
         for word in self.connect.iter().flat_map(|text| text.split_whitespace()) {
             let begins = word.eq_ignore_ascii_case("tcp") || word.eq_ignore_ascii_case("tcpip");
             match texts.last_mut() {
-                Some(text) if !begins => *text = format!("{text} {word}"),
+                Some(text) if !begins && begins_with_protocol(text) => *text = format!("{text} {word}"),
                 _ => texts.push(word.to_owned()),
+            }
+        }
+        if texts.is_empty() {
+            texts.push(self.solid_ini()?.text(Id::ComConnect));
+            if texts.iter().any(String::is_empty) {
+                return Err(invalid(
+                    "No server is named: give it as \"tcp host port\", or set [Com] Connect in solid.ini.",
+                ));
             }
         }
         let most = if self.status { 2 } else { 1 };
         if texts.len() > most {
             return Err(invalid(format!("{} servers are named, at most {most} can be used.", texts.len())));
         }
-        texts.iter().map(|text| ConnectString::parse(text)).collect()
+        texts.iter().map(|text| self.server(text)).collect()
+    }
+
+    /// A connect string, or the one behind a logical name.
+    fn server(&self, text: &str) -> Result<ConnectString, ServerError> {
+        if !begins_with_protocol(text) && text.parse::<u16>().is_err() {
+            if let Some(behind) = self.solid_ini()?.data_source(text) {
+                return ConnectString::parse(behind);
+            }
+            let malformed = ConnectString::parse(text).err().unwrap_or_else(|| invalid(text));
+            let place = self.directory.join(FILE_NAME);
+            return Err(ServerError {
+                message: format!(
+                    "{} Nor is it a name in [Data Sources] of {}.",
+                    malformed.message,
+                    place.display()
+                ),
+                ..malformed
+            });
+        }
+        ConnectString::parse(text)
+    }
+
+    fn solid_ini(&self) -> Result<Parameters, ServerError> {
+        Parameters::load(&self.directory).map(|(parameters, _)| parameters)
     }
 
     /// Who logs in at these servers.
@@ -74,6 +112,11 @@ impl Options {
         let names: Vec<String> = servers.iter().map(ConnectString::to_string).collect();
         Credentials::complete(self.user.clone(), password, &names.join(" and "))
     }
+}
+
+fn begins_with_protocol(text: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    word.eq_ignore_ascii_case("tcp") || word.eq_ignore_ascii_case("tcpip")
 }
 
 #[cfg(test)]
@@ -102,8 +145,23 @@ mod tests {
         assert_eq!(servers(&["--status", "--once", "tcp", "1301", "TCP", "1302"]).unwrap(), both);
         assert!(servers(&["tcp 1301", "tcp 1302"]).unwrap_err().contains("at most 1"));
         assert!(servers(&["1301"]).unwrap_err().contains("14502"));
-        assert!(servers(&["-e", "pid"]).is_err());
+        assert!(servers(&["-c", "/nowhere", "-e", "pid"]).unwrap_err().contains("No server is named"));
         assert!(servers(&["--once", "tcp 1"]).is_err());
         assert!(servers(&["--status", "-e", "pid", "tcp 1"]).is_err());
+    }
+
+    #[test]
+    fn logical_names_and_a_server_of_ones_own_come_from_solid_ini() {
+        let directory = tempfile::tempdir().unwrap();
+        let ini = "[Com]\nConnect=tcp db0 1300\n[Data Sources]\nOrders=tcp db1 1301, the orders\nstock = tcp db2 1302\n";
+        std::fs::write(directory.path().join("solid.ini"), ini).unwrap();
+        let of =
+            |arguments: &[&str]| servers(&[&["-c", directory.path().to_str().unwrap()], arguments].concat());
+        assert_eq!(of(&["orders"]).unwrap(), ["tcp db1 1301"]);
+        assert_eq!(of(&["-e", "pid", "STOCK"]).unwrap(), ["tcp db2 1302"]);
+        assert_eq!(of(&["--status", "orders", "stock"]).unwrap(), ["tcp db1 1301", "tcp db2 1302"]);
+        assert_eq!(of(&["--status", "orders", "tcp", "db3", "1"]).unwrap(), ["tcp db1 1301", "tcp db3 1"]);
+        assert_eq!(of(&[]).unwrap(), ["tcp db0 1300"]);
+        assert!(of(&["nobody"]).unwrap_err().contains("[Data Sources]"));
     }
 }

@@ -65,9 +65,9 @@ impl Parameters {
         self.seconds(Id::LockWaitTimeOut)
     }
 
-    /// General.TransactionIdleTimeOut; zero: never.
-    pub fn transaction_idle_timeout(&self) -> Duration {
-        self.seconds(Id::TransactionIdleTimeOut)
+    /// General.TransactionIdleTimeOut; none: never.
+    pub fn transaction_idle_timeout(&self) -> Option<Duration> {
+        Some(self.seconds(Id::TransactionIdleTimeOut)).filter(|timeout| !timeout.is_zero())
     }
 
     /// General.SnapshotMaxSize; 0: unlimited.

@@ -4,6 +4,7 @@
 //! that reading a parameter never parses.
 
 use super::address::ConnectString;
+use crate::error::ServerError;
 
 /// What the number of a parameter counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +71,10 @@ pub enum Kind {
     Character,
     /// The name of a log file with digits to be filled in.
     FileTemplate,
+    /// Where to listen: a connect string; of several behind commas, as solidDB has them, the first of protocol tcp counts.
+    Listen,
+    /// The database file; behind its name solidDB has a size and a device number.
+    FileSpec,
 }
 
 /// A value that passed its check.
@@ -137,6 +142,15 @@ impl Kind {
                 }
                 (text, 0)
             }
+            Kind::Listen => {
+                let first =
+                    first_address(text).map_err(|error| format!("{} ({})", refused(), error.message))?;
+                (first, 0)
+            }
+            Kind::FileSpec => {
+                let (name, _) = file_and_size(text);
+                (!name.is_empty()).then_some((name, 0)).ok_or_else(refused)?
+            }
         };
         Ok(Checked { text: text.to_owned(), number })
     }
@@ -162,8 +176,35 @@ impl Kind {
             Kind::Address { optional: true } => "tcp [-cMS] [-rMS] [host] port, or nothing".to_owned(),
             Kind::Character => "one visible character other than /".to_owned(),
             Kind::FileTemplate => "a file name without a directory, with 4 to 10 digit characters".to_owned(),
+            Kind::Listen => "tcp [-cMS] [-rMS] [host] port".to_owned(),
+            Kind::FileSpec => "a file name".to_owned(),
         }
     }
+}
+
+/// The first name that this server can listen at; an error if there is none.
+pub(super) fn first_address(text: &str) -> Result<&str, ServerError> {
+    let mut names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let first = names.next().unwrap_or_default();
+    match ConnectString::parse(first) {
+        Ok(_) => Ok(first),
+        Err(error) => names.find(|name| ConnectString::parse(name).is_ok()).ok_or(error),
+    }
+}
+
+/// The file of a `FileSpec_1`, and what solidDB writes behind it: the most bytes it may have, and a device number.
+pub(super) fn file_and_size(text: &str) -> (&str, Option<&str>) {
+    let last_word = |text: &'_ str| text.trim_end().rfind(char::is_whitespace).map(|at| at + 1);
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(last) = last_word(text) else { return (text, None) };
+    let before = text[..last].trim_end();
+    let start = match last_word(before) {
+        // Size and device number.
+        Some(size) if is_number(&text[last..]) && parse_size(&before[size..]).is_some() => size,
+        _ if parse_size(&text[last..]).is_some() => last,
+        _ => return (text, None),
+    };
+    (text[..start].trim_end(), Some(text[start..].trim()))
 }
 
 /// Bytes of a text like `64K`.
@@ -180,7 +221,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// The shortest text that [`parse_size`] reads as these bytes.
-fn show_size(bytes: u64) -> String {
+pub(super) fn show_size(bytes: u64) -> String {
     for (shift, letter) in [(30, "G"), (20, "M"), (10, "K")] {
         if bytes > 0 && bytes.trailing_zeros() >= shift {
             return format!("{}{letter}", bytes >> shift);
@@ -202,6 +243,33 @@ mod tests {
         for text in ["", "K", "-1", "1.5M", "10Q", "99999999999999999999", "18446744073709551615G", "5Ké"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_soliddb_writes_behind_a_file_is_told_from_its_name() {
+        for (text, name, size) in [
+            ("solid.db", "solid.db", None),
+            ("solid.db 100M", "solid.db", Some("100M")),
+            ("/data/solid.db 2147483647 1", "/data/solid.db", Some("2147483647 1")),
+            ("my data.db", "my data.db", None),
+            ("my data.db 2G", "my data.db", Some("2G")),
+        ] {
+            assert_eq!(file_and_size(text), (name, size));
+            assert_eq!(Kind::FileSpec.check(text).unwrap().text, name);
+        }
+    }
+
+    #[test]
+    fn of_several_names_the_first_that_can_be_used_counts() {
+        for (text, used) in [
+            ("tcp 1964", "tcp 1964"),
+            ("tcp 1964, upipe SOLID", "tcp 1964"),
+            ("upipe SOLID, tcp db1 1313, tcp 1964", "tcp db1 1313"),
+        ] {
+            assert_eq!(Kind::Listen.check(text).unwrap().text, used);
+        }
+        assert!(Kind::Listen.check("upipe SOLID").unwrap_err().contains("protocol"));
+        assert!(Kind::Listen.check("").is_err());
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! * `registry`: the one table of all parameters; * `kind`: what a value may be; * `address`: connect strings;
 //! * `parser`: the file's syntax; * `parameters`: the values in force; * `getters`: the same, typed;
-//! * `example`: solid.ini.example.
+//! * `doubts`: warnings about what is hardly meant; * `example`: solid.ini.example.
 //!
 //! Not here: acting on a change (`node::parameters` does), command-line options.
 
 pub mod address;
+mod doubts;
 pub mod example;
 mod getters;
 pub mod kind;
@@ -17,7 +18,8 @@ mod write_back;
 
 pub use address::{ConnectString, ListenAddress};
 pub use parameters::{ParameterRow, Parameters, SetOutcome};
-pub use registry::Id;
+pub(crate) use registry::distance;
+pub use registry::{Access, Id};
 
 use crate::error::invalid;
 

@@ -4,15 +4,15 @@
 //! (`write_back`). Invariants: every value held has passed its check, alone and together with the others; a change of
 //! an RW/Startup or RW/Create parameter is remembered for the file and never changes the value in force.
 
-use super::address::{ConnectString, ListenAddress};
+use super::address::ConnectString;
+use super::doubts::{carried_over, doubts};
 use super::getters::listen_address;
 use super::invalid;
-use super::kind::{Checked, Kind};
+use super::kind::{self, Checked, Kind};
 use super::parser::{self, Entry};
 use super::registry::{self, ALIASES, Access, Id, REGISTRY};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -29,6 +29,8 @@ pub struct Parameters {
     pub(super) file: Mutex<()>,
     has_hotstandby_section: bool,
     node_id: [u8; 16],
+    /// [Data Sources]: logical names and what stands behind them.
+    data_sources: Vec<(String, String)>,
 }
 
 /// One parameter's values.
@@ -57,15 +59,15 @@ pub struct ParameterRow {
     pub factory: &'static str,
     /// Value from the next start on, if it differs.
     pub next: Option<String>,
-    /// RO, RW, RW/Startup or RW/Create.
-    pub access: &'static str,
+    /// When a change takes effect.
+    pub access: Access,
 }
 
 /// What became of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SetOutcome {
-    /// False: the value is in force now.
-    pub takes_effect_at_start: bool,
+    /// When it takes effect.
+    pub access: Access,
     /// True: the value is remembered, and that is all.
     pub is_unused: bool,
 }
@@ -87,7 +89,10 @@ impl Parameters {
         let mut warnings = Vec::new();
         let mut checked: Vec<Checked> = REGISTRY.iter().map(factory_value).collect();
         let mut lines: Vec<Option<usize>> = vec![None; REGISTRY.len()];
-        for (section, line) in parsed.sections.iter().filter(|section| !registry::is_section(&section.0)) {
+        let is_data_source = |section: &str| section.eq_ignore_ascii_case(registry::DATA_SOURCES);
+        let unknown =
+            |section: &&(String, usize)| !registry::is_section(&section.0) && !is_data_source(&section.0);
+        for (section, line) in parsed.sections.iter().filter(unknown) {
             let nearest = registry::nearest_section(section);
             warnings.push(format!("{shown}, line {line}: unknown section [{section}] is ignored; the nearest known one is [{nearest}]."));
         }
@@ -96,9 +101,15 @@ impl Parameters {
                 warnings.push(unknown_name(&shown, entry));
                 continue;
             };
-            if let Some(alias) = alias_warning(&shown, entry) {
-                warnings.push(alias);
-            }
+            warnings.extend(alias_warning(&shown, entry));
+            warnings.extend(lines[id as usize].map(|before| {
+                format!(
+                    "{shown}, line {}: {id} stands in line {before} already; this line counts.",
+                    entry.line
+                )
+            }));
+            warnings
+                .extend(carried_over(id, entry).map(|text| format!("{shown}, line {}: {text}", entry.line)));
             checked[id as usize] = check_entry(id, entry, &shown)?;
             lines[id as usize] = Some(entry.line);
         }
@@ -120,6 +131,12 @@ impl Parameters {
             file: Mutex::new(()),
             has_hotstandby_section,
             node_id: random_id()?,
+            data_sources: parsed
+                .entries
+                .into_iter()
+                .filter(|entry| is_data_source(&entry.section))
+                .map(|entry| (entry.name, entry.value))
+                .collect(),
         };
         if parameters.hsb_enabled() {
             parameters.peer_secret()?;
@@ -153,6 +170,26 @@ impl Parameters {
     /// Random, drawn when solid.ini is read: by it a server knows itself when it has dialled its own port.
     pub fn node_id(&self) -> [u8; 16] {
         self.node_id
+    }
+
+    /// The connect string of a logical name in [Data Sources], without the description behind its comma.
+    pub fn data_source(&self, name: &str) -> Option<&str> {
+        let found = self.data_sources.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.split(',').next().unwrap_or_default().trim())
+    }
+
+    /// The database was made with another page size than solid.ini has now: what the file has is in force, what solid.ini
+    /// has waits for the next new database.
+    pub fn adopt_page_size(&self, bytes: u32) {
+        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
+        let value = &mut values[Id::PageSize as usize];
+        if value.current.number != u64::from(bytes) {
+            let wanted = value.next.take().unwrap_or_else(|| value.current.clone());
+            let found = Checked { text: kind::show_size(u64::from(bytes)), number: u64::from(bytes) };
+            value.startup = found.clone();
+            value.current = found;
+            value.next = Some(wanted);
+        }
     }
 
     /// The text in force.
@@ -201,7 +238,7 @@ impl Parameters {
             startup: shown(&value.startup),
             factory: definition.factory,
             next: value.next.as_ref().filter(|next| **next != value.current).map(shown),
-            access: definition.access.name(),
+            access: definition.access,
         }
     }
 
@@ -227,7 +264,8 @@ impl Parameters {
         };
         if takes_effect_at_start && temporary {
             return Err(invalid(format!(
-                "{id} takes effect at the next start only, so it cannot be temporary."
+                "{id} takes effect with {} only, so it cannot be temporary.",
+                definition.access.waits_for()
             )));
         }
         let checked = self.check(id, value)?;
@@ -241,7 +279,7 @@ impl Parameters {
         } else {
             slot.current = checked;
         }
-        Ok(SetOutcome { takes_effect_at_start, is_unused: registry::NOT_USED.contains(&id) })
+        Ok(SetOutcome { access: definition.access, is_unused: registry::NOT_USED.contains(&id) })
     }
 
     /// Checks a value by itself and together with the others; `*` means the factory value.
@@ -271,12 +309,12 @@ impl Parameters {
             format!("{id}{}", if definition.ours { " (HotStandby's own)" } else { "" }),
             definition.meaning.to_owned(),
             format!("Allowed: {}", definition.kind.allowed()),
-            format!("Access: {}", row.access),
+            format!("Access: {}", definition.access.name()),
             format!("Current: {}", row.current),
             format!("Startup: {}", row.startup),
             format!("Factory: {}", row.factory),
         ];
-        lines.extend(row.next.map(|next| format!("Next start: {next}")));
+        lines.extend(row.next.map(|next| format!("Waiting for {}: {next}", definition.access.waits_for())));
         lines.extend(definition.notes(id).map(str::to_owned));
         Some(lines.join("\n"))
     }
@@ -316,12 +354,16 @@ fn check_entry(id: Id, entry: &Entry, file: &str) -> Result<Checked, ServerError
 
 /// A value that is not allowed; `place`: where it stands. A connect string has codes of its own.
 fn impossible(id: Id, place: &str, value: &str, allowed: &str) -> ServerError {
-    let kind = &id.definition().kind;
-    let address = if let Kind::Address { .. } = kind { ConnectString::parse(value).err() } else { None };
+    let wanted = id.definition().kind;
+    let address = match wanted {
+        Kind::Address { .. } => ConnectString::parse(value).err(),
+        Kind::Listen => kind::first_address(value).err(),
+        _ => None,
+    };
     if let Some(error) = address {
         return ServerError { message: format!("{place}: {}", error.message), ..error };
     }
-    let shown = if *kind == Kind::Secret { "********" } else { value };
+    let shown = if wanted == Kind::Secret { "********" } else { value };
     invalid(format!("{place}: '{shown}' is not possible; allowed: {allowed}."))
 }
 
@@ -333,6 +375,12 @@ fn random_id() -> Result<[u8; 16], ServerError> {
 
 fn unknown_name(shown: &str, entry: &Entry) -> String {
     let Entry { section, name, line, .. } = entry;
+    if section.eq_ignore_ascii_case("IndexFile") && name.to_ascii_lowercase().starts_with("filespec_") {
+        return format!(
+            "{shown}, line {line}: {section}.{name} is ignored: the database is one file, {}.",
+            Id::DatabaseFile
+        );
+    }
     let nearest = Id::nearest(section, name);
     format!(
         "{shown}, line {line}: unknown parameter {section}.{name} is ignored; the nearest known one is {nearest}."
@@ -384,43 +432,4 @@ fn check_together<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Result<(), (Id, Stri
         return Err((Id::Listen, rule.to_owned()));
     }
     Ok(())
-}
-
-/// What is allowed but hardly meant.
-fn doubts<'a>(value: &dyn Fn(Id) -> &'a Checked) -> Vec<String> {
-    let set = |id: &&Id| value(**id).text != id.definition().factory;
-    let mut doubts: Vec<String> =
-        registry::NOT_USED.iter().filter(set).map(|id| format!("{id} is set and has no effect.")).collect();
-    let (interval, timeout) = (value(Id::PingInterval).number, value(Id::PingTimeout).number);
-    if timeout > 0 && timeout <= interval {
-        doubts.push(format!("HotStandby.PingTimeout ({timeout} ms) is not longer than PingInterval ({interval} ms): the connection will break for no reason."));
-    }
-    match ConnectString::parse(&value(Id::Connect).text) {
-        _ if value(Id::HsbEnabled).number == 0 => {}
-        Err(_) => doubts.push(
-            "HotStandby.HSBEnabled is yes but HotStandby.Connect is not set: the servers cannot connect."
-                .to_owned(),
-        ),
-        Ok(peer) if is_own(&peer, &listen_address(value(Id::Listen), value(Id::ReadTimeout))) => {
-            doubts.push(format!("HotStandby.Connect ('{peer}') is this server itself: the servers cannot connect. Set it to the other server's address."));
-        }
-        Ok(_) => {}
-    }
-    doubts
-}
-
-/// Whether a server that listens there would reach itself, as far as that can be said without asking for names.
-fn is_own(peer: &ConnectString, listen: &ListenAddress) -> bool {
-    let address = |host: &str| match host.parse::<IpAddr>() {
-        Err(_) if host.eq_ignore_ascii_case("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
-        other => other.ok(),
-    };
-    // Only an address of this machine can be bound.
-    let is_here = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
-    peer.port == listen.port
-        && match (address(&peer.host), address(&listen.host)) {
-            (Some(peer), Some(listen)) if listen.is_unspecified() => is_here(peer),
-            (Some(peer), Some(listen)) => peer == listen,
-            _ => peer.host.eq_ignore_ascii_case(&listen.host),
-        }
 }

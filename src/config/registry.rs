@@ -27,6 +27,14 @@ impl Access {
             Access::Create => "RW/Create",
         }
     }
+
+    /// What a change waits for that is not in effect yet.
+    pub fn waits_for(self) -> &'static str {
+        match self {
+            Access::Create => "the next new database",
+            Access::ReadOnly | Access::Immediate | Access::Startup => "the next start",
+        }
+    }
 }
 
 /// One parameter.
@@ -149,6 +157,9 @@ pub fn nearest_section(section: &str) -> &'static str {
         .unwrap_or("")
 }
 
+/// The section of logical names, whose entries are no parameters: `name = connect string`.
+pub const DATA_SOURCES: &str = "Data Sources";
+
 /// True if there is a section of this name, in any letter case.
 pub fn is_section(section: &str) -> bool {
     REGISTRY.iter().any(|row| row.section.eq_ignore_ascii_case(section))
@@ -177,14 +188,14 @@ const TIB: u64 = 1 << 40;
 const MILLISECONDS: Kind = Kind::Number { minimum: 0, maximum: DAY_MS, unit: Unit::Milliseconds };
 const SECONDS: Kind = Kind::Number { minimum: 0, maximum: 86_400, unit: Unit::Seconds };
 const ONE_TO_THREE: Kind = Kind::Number { minimum: 1, maximum: 3, unit: Unit::None };
-const LISTEN: Kind = Kind::Address { optional: false };
 const CONNECT: Kind = Kind::Address { optional: true };
 const PERIOD: Kind = Kind::Number { minimum: 10, maximum: DAY_MS, unit: Unit::Milliseconds };
 
 registry! {
-    Listen: "Com", "Listen", "tcp 1964", Immediate, LISTEN, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine. -r stands in for Com.ReadTimeout. A change opens the new port, then closes the old one; connections stay.";
+    Listen: "Com", "Listen", "tcp 1964", Immediate, Kind::Listen, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine. -r stands in for Com.ReadTimeout. A change opens the new port, then closes the old one; connections stay.";
     MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused.";
     ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a client may pause in the middle of a message, in milliseconds; 0: for ever.";
+    ComConnect: "Com", "Connect", "", Startup, CONNECT, false, "Read by solcon: the server to connect to if none is named.";
 
     BackupBlockSize: "General", "BackupBlockSize", "64K", Startup, Kind::Size { minimum: 512, maximum: GIB }, false, "Block of netcopy and backup; a multiple of IndexFile.BlockSize.";
     BackupDirectory: "General", "BackupDirectory", "backup", Startup, Kind::Text, false, "Where 'backup' writes unless told otherwise.";
@@ -192,7 +203,7 @@ registry! {
     CheckpointDeleteLog: "General", "CheckpointDeleteLog", "yes", Startup, Kind::YesNo, false, "Delete log files that a checkpoint makes superfluous.";
     CheckpointInterval: "General", "CheckpointInterval", "50000", Immediate, Kind::Number { minimum: 1, maximum: 1_000_000_000, unit: Unit::Records }, false, "Log records between checkpoints.";
     MinCheckpointTime: "General", "MinCheckpointTime", "300", Immediate, SECONDS, false, "Least time between automatic checkpoints, in seconds.";
-    LockWaitTimeOut: "General", "LockWaitTimeOut", "30", Immediate, SECONDS, false, "How long a statement waits to become the writer, or for a state that accepts writes, in seconds.";
+    LockWaitTimeOut: "General", "LockWaitTimeOut", "30", Immediate, SECONDS, false, "How long a statement waits to become the writer, or for a state that accepts writes, in seconds; 0: not at all.";
     TransactionIdleTimeOut: "General", "TransactionIdleTimeOut", "5", Immediate, SECONDS, true, "An open write transaction that is idle this long while others wait is rolled back, in seconds; 0: never.";
     SnapshotMaxSize: "General", "SnapshotMaxSize", "512M", Immediate, Kind::Size { minimum: 0, maximum: TIB }, true, "Bytes that SQLite's log (solid.db-wal) may hold because a session reads from an old snapshot: beyond that the session with the oldest one is ended (25P04); a warning at half of it. 0: unlimited.";
     SnapshotMaxAge: "General", "SnapshotMaxAge", "0", Immediate, Kind::Number { minimum: 0, maximum: 31_536_000, unit: Unit::Seconds }, true, "A session that reads from one snapshot for longer is ended (25P04), in seconds; 0: never, only SnapshotMaxSize counts.";
@@ -200,7 +211,7 @@ registry! {
     Readonly: "General", "Readonly", "no", Startup, Kind::YesNo, false, "Refuse every write of clients (10041); what the other server replicates is still applied.";
     Diskless: "General", "Diskless", "no", ReadOnly, Kind::YesNo, false, "Keep nothing on disk.";
 
-    DatabaseFile: "IndexFile", "FileSpec_1", "solid.db", ReadOnly, Kind::Text, false, "The database file.";
+    DatabaseFile: "IndexFile", "FileSpec_1", "solid.db", ReadOnly, Kind::FileSpec, false, "The database file.";
     PageSize: "IndexFile", "BlockSize", "4K", Create, Kind::PageSize, false, "Page size of the database.";
     CacheSize: "IndexFile", "CacheSize", "64M", Startup, Kind::Size { minimum: 512 << 10, maximum: TIB }, false, "Page cache.";
 

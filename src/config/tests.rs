@@ -12,6 +12,39 @@ fn load(text: &str) -> Result<(Parameters, Vec<String>), ServerError> {
 }
 
 #[test]
+fn a_solid_ini_of_soliddb_carries_over() {
+    let text = "[Com]\nListen = upipe SOLID, tcp 1313\nConnect = tcp 1313\n[IndexFile]\nFileSpec_1 = solid.db 100M\nFileSpec_2 = more.db 1G\n[Data Sources]\nOrders = tcp db1 1313, the orders\n[HotStandby]\nPingInterval=500\nPingInterval=700\n";
+    let (parameters, warnings) = Parameters::from_text(Path::new("/d"), text).unwrap();
+    assert_eq!(parameters.listen().port, 1313);
+    assert_eq!(parameters.database_file(), Path::new("/d/solid.db"));
+    assert_eq!(parameters.data_source("ORDERS"), Some("tcp db1 1313"));
+    assert_eq!(parameters.text(Id::ComConnect), "tcp 1313");
+    for (warning, parts) in warnings.iter().zip([
+        ["line 2", "listens at 'tcp 1313' only"],
+        ["line 5", "'100M' behind the file's name has no effect"],
+        ["line 6", "FileSpec_2 is ignored: the database is one file"],
+        ["line 11", "PingInterval stands in line 10 already; this line counts"],
+    ]) {
+        assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+    }
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+}
+
+#[test]
+fn the_page_size_of_the_file_is_in_force_and_another_one_waits() {
+    let (parameters, _) = Parameters::from_text(Path::new("/d"), "[IndexFile]\nBlockSize=8K\n").unwrap();
+    parameters.adopt_page_size(8192);
+    assert_eq!(parameters.get("indexfile", "blocksize").unwrap().next, None);
+    parameters.adopt_page_size(4096);
+    let row = parameters.get("indexfile", "blocksize").unwrap();
+    assert_eq!((row.current.as_str(), row.next.as_deref()), ("4K", Some("8K")));
+    assert_eq!(parameters.page_size_bytes(), 4096);
+    // A copy with the page size that is wanted has arrived.
+    parameters.adopt_page_size(8192);
+    assert_eq!(parameters.get("indexfile", "blocksize").unwrap().next, None);
+}
+
+#[test]
 fn without_a_file_factory_values_rule() {
     let directory = tempfile::tempdir().unwrap();
     let (parameters, warnings) = Parameters::load(directory.path()).unwrap();
@@ -52,8 +85,9 @@ fn the_file_rules_and_the_last_entry_wins() {
     assert_eq!(parameters.durability_level(), DurabilityLevel::Strict);
     assert_eq!(parameters.listen().read_timeout, None);
     assert_eq!(parameters.log_split_size_bytes(), 1 << 20);
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("AutoPrimaryAlone"), "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("PingTimeout stands in line 4 already"), "{warnings:?}");
+    assert!(warnings[1].contains("AutoPrimaryAlone"), "{warnings:?}");
 }
 
 #[test]
@@ -165,8 +199,8 @@ fn the_peer_secret_is_the_files_content() {
 #[test]
 fn changes_follow_the_access_mode() {
     let (parameters, _) = load("[HotStandby]\nHSBEnabled=yes\nConnect=tcp 1\n").unwrap();
-    let now = SetOutcome { takes_effect_at_start: false, is_unused: false };
-    let later = SetOutcome { takes_effect_at_start: true, is_unused: false };
+    let now = SetOutcome { access: Access::Immediate, is_unused: false };
+    let later = SetOutcome { access: Access::Startup, is_unused: false };
     assert_eq!(parameters.set("hotstandby", "pingtimeout", "7000", true), Ok(now));
     assert_eq!(parameters.ping_timeout(), Duration::from_secs(7));
     assert_eq!(parameters.set("HotStandby", "PingTimeout", " * ", false), Ok(now));
@@ -174,7 +208,9 @@ fn changes_follow_the_access_mode() {
     assert_eq!(parameters.set("Logging", "MinSplitSize", "20M", false), Ok(later));
     assert_eq!(parameters.log_split_size_bytes(), 10 << 20);
     assert_eq!(parameters.get("logging", "minsplitsize").unwrap().next.as_deref(), Some("20M"));
-    assert!(parameters.describe("logging", "minsplitsize").unwrap().contains("Next start: 20M"));
+    assert!(
+        parameters.describe("logging", "minsplitsize").unwrap().contains("Waiting for the next start: 20M")
+    );
     for (section, name, value, temporary, expected) in [
         ("HotStandby", "HSBEnabled", "no", false, "read only"),
         (
@@ -193,7 +229,8 @@ fn changes_follow_the_access_mode() {
         assert!(error.message.contains(expected), "{}", error.message);
         assert_eq!(error.code, Some(Code::INVALID_ARGUMENT));
     }
-    assert_eq!(parameters.list(Some("COM")).len(), 3);
+    let of_com = registry::REGISTRY.iter().filter(|row| row.section == "Com").count();
+    assert_eq!(parameters.list(Some("COM")).len(), of_com);
     assert_eq!(parameters.list(None).len(), registry::REGISTRY.len());
 }
 

@@ -122,6 +122,24 @@ codes! {
     CONNECTION_SWITCH = 25216, "HY000", "The connection was switched to the other server; some session context may be lost: set it anew.";
     CONNECTION_NOT_ESTABLISHED = 25217, "08001", "The client could not establish a connection; check the addresses and that one of the servers is a primary.";
     CONNECTED_ALONE = 25218, "01000", "Connected to a STANDALONE or PRIMARY ALONE server; what is written is on one server only. 'hsb status' shows what to do.";
+    COMMUNICATION_WRITE_FAILED = 14510, "08006", "Writing to the connection failed, in solidDB; here 14503 and 14518 say so. Connect again, and if that fails, to the other server.";
+    COMMUNICATION_READ_FAILED = 14511, "08006", "Reading from the connection failed, in solidDB; here 14503 and 14518 say so. Connect again, and if that fails, to the other server.";
+    START_AFTER_COMMIT_LIMIT = 14551, "54000", "Too many START AFTER COMMIT statements, in solidDB; this server has no such statement.";
+    READ_THREAD_MODE_INVALID = 14706, "22023", "An invalid read thread mode, in solidDB; this server has no such mode.";
+    DICTIONARY_CHANGES_MIXED = 10048, "0A000", "Schema changes and updates in one replicated transaction, in solidDB; this server replicates them together.";
+    BLOB_REPLICATED = 10050, "0A000", "A BLOB cannot be replicated, in solidDB; this server replicates every value.";
+    USER_ROLLED_BACK = 10078, "40000", "The user rolled the transaction back, in solidDB; here ROLLBACK is not an error.";
+    FILESPEC_IN_USE = 10079, "55006", "A FileSpec is in use and cannot be removed, in solidDB; here the database is the one file of IndexFile.FileSpec_1.";
+    TABLE_NOT_LOCKED = 10084, "55000", "The table is not locked, in solidDB; this server has no table locks.";
+    CHECKPOINTING_DISABLED = 10085, "55000", "Checkpoints are switched off, in solidDB; this server always makes them.";
+    MEMORY_TABLE_REFUSED = 10087, "0A000", "HotStandby with main-memory tables, in solidDB; this server has one kind of table.";
+    LOCK_TIMEOUT_TOO_LARGE = 10088, "22023", "The lock timeout is too large, in solidDB; here every number of seconds up to 4294967295 is taken.";
+    CONFIGURATION_EXCEEDED = 11003, "53400", "The configured size of the database is exceeded, in solidDB; here the disk is the limit (11002).";
+    TABLE_NOT_EMPTY = 13123, "55000", "The table is not empty, in solidDB; this server has one kind of table, so none is changed into another.";
+    ONLY_MEMORY_TRANSIENT = 13167, "0A000", "Only main-memory tables can be transient, in solidDB; this server has no transient tables.";
+    ONLY_MEMORY_TEMPORARY = 13170, "0A000", "Only main-memory tables can be temporary, in solidDB; here CREATE TEMPORARY TABLE says itself what is not possible.";
+    SESSION_WRITE_FAILED = 20009, "08006", "A write to the session failed, in solidDB; here the connection ends with a code of class 08. Connect again, and if that fails, to the other server.";
+    UNUSUAL_RETURN_CODE = 21318, "08006", "The operation failed with an unusual return code, in solidDB; here the connection ends with a code of class 08. Connect again, and if that fails, to the other server.";
     LOG_BAD_RECORD = 30787, "58030", "The replication log holds a record of a bad type or position; copy the database from the other server with 'hsb netcopy'.";
     LOG_WRITE_FAILED = 30788, "58030", "Writing the replication log failed; the server stops. Check the disk, start again: nothing acknowledged is lost.";
     LOG_OPEN_FAILED = 30789, "58030", "Opening the replication log failed; check Logging.LogDir, its permissions and the disk.";
@@ -140,6 +158,9 @@ mod tests {
         14705, 14707, 14708, 14709, 14710, 14711, 14712, 10002, 10013, 10019, 10024, 10030, 10041, 10045,
         10046, 10047, 10049, 10080, 10081, 10082, 10083, 10089, 11002, 13068, 21300, 21306, 21307, 21308,
         25216, 25217, 25218, 30787, 30788, 30789, 30790,
+        // Only solidDB returns these; a program that knows them finds out what stands in for them.
+        14510, 14511, 14551, 14706, 10048, 10050, 10078, 10079, 10084, 10085, 10087, 10088, 11003, 13123,
+        13167, 13170, 20009, 21318,
     ];
 
     #[test]

@@ -130,6 +130,12 @@ pub enum Safeness {
     TwoSafe,
 }
 
+impl Safeness {
+    /// Each with the word that SET SAFENESS takes and SHOW SAFENESS says.
+    pub const WORDS: [(Safeness, &str); 3] =
+        [(Safeness::OneSafe, "1safe"), (Safeness::TwoSafe, "2safe"), (Safeness::Default, "default")];
+}
+
 /// What a session or transaction asks for, over the server's setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
@@ -140,6 +146,17 @@ pub enum Durability {
     Relaxed,
     /// On disk before the answer.
     Strict,
+}
+
+impl Durability {
+    /// Each with the word that SET DURABILITY takes and SHOW DURABILITY says.
+    pub const WORDS: [(Durability, &str); 3] =
+        [(Durability::Relaxed, "relaxed"), (Durability::Strict, "strict"), (Durability::Default, "default")];
+}
+
+/// The word for a value of such a list.
+pub fn word<T: PartialEq>(words: &[(T, &'static str)], value: T) -> &'static str {
+    words.iter().find(|(known, _)| *known == value).map_or("", |(_, word)| word)
 }
 
 /// The primary's settings that the secondary takes over at connect.

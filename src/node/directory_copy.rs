@@ -4,11 +4,13 @@
 //! older copy in that directory are replaced, and a crash in between is completed by whoever starts there. The
 //! directory is locked meanwhile, as a running server does it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use actix::Recipient;
 use crossbeam_channel::bounded;
@@ -38,7 +40,43 @@ pub struct DirectoryCopies {
     pub(super) supervisor: Recipient<CopyToDirectory>,
 }
 
+/// A backup or copy that has ended.
+#[derive(Clone)]
+pub struct EndedCopy {
+    /// When it ended.
+    pub when: SystemTime,
+    /// `backup` or `hsb copy`.
+    pub what: &'static str,
+    /// Where to.
+    pub directory: PathBuf,
+    /// The code and text of the reason, if it failed.
+    pub result: Result<(), String>,
+}
+
+/// The last of them since the start of the server, the oldest first.
+#[derive(Default)]
+pub(super) struct EndedCopies(Mutex<VecDeque<EndedCopy>>);
+
+/// So many are remembered.
+const ENDED_COPIES: usize = 50;
+
+impl EndedCopies {
+    pub(super) fn add(&self, what: &'static str, directory: PathBuf, result: Result<(), String>) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() == ENDED_COPIES {
+            ended.pop_front();
+        }
+        ended.push_back(EndedCopy { when: SystemTime::now(), what, directory, result });
+    }
+}
+
 impl DirectoryCopies {
+    /// The last backups and copies, the oldest first.
+    pub fn ended(&self) -> Vec<EndedCopy> {
+        let ended = self.storage.ended_copies.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().cloned().collect()
+    }
+
     /// Begins a copy ([`Command::Copy`] or [`Command::Backup`]) to `directory`, which is relative to solid.ini, or else
     /// to the configured one, and answers when it has begun. A refusal because of the state comes first.
     pub fn begin(&self, command: Command, directory: Option<&str>) -> Result<Answer, ServerError> {

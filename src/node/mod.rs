@@ -31,7 +31,7 @@ use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::checkpointer::Checkpointer;
-pub use self::directory_copy::DirectoryCopies;
+pub use self::directory_copy::{DirectoryCopies, EndedCopy};
 pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
 pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;

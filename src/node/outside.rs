@@ -114,6 +114,8 @@ impl Outside for NodeOutside {
             let written = checkpointer
                 .make()
                 .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
+            let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
+            storage.ended_copies.add(what, directory, outcome);
             let result = written.map_err(handshake::failure).map(|position| {
                 if backup {
                     checkpointer.backed_up(position);

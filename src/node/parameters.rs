@@ -17,6 +17,7 @@ use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::{self, ListenerHandle};
+use crate::storage::database::Database;
 use crate::storage::writer::Writer;
 
 /// See the module.
@@ -70,6 +71,15 @@ impl ParameterChanges {
         self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
         self.settings.do_send(NewSettings(settings_of(&self.parameters)));
         Ok(outcome)
+    }
+
+    /// A copy has taken the database's place: its page size is the one in force.
+    pub(super) fn database_replaced(&self, database: &Database) {
+        match database.page_size_bytes() {
+            Ok(bytes) => self.parameters.adopt_page_size(bytes),
+            Err(error) => log::warn!("the page size of the copied database is not known: {error}"),
+        }
+        self.settings.do_send(NewSettings(settings_of(&self.parameters)));
     }
 
     /// `save parameters`: to solid.ini, or to another file in its directory.

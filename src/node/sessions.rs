@@ -244,6 +244,7 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
             let opened = handshake::welcome(stream, mine)
                 .and_then(|()| copy::receive(&context.parameters, &peers.storage, stream, common));
             if opened.is_ok() {
+                peers.services.changes.database_replaced(&peers.storage.database);
                 // Whoever came in just before new sessions were refused still reads the old database.
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
             }

@@ -102,6 +102,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if !offline {
         kinship::check(&database)?;
         database.hold()?;
+        parameters.adopt_page_size(database.page_size_bytes()?);
     }
     if memory.is_some() && !offline && !parameters.diskless() {
         memory::leave_log(&database, log_on_disk)?;
@@ -388,6 +389,7 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             use_log: actors.sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
+            ended_copies: Arc::default(),
             abort_copies: AtomicBool::new(false),
             status: Arc::clone(&self.status),
             outcomes: Arc::clone(&self.outcomes),

@@ -7,6 +7,7 @@ use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 use super::NodeStatus;
+use super::directory_copy::EndedCopies;
 use crate::actors::replication_sender::UseLog;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
@@ -29,6 +30,8 @@ pub(super) struct Storage {
     pub(super) apply_jobs: Sender<ApplyJob>,
     pub(super) use_log: Recipient<UseLog>,
     pub(super) copy_progress: Arc<Progress>,
+    /// The last backups and copies, for `backup list`.
+    pub(super) ended_copies: Arc<EndedCopies>,
     /// Set when the server goes down: a copy that is being made is given up.
     pub(super) abort_copies: AtomicBool,
     pub(super) status: Arc<NodeStatus>,

@@ -11,6 +11,7 @@ pub mod errors;
 pub mod execute;
 pub mod functions;
 pub mod infer;
+pub mod known_settings;
 pub mod lexer;
 pub mod outcome;
 pub mod registry;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::known_settings;
 use super::lexer::{Reader, TokenKind, unquoted};
 use super::statement::syntax;
 use super::types;
 use crate::error::ServerError;
+use crate::hsb::settings::{Durability, Safeness};
 
 /// How far a transaction sees the commits of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,10 +62,10 @@ pub enum Scope {
 /// A SET statement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SetCommand {
-    /// SAFENESS: "1safe", "2safe" or "default".
-    Safeness(Scope, String),
-    /// DURABILITY: "relaxed", "strict" or "default".
-    Durability(Scope, String),
+    /// SAFENESS.
+    Safeness(Scope, Safeness),
+    /// DURABILITY.
+    Durability(Scope, Durability),
     /// ISOLATION LEVEL, READ ONLY, READ WRITE.
     Modes(Scope, TransactionModes),
     /// LOCK TIMEOUT; none: the default.
@@ -74,8 +76,15 @@ pub enum SetCommand {
     StatementMaxTime(Option<Duration>),
     /// TRANSACTION TOKEN.
     Token(String),
-    /// A setting of PostgreSQL; no value: DEFAULT.
-    Generic(String, Option<String>),
+    /// A setting of PostgreSQL.
+    Generic {
+        /// In small letters.
+        name: String,
+        /// None: DEFAULT.
+        value: Option<String>,
+        /// Until the end of the transaction.
+        local: bool,
+    },
 }
 
 /// Reads a SET statement from its first token.
@@ -91,13 +100,10 @@ pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
         return token.map(SetCommand::Token).ok_or_else(wrong);
     }
     if reader.accept(&["SAFENESS"]) {
-        return Ok(SetCommand::Safeness(scope, choice(reader, "SAFENESS", &["1safe", "2safe", "default"])?));
+        return Ok(SetCommand::Safeness(scope, choice(reader, "SAFENESS", &Safeness::WORDS)?));
     }
     if reader.accept(&["DURABILITY"]) {
-        return Ok(SetCommand::Durability(
-            scope,
-            choice(reader, "DURABILITY", &["relaxed", "strict", "default"])?,
-        ));
+        return Ok(SetCommand::Durability(scope, choice(reader, "DURABILITY", &Durability::WORDS)?));
     }
     let starts_mode = ["ISOLATION", "READ", "WRITE"].iter().any(|word| reader.clone().accept(&[word]));
     if scope == Scope::Transaction || starts_mode {
@@ -112,25 +118,44 @@ pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
     if reader.accept(&["STATEMENT", "MAXTIME"]) {
         return Ok(SetCommand::StatementMaxTime(seconds(reader)?));
     }
-    let _ = reader.accept(&["SESSION"]) || reader.accept(&["LOCAL"]);
-    generic(reader)
+    if reader.accept(&["SESSION", "AUTHORIZATION"]) {
+        return Ok(SetCommand::Generic {
+            name: "session_authorization".into(),
+            value: value(reader),
+            local: false,
+        });
+    }
+    let local = !reader.accept(&["SESSION"]) && reader.accept(&["LOCAL"]);
+    generic(reader, local)
 }
 
-fn generic(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
-    if reader.accept(&["TIME", "ZONE"]) {
-        return Ok(SetCommand::Generic("timezone".into(), value(reader)));
-    }
-    if reader.accept(&["NAMES"]) {
-        return Ok(SetCommand::Generic("client_encoding".into(), value(reader)));
+fn generic(reader: &mut Reader<'_>, local: bool) -> Result<SetCommand, ServerError> {
+    // The forms that have neither = nor TO.
+    for (words, name) in [
+        (&["TIME", "ZONE"][..], "timezone"),
+        (&["NAMES"], "client_encoding"),
+        (&["SCHEMA"], "search_path"),
+        (&["ROLE"], "role"),
+    ] {
+        let mut other = reader.clone();
+        if other.accept(words) && !other.accept_symbol("=") && !other.accept(&["TO"]) {
+            *reader = other;
+            return Ok(SetCommand::Generic { name: name.into(), value: value(reader), local });
+        }
     }
     let mut name = reader.name().ok_or_else(|| syntax("SET takes a name and a value"))?.to_lowercase();
     while reader.accept_symbol(".") {
         name = format!("{name}.{}", reader.name().unwrap_or_default().to_lowercase());
     }
-    if !reader.accept_symbol("=") && !reader.accept(&["TO"]) && reader.at_end() {
-        return Err(syntax(format!("SET {name} takes a value")));
+    let is_assigned = reader.accept_symbol("=") || reader.accept(&["TO"]);
+    if known_settings::find(&name).is_none() && !known_settings::is_custom(&name) {
+        // Most likely one of ours, misspelt: they have neither = nor TO.
+        return Err(known_settings::unknown(&name));
     }
-    Ok(SetCommand::Generic(name, value(reader)))
+    if !is_assigned || reader.at_end() {
+        return Err(syntax(format!("SET {name} takes = or TO, and a value")));
+    }
+    Ok(SetCommand::Generic { name, value: value(reader), local })
 }
 
 fn value(reader: &mut Reader<'_>) -> Option<String> {
@@ -149,12 +174,13 @@ fn value(reader: &mut Reader<'_>) -> Option<String> {
     Some(text)
 }
 
-fn choice(reader: &mut Reader<'_>, what: &str, allowed: &[&str]) -> Result<String, ServerError> {
+fn choice<T: Copy>(reader: &mut Reader<'_>, what: &str, words: &[(T, &str)]) -> Result<T, ServerError> {
     let text = reader.take().map(|token| token.text(reader.sql).to_ascii_lowercase()).unwrap_or_default();
-    if !allowed.contains(&text.as_str()) || !reader.at_end() {
-        return Err(syntax(format!("{what} is one of {}", allowed.join(", ").to_uppercase())));
-    }
-    Ok(text)
+    let found = words.iter().find(|(_, word)| *word == text).filter(|_| reader.at_end());
+    found.map(|(value, _)| *value).ok_or_else(|| {
+        let words: Vec<String> = words.iter().map(|(_, word)| word.to_uppercase()).collect();
+        syntax(format!("{what} is one of {}", words.join(", ")))
+    })
 }
 
 fn seconds(reader: &mut Reader<'_>) -> Result<Option<Duration>, ServerError> {
@@ -228,6 +254,8 @@ pub struct SettingQuery {
     pub name: String,
     /// Its new value, with set_config.
     pub value: Option<String>,
+    /// The new value is for this transaction alone.
+    pub local: bool,
     /// An unknown setting is NULL and no error.
     pub missing_ok: bool,
     /// What the result's column is called.
@@ -258,5 +286,11 @@ pub fn setting_query(reader: &mut Reader<'_>) -> Option<SettingQuery> {
     }
     let function = if sets { "set_config" } else { "current_setting" };
     let column = if reader.accept(&["AS"]) { reader.name()? } else { function.to_string() };
-    reader.at_end().then_some(SettingQuery { name, value, missing_ok: !sets && flag, column })
+    reader.at_end().then_some(SettingQuery {
+        name,
+        value,
+        local: sets && flag,
+        missing_ok: !sets && flag,
+        column,
+    })
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::functions;
+use super::known_settings;
 use super::outcome::HeldToken;
 use super::set_statement::{Isolation, TransactionModes};
 use super::types;
 use crate::error::ServerError;
-use crate::hsb::settings::{Durability, Safeness};
+use crate::hsb::settings::{Durability, Safeness, word};
 
 /// What holds for one transaction before the session's settings.
 #[derive(Debug, Clone, Default)]
@@ -39,11 +39,23 @@ pub struct Settings {
     pub lock_timeout: Option<Duration>,
     /// How long the session may be idle.
     pub idle_timeout: Option<Duration>,
+    /// How long the session may be idle inside a transaction.
+    pub idle_in_transaction_timeout: Option<Duration>,
     /// How long a statement may run.
     pub statement_max_time: Option<Duration>,
     /// SET TRANSACTION … outside a transaction: for the next one.
     pub next_transaction: TransactionOptions,
     generic: BTreeMap<String, String>,
+    /// Since the first SET of the open transaction.
+    before: Option<Box<Before>>,
+}
+
+/// What SET may have to undo.
+#[derive(Debug, Clone)]
+struct Before {
+    settings: Settings,
+    /// Those of SET LOCAL.
+    local: Vec<String>,
 }
 
 /// Settings that clients are told of at login and at every change, as they are spelled there.
@@ -63,32 +75,8 @@ pub const REPORTED: &[&str] = &[
     "TimeZone",
 ];
 
-/// Settings that cannot be set and what they are.
-const FIXED: &[(&str, &str)] = &[
-    ("server_version", functions::SERVER_VERSION),
-    ("server_version_num", "150000"),
-    ("server_encoding", "UTF8"),
-    ("integer_datetimes", "on"),
-    ("standard_conforming_strings", "on"),
-    ("max_identifier_length", "63"),
-    ("lc_collate", "C"),
-    ("lc_ctype", "C"),
-    ("transaction_deferrable", "off"),
-];
-
-/// Settings that are only remembered.
-const REMEMBERED: &[(&str, &str)] = &[
-    ("client_encoding", "UTF8"),
-    ("datestyle", "ISO, MDY"),
-    ("intervalstyle", "postgres"),
-    ("timezone", "UTC"),
-    ("search_path", "public"),
-    ("application_name", ""),
-    ("extra_float_digits", "1"),
-    ("bytea_output", "hex"),
-    ("client_min_messages", "notice"),
-    ("synchronous_commit", "on"),
-];
+/// `lock_timeout = 0`, as PostgreSQL means it: longer than any server lives.
+pub const WITHOUT_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Default for Settings {
     fn default() -> Settings {
@@ -99,9 +87,11 @@ impl Default for Settings {
             durability: Durability::Default,
             lock_timeout: None,
             idle_timeout: None,
+            idle_in_transaction_timeout: None,
             statement_max_time: None,
             next_transaction: TransactionOptions::default(),
             generic: BTreeMap::new(),
+            before: None,
         }
     }
 }
@@ -114,27 +104,33 @@ impl Settings {
     /// Sets a setting of PostgreSQL; no value: back to the default.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), ServerError> {
         let name = name.to_ascii_lowercase();
-        let truth = |fallback: bool| match value {
-            None => Ok(fallback),
-            Some(text) => types::truth(text).ok_or_else(|| invalid(&name, text)),
-        };
+        match known_settings::find(&name) {
+            Some(row) => row.check(&name, value.unwrap_or(row.factory)).or_else(|error| {
+                // DEFAULT changes nothing where nothing can be changed.
+                if value.is_none() { Ok(()) } else { Err(error) }
+            })?,
+            None if known_settings::is_custom(&name) => {}
+            None => return Err(known_settings::unknown(&name)),
+        }
         match name.as_str() {
-            "default_transaction_read_only" => self.read_only = truth(false)?,
+            "default_transaction_read_only" => self.read_only = value.and_then(types::truth).unwrap_or(false),
             "default_transaction_isolation" => {
                 let text = value.unwrap_or("default");
                 self.isolation = Isolation::parse(text).ok_or_else(|| invalid(&name, text))?;
             }
             "statement_timeout" => self.statement_max_time = milliseconds(&name, value)?,
-            "lock_timeout" => self.lock_timeout = milliseconds(&name, value)?,
+            "lock_timeout" => {
+                self.lock_timeout = match value {
+                    Some(_) => Some(milliseconds(&name, value)?.unwrap_or(WITHOUT_LIMIT)),
+                    None => None,
+                };
+            }
             "idle_session_timeout" => self.idle_timeout = milliseconds(&name, value)?,
-            "client_encoding" => self.set_encoding(value)?,
-            "standard_conforming_strings" if !truth(true)? => {
-                return Err(ServerError::sql("0A000", "standard_conforming_strings is always on"));
+            "idle_in_transaction_session_timeout" => {
+                self.idle_in_transaction_timeout = milliseconds(&name, value)?;
             }
-            "in_hot_standby" | "is_superuser" | "session_authorization" => return Err(cannot_change(&name)),
-            _ if FIXED.iter().any(|(fixed, _)| *fixed == name && name != "standard_conforming_strings") => {
-                return Err(cannot_change(&name));
-            }
+            // Always UTF-8, whatever it is called.
+            "client_encoding" => {}
             _ => match value {
                 // What is remembered is bounded: a client chooses the names.
                 Some(text) if self.generic.len() < 200 && text.len() < 4096 => {
@@ -147,49 +143,88 @@ impl Settings {
         Ok(())
     }
 
-    fn set_encoding(&mut self, value: Option<&str>) -> Result<(), ServerError> {
-        let text = value.unwrap_or("UTF8");
-        let plain: String =
-            text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-        if !["utf8", "unicode", "sqlascii"].contains(&plain.as_str()) {
-            return Err(ServerError::sql(
-                "0A000",
-                format!("client_encoding {text} is not supported; use UTF8"),
-            ));
+    /// What was set, as [`Settings::set`] takes it; none: nothing was.
+    fn was_set(&self, name: &str) -> Option<String> {
+        match name {
+            "default_transaction_read_only" => Some(self.read_only.to_string()),
+            "lock_timeout" => self.lock_timeout.and_then(|_| self.show(name)),
+            _ if self.generic.contains_key(name) => self.generic.get(name).cloned(),
+            "default_transaction_isolation"
+            | "statement_timeout"
+            | "idle_session_timeout"
+            | "idle_in_transaction_session_timeout" => self.show(name),
+            _ => None,
         }
-        Ok(())
     }
 
-    /// The value of a setting as text; none if it is unknown.
+    /// The value of a setting as text; none if it is unknown. Each can be set again as it is shown.
     pub fn show(&self, name: &str) -> Option<String> {
         let lower = name.to_ascii_lowercase();
-        let milliseconds = |time: Option<Duration>| Some(time.map_or(0, |time| time.as_millis()).to_string());
-        let listed = |list: &[(&str, &str)]| {
-            list.iter().find(|(known, _)| *known == lower).map(|(_, value)| value.to_string())
-        };
+        let time = |time: Option<Duration>| Some(time.map_or(0, |time| time.as_millis()).to_string());
         match lower.as_str() {
             "default_transaction_isolation" => Some(self.isolation.name().to_string()),
-            "statement_timeout" => milliseconds(self.statement_max_time),
-            "lock_timeout" => milliseconds(self.lock_timeout),
-            "idle_session_timeout" => milliseconds(self.idle_timeout),
-            "safeness" => Some(format!("{:?}", self.safeness).to_lowercase()),
-            "durability" => Some(format!("{:?}", self.durability).to_lowercase()),
-            _ => listed(FIXED).or_else(|| self.generic.get(&lower).cloned()).or_else(|| listed(REMEMBERED)),
+            "default_transaction_read_only" => Some(if self.read_only { "on" } else { "off" }.to_string()),
+            "statement_timeout" => time(self.statement_max_time),
+            "lock_timeout" => time(self.lock_timeout.filter(|time| *time != WITHOUT_LIMIT)),
+            "idle_session_timeout" => time(self.idle_timeout),
+            "idle_in_transaction_session_timeout" => time(self.idle_in_transaction_timeout),
+            "lock timeout" => self.lock_timeout.map(in_seconds),
+            "idle timeout" => Some(in_seconds(self.idle_timeout.unwrap_or_default())),
+            "statement maxtime" => Some(in_seconds(self.statement_max_time.unwrap_or_default())),
+            "safeness" => Some(word(&Safeness::WORDS, self.safeness).to_string()),
+            "durability" => Some(word(&Durability::WORDS, self.durability).to_string()),
+            _ => {
+                let factory = || known_settings::find(&lower).map(|row| row.factory.to_string());
+                self.generic.get(&lower).cloned().or_else(factory)
+            }
         }
+    }
+
+    /// Before a SET inside a transaction: what has to come back if it is rolled back, or at its end if `local`.
+    pub fn remember(&mut self, name: &str, local: bool) {
+        if self.before.is_none() {
+            self.before = Some(Box::new(Before { settings: self.clone(), local: Vec::new() }));
+        }
+        if let Some(before) = self.before.as_mut().filter(|_| local) {
+            before.local.push(name.to_ascii_lowercase());
+        }
+    }
+
+    /// At the end of a transaction: PostgreSQL's settings are as they were before it if it was rolled back, and those that
+    /// were set for it alone in any case.
+    pub fn end_transaction(&mut self, committed: bool) {
+        let Some(before) = self.before.take() else { return };
+        if committed {
+            for name in &before.local {
+                // It had this value, so it can have it.
+                let _ = self.set(name, before.settings.was_set(name).as_deref());
+            }
+            return;
+        }
+        let after = std::mem::replace(self, before.settings);
+        // SET SAFENESS and its like are no part of a transaction.
+        self.safeness = after.safeness;
+        self.durability = after.durability;
+        self.next_transaction = after.next_transaction;
     }
 
     /// Back to the defaults.
     pub fn reset_all(&mut self) {
-        *self = Settings::default();
+        let before = self.before.take();
+        *self = Settings { before, ..Settings::default() };
     }
 }
 
-fn cannot_change(name: &str) -> ServerError {
-    ServerError::sql("55P02", format!("parameter \"{name}\" cannot be changed"))
+/// As SET LOCK TIMEOUT and its like take it.
+fn in_seconds(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (seconds, 0) => seconds.to_string(),
+        _ => format!("{}ms", time.as_millis()),
+    }
 }
 
 /// `500`, `500ms`, `2s`, `1min`: PostgreSQL's times, without a unit in milliseconds; 0 means none.
-fn milliseconds(name: &str, value: Option<&str>) -> Result<Option<Duration>, ServerError> {
+pub(super) fn milliseconds(name: &str, value: Option<&str>) -> Result<Option<Duration>, ServerError> {
     let Some(text) = value else { return Ok(None) };
     let digits =
         text.trim().trim_end_matches(|character: char| character.is_ascii_alphabetic() || character == ' ');

@@ -118,6 +118,11 @@ impl Database {
         files::beside(&self.path, &format!(".{suffix}"))
     }
 
+    /// Page size of the file.
+    pub fn page_size_bytes(&self) -> Result<u32, ServerError> {
+        Ok(self.open_reader()?.pragma_query_value(None, "page_size", |row| row.get(0))?)
+    }
+
     /// A connection for reading, one a session.
     pub fn open_reader(&self) -> Result<Connection, ServerError> {
         let connection = self.open(READER_CACHE_KIB)?;

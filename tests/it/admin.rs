@@ -124,7 +124,7 @@ fn the_console_role_gives_hsb_and_reading_commands_only() {
     );
     assert_eq!(refused.matches("14501").count(), 1, "{refused}");
     let (code, text) = console.ask("backup nowhere").unwrap();
-    assert!(code == 14501 && text.starts_with("'backup [directory]' needs SYS_ADMIN_ROLE"), "{text}");
+    assert!(code == 14501 && text.starts_with("'backup [directory] …' needs SYS_ADMIN_ROLE"), "{text}");
     // The code is in its column already.
     let (code, text) = console.ask("hsb copy").unwrap();
     assert!(code == 14522 && !text.contains("14522"), "{text}");
@@ -175,4 +175,71 @@ fn sessions_are_listed_and_thrown_out() {
     let (code, text) = server.ask("throwout 999999");
     assert!(code == 14526 && text.contains("userlist"), "{text}");
     assert_eq!(server.ask("throwout all").0, 0);
+}
+
+#[test]
+fn directories_with_blanks_and_quotes_are_taken_and_backups_are_listed() {
+    let server = server();
+    assert!(both(&server, "backup list")[0].1.starts_with("No backup"));
+    for (given, name) in [
+        ("backup my backups", "my backups"),
+        ("backup \"in quotes\"", "in quotes"),
+        ("backup 'it''s =mine'", "it''s =mine"),
+        ("backup \"list\"", "list"),
+    ] {
+        std::fs::create_dir(server.directory.path().join(name)).unwrap();
+        let answer = console(&server, "dba", "dba").command(given).unwrap();
+        assert_eq!(answer[0].0, 0, "{given}: {answer:?}");
+        server.wait_for("status backup", "SUCCESS");
+        assert!(server.directory.path().join(name).join("solid.db").is_file(), "{given}");
+        let list = both(&server, "backuplist");
+        assert!(list[0].1.contains("backup SUCCESS") && list[0].1.ends_with(name), "{list:?}");
+        assert_eq!(list, both(&server, "backup list"));
+    }
+    assert_eq!(both(&server, "backup list").len(), 4);
+    let (code, text) = server.ask("backup no such place");
+    assert!(code == 10030 && text.contains("no such place"), "{code} {text}");
+}
+
+#[test]
+fn a_whole_section_or_everything_can_be_described_and_asked() {
+    let server = server();
+    let figures = console(&server, "dba", "dba").command("info").unwrap();
+    assert!(figures.len() > 10 && figures.contains(&(0, "name: HotStandby".into())), "{figures:?}");
+    let heads = |command: &str| {
+        both(&server, command).into_iter().filter(|row| row.1.starts_with("Access: ")).count()
+    };
+    assert_eq!(heads("describe parameter"), heads("describe parameter all"));
+    assert!(heads("describe parameter") > heads("describe parameter com"));
+    assert_eq!(heads("describe parameter com"), both(&server, "parameter com").len());
+    assert_eq!(both(&server, "describe parameter nonsense")[0].0, 14526);
+}
+
+#[test]
+fn a_page_size_waits_for_the_next_new_database_and_is_shown_as_waiting() {
+    let server = server();
+    let said = |server: &Server, command: &str| both(server, command).remove(0).1;
+    assert_eq!(
+        said(&server, "parameter IndexFile.BlockSize=8K"),
+        "IndexFile.BlockSize is set. It waits for the next new database."
+    );
+    let waiting = "IndexFile BlockSize 4K 4K 4K (waiting for the next new database: 8K)";
+    assert_eq!(said(&server, "parameter indexfile.blocksize"), waiting);
+    assert!(
+        both(&server, "describe parameter indexfile.blocksize")
+            .iter()
+            .any(|row| row.1 == "Waiting for the next new database: 8K")
+    );
+    assert_eq!(
+        said(&server, "parameter General.BackupBlockSize=128K"),
+        "General.BackupBlockSize is set. It waits for the next start."
+    );
+    assert_eq!(
+        said(&server, "parameter general.backupblocksize"),
+        "General BackupBlockSize 64K 64K 64K (waiting for the next start: 128K)"
+    );
+    // The next start has the file that is there.
+    let again = server.start_again();
+    assert_eq!(said(&again, "parameter indexfile.blocksize"), waiting);
+    assert_eq!(said(&again, "parameter general.backupblocksize"), "General BackupBlockSize 128K 128K 64K");
 }

@@ -36,6 +36,7 @@ mod parameters;
 mod replication;
 mod responsiveness;
 mod rewind;
+mod session_settings;
 mod solcon;
 mod statement_memory;
 mod states_document;

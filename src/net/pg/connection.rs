@@ -267,7 +267,13 @@ impl Client<'_> {
                 Some(token.map(|token| token.text().to_string()).unwrap_or_default())
             }
             "is_superuser" => on_off(self.session.role == crate::sql::users::Role::Admin),
-            "session_authorization" | "role" => Some(self.session.identity.user.clone()),
+            "session_authorization" => Some(self.session.identity.user.clone()),
+            "role" => Some("none".to_string()),
+            "lock_timeout" | "lock timeout" if self.session.settings.lock_timeout.is_none() => {
+                let default = self.session.context.parameters.lock_wait_timeout();
+                let ours = name.contains(' ');
+                Some(if ours { default.as_secs() } else { default.as_millis() as u64 }.to_string())
+            }
             _ => self.session.settings.show(name),
         }
     }

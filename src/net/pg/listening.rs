@@ -92,9 +92,10 @@ impl Client<'_> {
 
     /// Waits until the client says something; tells it meanwhile what happens.
     pub(super) fn wait_at_rest(&mut self, reader: &MessageReader) -> Result<(), End> {
-        let idle = self.session.settings.idle_timeout.filter(|limit| !limit.is_zero());
-        let deadline = idle.map(|limit| Instant::now() + limit);
         let in_transaction = self.session.in_transaction();
+        let settings = &self.session.settings;
+        let idle = if in_transaction { settings.idle_in_transaction_timeout } else { settings.idle_timeout };
+        let deadline = idle.filter(|limit| !limit.is_zero()).map(|limit| Instant::now() + limit);
         while !reader.has_input() {
             let last = self.listening.hub.last();
             if !in_transaction && self.pulse.as_ref().is_none_or(|pulse| pulse.0 != last) {
@@ -107,6 +108,10 @@ impl Client<'_> {
             match reader.wait(pulse.map(AsRef::as_ref), deadline) {
                 Woken::Input => return Ok(()),
                 Woken::Pulse => {}
+                Woken::TimedOut if in_transaction => {
+                    let text = "terminating connection due to idle-in-transaction timeout";
+                    return Err(End::Fatal(ServerError::sql("25P03", text)));
+                }
                 Woken::TimedOut => {
                     let text = "terminating connection due to idle-session timeout";
                     return Err(End::Fatal(ServerError::sql("57P05", text)));

@@ -9,16 +9,13 @@ use super::values;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::sql::describe::{self, Column, Metadata};
-use crate::sql::set_statement::{Scope, SetCommand, SettingQuery};
+use crate::sql::known_settings;
+use crate::sql::set_statement::{Isolation, Scope, SetCommand, SettingQuery, TransactionModes};
 use crate::sql::statement::{Kind, Statement};
 use crate::sql::types;
 
 fn done(tag: &'static str) -> Result<Completion, ServerError> {
     Ok(Completion { tag, count: None })
-}
-
-fn unknown_setting(name: &str) -> ServerError {
-    ServerError::sql("42704", format!("unrecognized configuration parameter \"{name}\""))
 }
 
 impl Client<'_> {
@@ -44,9 +41,19 @@ impl Client<'_> {
             Kind::Set(command) => self.set(command, tag),
             Kind::Show(name) => self.show(name, formats, describe),
             Kind::Reset(name) => {
-                match name {
-                    Some(name) => self.session.settings.set(name, None)?,
-                    None => self.session.settings.reset_all(),
+                match name.as_deref() {
+                    Some("safeness") => self.session.settings.safeness = Safeness::Default,
+                    Some("durability") => self.session.settings.durability = Durability::Default,
+                    Some("lock timeout") => self.session.settings.lock_timeout = None,
+                    Some("idle timeout") => self.session.settings.idle_timeout = None,
+                    Some("statement maxtime") => self.session.settings.statement_max_time = None,
+                    Some(name) => self.set_generic(name, None, false)?,
+                    None => {
+                        if self.session.in_transaction() && !self.session.is_implicit() {
+                            self.session.settings.remember("", false);
+                        }
+                        self.session.settings.reset_all();
+                    }
                 }
                 self.settings_changed = true;
                 done(tag)
@@ -101,12 +108,16 @@ impl Client<'_> {
         match kind {
             Kind::Commit => {
                 self.portals.clear();
-                let committed = self.session.commit()?;
-                return done(if committed { tag } else { "ROLLBACK" });
+                let committed = self.session.commit();
+                self.session.settings.end_transaction(matches!(committed, Ok(true)));
+                self.settings_changed = true;
+                return done(if committed? { tag } else { "ROLLBACK" });
             }
             Kind::Rollback => {
                 self.portals.clear();
                 self.session.rollback();
+                self.session.settings.end_transaction(false);
+                self.settings_changed = true;
             }
             Kind::Savepoint(name) => self.session.savepoint(name)?,
             Kind::RollbackTo(name) => {
@@ -153,7 +164,7 @@ impl Client<'_> {
     }
 
     fn show(&mut self, name: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
-        let value = self.setting(name).ok_or_else(|| unknown_setting(name))?;
+        let value = self.setting(name).ok_or_else(|| known_settings::unknown(name))?;
         let columns = [Column { name: name.to_string(), oid: types::TEXT, certain: true }];
         if describe {
             Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
@@ -169,11 +180,11 @@ impl Client<'_> {
         describe: bool,
     ) -> Result<Completion, ServerError> {
         if let Some(value) = &query.value {
-            self.set_generic(&query.name.to_lowercase(), Some(value))?;
+            self.set_generic(&query.name.to_lowercase(), Some(value), query.local)?;
         }
         let value = self.setting(&query.name);
         if value.is_none() && !query.missing_ok {
-            return Err(unknown_setting(&query.name));
+            return Err(known_settings::unknown(&query.name));
         }
         let columns = [Column { name: query.column.clone(), oid: types::TEXT, certain: true }];
         if describe {
@@ -191,29 +202,15 @@ impl Client<'_> {
         };
         let settings = &mut self.session.settings;
         match command {
-            SetCommand::Safeness(scope, choice) => {
-                let safeness = match choice.as_str() {
-                    "1safe" => Safeness::OneSafe,
-                    "2safe" => Safeness::TwoSafe,
-                    _ => Safeness::Default,
-                };
-                match scope {
-                    Scope::Session => settings.safeness = safeness,
-                    Scope::Transaction if writing => return Err(too_late("SAFENESS")),
-                    Scope::Transaction => settings.next_transaction.safeness = Some(safeness),
-                }
+            SetCommand::Safeness(Scope::Session, safeness) => settings.safeness = *safeness,
+            SetCommand::Safeness(Scope::Transaction, _) if writing => return Err(too_late("SAFENESS")),
+            SetCommand::Safeness(Scope::Transaction, safeness) => {
+                settings.next_transaction.safeness = Some(*safeness);
             }
-            SetCommand::Durability(scope, choice) => {
-                let durability = match choice.as_str() {
-                    "relaxed" => Durability::Relaxed,
-                    "strict" => Durability::Strict,
-                    _ => Durability::Default,
-                };
-                match scope {
-                    Scope::Session => settings.durability = durability,
-                    Scope::Transaction if writing => return Err(too_late("DURABILITY")),
-                    Scope::Transaction => settings.next_transaction.durability = Some(durability),
-                }
+            SetCommand::Durability(Scope::Session, durability) => settings.durability = *durability,
+            SetCommand::Durability(Scope::Transaction, _) if writing => return Err(too_late("DURABILITY")),
+            SetCommand::Durability(Scope::Transaction, durability) => {
+                settings.next_transaction.durability = Some(*durability);
             }
             SetCommand::Modes(Scope::Session, modes) => {
                 settings.isolation = modes.isolation.unwrap_or(settings.isolation);
@@ -225,22 +222,34 @@ impl Client<'_> {
             SetCommand::IdleTimeout(time) => settings.idle_timeout = *time,
             SetCommand::StatementMaxTime(time) => settings.statement_max_time = *time,
             SetCommand::Token(token) => self.session.set_token(token)?,
-            SetCommand::Generic(name, value) => self.set_generic(name, value.as_deref())?,
+            SetCommand::Generic { name, value, local } => {
+                self.set_generic(name, value.as_deref(), *local)?;
+            }
         }
         done(tag)
     }
 
-    fn set_generic(&mut self, name: &str, value: Option<&str>) -> Result<(), ServerError> {
-        let mut modes = crate::sql::set_statement::TransactionModes::default();
+    fn set_generic(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), ServerError> {
+        let mut modes = TransactionModes::default();
         match (name, value) {
             ("transaction_read_only", Some(text)) => modes.read_only = types::truth(text),
-            ("transaction_isolation", Some(text)) => {
-                modes.isolation = crate::sql::set_statement::Isolation::parse(text)
-            }
+            ("transaction_isolation", Some(text)) => modes.isolation = Isolation::parse(text),
             _ => {
+                let in_block = self.session.in_transaction() && !self.session.is_implicit();
+                if local && !in_block {
+                    codec::notice(&mut self.out, "25P01", "SET LOCAL can only be used in transaction blocks");
+                    return Ok(());
+                }
+                if in_block {
+                    self.session.settings.remember(name, local);
+                }
                 self.settings_changed = true;
                 return self.session.settings.set(name, value);
             }
+        }
+        if modes == TransactionModes::default() {
+            let text = format!("invalid value for parameter \"{name}\": \"{}\"", value.unwrap_or_default());
+            return Err(ServerError::sql("22023", text));
         }
         self.session.set_modes(modes)
     }

@@ -176,8 +176,8 @@ impl Writer {
         }
     }
 
-    /// How an open transaction may idle while others wait.
-    pub fn set_idle_timeout(&self, timeout: Duration) {
+    /// How long an open transaction may idle while others wait; none: as long as it likes.
+    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         self.queue.set_idle_timeout(timeout);
     }
 

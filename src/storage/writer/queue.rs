@@ -68,7 +68,8 @@ struct Inner {
     epoch: u64,
     /// The last batch was not made by this writer.
     taken_over: bool,
-    idle_timeout: Duration,
+    /// None: never.
+    idle_timeout: Option<Duration>,
     closing: bool,
 }
 
@@ -160,7 +161,7 @@ impl Queue {
                 position: Position::ORIGIN,
                 epoch: 0,
                 taken_over: false,
-                idle_timeout: Duration::from_secs(5),
+                idle_timeout: Some(Duration::from_secs(5)),
                 closing: false,
             }),
         }
@@ -191,7 +192,7 @@ impl Queue {
         lock(&self.inner).position = position;
     }
 
-    pub(super) fn set_idle_timeout(&self, timeout: Duration) {
+    pub(super) fn set_idle_timeout(&self, timeout: Option<Duration>) {
         lock(&self.inner).idle_timeout = timeout;
     }
 
@@ -258,9 +259,10 @@ impl Queue {
             }
             let now = Instant::now();
             if let Some((end, session)) = idle_end.filter(|(end, _)| *end <= now) {
+                let idle_timeout = lock(&self.inner).idle_timeout.unwrap_or_default();
                 log::warn!(
-                    "session {session} idles in a transaction since {:?} and others wait: rolled back",
-                    now - end
+                    "session {session} idles in a transaction for {:.1} s and others wait: rolled back",
+                    (now - end + idle_timeout).as_secs_f64()
                 );
                 return Ok(Turn::IdleOwner(session));
             }
@@ -301,7 +303,7 @@ impl Queue {
     fn idle_end(&self) -> Option<(Instant, u64)> {
         let inner = lock(&self.inner);
         let owner = inner.owner.as_ref()?;
-        Some((owner.idle_since? + inner.idle_timeout, owner.session))
+        Some((owner.idle_since? + inner.idle_timeout?, owner.session))
     }
 
     /// Leaves the queue; false if a leader has taken it up already.

@@ -51,7 +51,15 @@ pub fn connected_pair(extra: &str) -> (Server, Server) {
 }
 
 fn start(reserved: pair::ReservedPort, ini: &str, change: impl FnOnce(&mut StartOptions)) -> Server {
-    let directory = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), reserved, ini, change)
+}
+
+fn start_in(
+    directory: tempfile::TempDir,
+    reserved: pair::ReservedPort,
+    ini: &str,
+    change: impl FnOnce(&mut StartOptions),
+) -> Server {
     let port = reserved.number;
     let text = format!("[Com]\nListen=tcp {port}\n{ini}");
     let (parameters, _) = Parameters::from_text(directory.path(), &text).unwrap();
@@ -77,6 +85,13 @@ impl Server {
         let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
         drop(self);
         directory
+    }
+
+    /// Ends it in order and starts another one in its directory, with what was changed in solid.ini meanwhile.
+    pub fn start_again(self) -> Server {
+        let directory = self.shut_down();
+        let ini = std::fs::read_to_string(directory.path().join("solid.ini")).unwrap();
+        start_in(directory, pair::reserve_port().unwrap(), &ini, |_| {})
     }
 
     pub fn connect_as(&self, user: &str, password: &str) -> Result<Client, postgres::Error> {
