@@ -4,10 +4,13 @@
 use std::sync::Arc;
 
 use actix::prelude::*;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
 use super::supervisor::{Answer, Operator};
 use crate::admin::{self, Action, AdminServices, refusal};
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+use crate::hsb::event::Command;
 use crate::node::in_background;
 
 /// From sessions and consoles: one command. Answered in the channel.
@@ -58,6 +61,16 @@ impl Handler<AdminCommand> for AdminHandler {
                 in_background("admin", move || {
                     let rows = work(&services, &call).unwrap_or_else(refusal);
                     let _ = reply.send(rows);
+                });
+            }
+            Action::Heart(Command::Connect) => {
+                let (operator, services) = (self.operator.clone(), Arc::clone(&self.services));
+                in_background("admin", move || {
+                    let (begun, when_begun) = bounded(1);
+                    operator.do_send(Operator { command: Some(Command::Connect), reply: begun });
+                    let answer = when_begun.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN));
+                    let answer = answer.and_then(|answer| admin::with_early_failure(&services, answer));
+                    let _ = reply.send(answer.unwrap_or_else(refusal));
                 });
             }
             Action::Heart(command) => self.operator.do_send(Operator { command: Some(command), reply }),

@@ -1,8 +1,12 @@
 //! HSB commands that ask. Those that change the state are answered by the heart.
 
+use std::time::{Duration, Instant};
+
 use super::{AdminServices, Call, Rows, one};
+use crate::actors::supervisor::Answer;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::ConnectStatus;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 
 pub(super) fn state(services: &AdminServices, _: &Call) -> Rows {
@@ -37,6 +41,25 @@ pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
         rows.push((code.number(), format!("The last attempt to connect failed: {why}")));
     }
     Ok(rows)
+}
+
+/// The answer to `hsb connect` waits so long for a failure: what the other server refuses at once is said at once, and
+/// who does not answer holds nobody up.
+const EARLY_FAILURE: Duration = Duration::from_millis(300);
+
+/// The answer to `hsb connect` that has begun, or why it has failed already.
+pub fn with_early_failure(services: &AdminServices, begun: Answer) -> Rows {
+    let deadline = Instant::now() + EARLY_FAILURE;
+    let is_begun = begun.first().is_some_and(|(code, _)| *code == 0);
+    while is_begun && Instant::now() < deadline {
+        let now = services.status.snapshot();
+        match now.connect_failure {
+            Some((code, why)) => return Err(ServerError::with(code, why)),
+            None if now.connect != ConnectStatus::Connecting => break,
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    Ok(begun)
 }
 
 pub(super) fn status_catchup(services: &AdminServices, _: &Call) -> Rows {

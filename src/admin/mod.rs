@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 pub use self::help::document;
+pub use self::hsb::with_early_failure;
 pub(crate) use self::status::{READ_ONLY_WITHOUT_ROOM, tell_peer};
 pub use self::table::{Action, Rights};
 use crate::actors::supervisor::Answer;

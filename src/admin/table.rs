@@ -160,7 +160,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::Connect),
         "connect the servers; the secondary catches up",
-        "Answered at once and done in the background: 'hsb status connect' shows how it goes and, if it fails, why; so do the\nmessage log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
+        "Done in the background and answered at once; what fails within a third of a second is the answer. 'hsb status connect'\nshows how it goes and, if it fails later, why; so do the message log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
     ),
     row(
         "hsb disconnect",
