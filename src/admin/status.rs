@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::report::{self, NodeReport, OperationReport, SnapshotReport};
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
+use crate::hsb::advice::{View, advise};
 use crate::hsb::codes::Code;
 use crate::hsb::event::Purpose;
-use crate::hsb::table::DIVERGED;
+use crate::hsb::state::State;
 use crate::net::peer::handshake::{self, Failure};
 
 /// The other server is shown as unreachable if it has not answered by then.
@@ -48,7 +49,7 @@ pub(super) fn json(services: &AdminServices, _: &Call) -> Rows {
 fn pair(services: &AdminServices) -> PairReport {
     let this = report::of_this_node(services);
     let asked = ask_peer(services);
-    let next = next_steps(&this, asked.as_ref().map_err(|(code, _)| *code));
+    let next = next_step(&this, asked.as_ref().map_err(|(code, _)| *code)).into_iter().collect();
     let (other, other_problem) = match asked {
         Ok(other) => (Some(other), None),
         Err((code, detail)) => (None, Some(ServerError::with(code, detail).to_string())),
@@ -201,76 +202,35 @@ fn under_way(operation: &OperationReport) -> String {
     text
 }
 
-/// What an operator should do; empty when all is well or takes its course.
-fn next_steps(this: &NodeReport, other: Result<&NodeReport, Code>) -> Vec<String> {
-    let mut steps = Vec::new();
-    let mut step = |text: &str| steps.push(text.to_owned());
+/// What an operator should do; none when all is well or takes its course.
+fn next_step(this: &NodeReport, other: Result<&NodeReport, Code>) -> Option<String> {
     if this.operation.is_some() || other.is_ok_and(|other| other.operation.is_some()) {
-        return steps;
+        return None;
     }
-    let Ok(other) = other else {
-        match this.state.as_str() {
-            _ if other == Err(Code::NO_CONNECT_STRING) => {
-                step("set HotStandby.Connect to the other server's address")
-            }
-            _ if other != Err(Code::COMMUNICATION_ERROR) => step(
-                "the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'",
-            ),
-            "PRIMARY UNCERTAIN" => step(
-                "writes wait. Bring the other server back and 'hsb connect', or go on without it: 'hsb set primary alone'",
-            ),
-            "PRIMARY ALONE" => step(
-                "what is committed now is on this server only; start the other server, then 'hsb connect'",
-            ),
-            "SECONDARY ALONE" => step(
-                "if the other server is down for good and this one has all its transactions: 'hsb set primary alone'; else start it first",
-            ),
-            _ => {}
-        }
-        return steps;
+    let plain = this.state.is_empty();
+    let nowhere = other.err() == Some(Code::NO_CONNECT_STRING);
+    let Some(peer) = this.connect.as_ref().filter(|_| !plain && !nowhere) else {
+        let text = "set HotStandby.Connect to the other server's address";
+        return (!plain).then(|| text.to_owned());
     };
-    if this.netcopy_needed || other.netcopy_needed {
-        let whose = if this.netcopy_needed { "this" } else { "the other" };
-        step(&format!(
-            "the database of {whose} server lacks a change of the primary's: 'hsb netcopy' at the primary, then 'hsb connect'"
-        ));
-        return steps;
+    if other.is_ok_and(|other| other.connect.is_none()) {
+        return Some("set HotStandby.Connect at the other server, to this one's address".to_owned());
     }
-    if this.disk_full.is_some() || other.disk_full.is_some() {
-        step("make room on the disk that is full: writes go on by themselves then");
+    if let Err(code) = other
+        && code != Code::COMMUNICATION_ERROR
+    {
+        let text = "the other server cannot be asked, which does not mean that it is down: mend what stands behind 'not reached'";
+        return Some(text.to_owned());
     }
-    match (is_primary(this), is_primary(other)) {
-        (true, true) => step(
-            "both are primaries: keep the one that has the right data; at the other 'hsb set secondary alone', then 'hsb connect'",
-        ),
-        (false, false) if other.state == "OFFLINE" || this.state == "OFFLINE" => {
-            step(
-                "one server waits for a netcopy: at the other 'hsb set primary alone', then 'hsb netcopy', then 'hsb connect'",
-            );
-        }
-        (false, false) if [this, other].iter().any(|node| node.last_change.reason == DIVERGED) => {
-            step(Code::BOTH_DIVERGED.text())
-        }
-        (false, false) => {
-            step("no primary: 'hsb switch primary' where 'hsb logpos' is greater, then 'hsb connect'")
-        }
-        _ if this.connection == "CONNECTED" => {}
-        _ if this.state == "STANDALONE" || other.state == "STANDALONE" => {
-            step(
-                "the STANDALONE server keeps no log for the other one: 'hsb set primary alone' there, then 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' before",
-            );
-        }
-        _ if other.state == "OFFLINE" => {
-            step("the other server waits for the database: 'hsb netcopy', then 'hsb connect'")
-        }
-        _ if this.state == "OFFLINE" => {
-            step("this server waits for the database: 'hsb netcopy' at the primary")
-        }
-        _ => step(
-            "both servers run and are not connected: 'hsb connect'; if 'hsb status connect' then says 14708: 'hsb netcopy' at the primary; if it says 14525: 'errorcode 14525'",
-        ),
-    }
-    steps
+    let advice = advise([Some(view(this)), other.ok().map(view)], None);
+    let there = format!("the other server ({peer})");
+    (!advice.is_nothing()).then(|| advice.text(["this server", &there]))
+}
+
+fn view(node: &NodeReport) -> View {
+    let state = State::named(&node.state).unwrap_or(State::Plain);
+    let view = View::new(state, (node.log_end.epoch, node.log_end.sequence), &node.last_change.reason);
+    View { damaged: view.damaged || node.netcopy_needed, lacks_room: node.disk_full.is_some(), ..view }
 }
 
 #[cfg(test)]
@@ -280,25 +240,36 @@ mod tests {
 
     fn node(state: &str) -> NodeReport {
         let connection = if state.ends_with("ACTIVE") { "CONNECTED" } else { "BROKEN" };
-        NodeReport { state: state.into(), connection: connection.into(), ..NodeReport::default() }
+        let connect = Some("tcp b 1".into());
+        NodeReport { state: state.into(), connection: connection.into(), connect, ..NodeReport::default() }
     }
 
-    fn steps(this: &str, other: Option<&str>) -> String {
-        next_steps(&node(this), other.map(node).as_ref().ok_or(Code::COMMUNICATION_ERROR)).join("\n")
+    fn next(this: &str, other: Option<&str>) -> String {
+        next_step(&node(this), other.map(node).as_ref().ok_or(Code::COMMUNICATION_ERROR)).unwrap_or_default()
     }
 
     #[test]
-    fn what_to_do_next_fits_the_states() {
-        assert_eq!(steps("PRIMARY ACTIVE", Some("SECONDARY ACTIVE")), "");
-        assert!(steps("PRIMARY UNCERTAIN", None).contains("'hsb set primary alone'"));
-        assert!(steps("PRIMARY ALONE", None).contains("'hsb connect'"));
-        assert!(steps("PRIMARY ALONE", Some("SECONDARY ALONE")).contains("'hsb connect'"));
-        assert!(steps("PRIMARY ALONE", Some("OFFLINE")).contains("'hsb netcopy'"));
-        assert!(steps("SECONDARY ALONE", Some("SECONDARY ALONE")).contains("'hsb logpos'"));
-        assert!(steps("PRIMARY ALONE", Some("PRIMARY ALONE")).contains("'hsb set secondary alone'"));
-        assert!(steps("STANDALONE", Some("SECONDARY ALONE")).contains("'hsb netcopy'"));
+    fn what_to_do_next_names_the_server_and_the_command() {
+        assert_eq!(next("PRIMARY ACTIVE", Some("SECONDARY ACTIVE")), "");
+        let text = next("PRIMARY UNCERTAIN", Some("PRIMARY ALONE"));
+        let steps =
+            "'hsb set secondary alone' at this server, then 'hsb connect' at the other server (tcp b 1)";
+        assert!(text.contains(steps), "{text}");
+        let text = next("PRIMARY UNCERTAIN", None);
+        let condition =
+            "Only if it is down, seen at the machine itself, and stays so: 'hsb set primary alone'";
+        assert!(text.contains(condition), "{text}");
+        let unasked = next_step(&node("PRIMARY UNCERTAIN"), Err(Code::OPERATION_FAILED)).unwrap_or_default();
+        assert!(unasked.contains("mend") && !unasked.contains("'hsb"), "{unasked}");
         let damaged = NodeReport { netcopy_needed: true, ..node("SECONDARY ALONE") };
-        assert!(next_steps(&node("PRIMARY ALONE"), Ok(&damaged))[0].contains("'hsb netcopy'"));
+        let text = next_step(&node("SECONDARY ALONE"), Ok(&damaged)).unwrap_or_default();
+        assert!(
+            text.contains("'hsb set primary alone' at this server, then 'hsb netcopy' at this"),
+            "{text}"
+        );
+        let nowhere = NodeReport { connect: None, ..node("SECONDARY ALONE") };
+        let text = next_step(&nowhere, Err(Code::NO_CONNECT_STRING)).unwrap_or_default();
+        assert!(text.contains("HotStandby.Connect"), "{text}");
     }
 
     #[test]

@@ -167,20 +167,24 @@ impl Verdict {
         let uncertain = named(&|state| state == State::PrimaryUncertain);
         let active = named(&State::is_active);
         match (writers.as_slice(), uncertain.as_slice()) {
-            ([_, _, ..], _) => bad("TWO PRIMARIES accept writes. Stop the clients of one, then 'hsb set secondary alone' there, and connect.".into()),
+            ([_, _, ..], _) => bad("TWO PRIMARIES accept writes; 'next' below says what to do.".into()),
             (_, _) if active.len() == seen.len() => {
                 let writer = writers.first().copied().unwrap_or("the other server");
                 Verdict { good: true, text: format!("The pair is complete. {writer} takes the writes.") }
             }
-            ([writer], _) if active.contains(writer) => {
-                bad(format!("{writer} takes the writes and is connected; the other server does not answer here."))
-            }
-            ([writer], _) if seen.len() > 1 => bad(format!("{writer} takes the writes ALONE; nothing protects them. Bring the other server back, then 'hsb connect'.")),
+            ([writer], _) if active.contains(writer) => bad(format!(
+                "{writer} takes the writes and is connected; the other server does not answer here."
+            )),
+            ([writer], _) if seen.len() > 1 => bad(format!(
+                "{writer} takes the writes ALONE; nothing protects them; 'next' below says what to do."
+            )),
             ([writer], _) => bad(format!("{writer} takes the writes ALONE.")),
-            ([], [waiting, ..]) => bad(format!("WRITES WAIT at {waiting}. 'hsb connect' if the other server is there, else 'hsb set primary alone'.")),
-            ([], []) if named(&State::is_secondary).len() > 1 => bad("NO PRIMARY: both are secondaries; 'next' below says what to do.".into()),
+            ([], [waiting, ..]) => bad(format!("WRITES WAIT at {waiting}; 'next' below says what to do.")),
+            ([], []) if named(&State::is_secondary).len() > 1 => {
+                bad("NO PRIMARY: both are secondaries; 'next' below says what to do.".into())
+            }
             ([], []) if named(&|_| true).is_empty() => bad("NO SERVER ANSWERS.".into()),
-            ([], []) => bad("NO PRIMARY answers. If the other server is down for good: 'hsb switch primary' at the secondary.".into()),
+            ([], []) => bad("NO PRIMARY answers; 'next' below says what to do.".into()),
         }
     }
 }

@@ -59,7 +59,7 @@ The roles exchanged back, in order:
 Stop both, the secondary first:
   {}
   {}
-Start them again (each comes up as a secondary; then 'hsb set primary alone' and 'hsb connect' at one of them):
+Start them again (each comes up as a secondary; then 'hsb switch primary' and 'hsb connect' at one of them; the one that is behind refuses):
   {program} -c {directory}/first &
   {program} -c {directory}/second &",
         first.expect("hsb state")?,
@@ -93,7 +93,7 @@ pub fn already_there(directory: &Path) -> ServerError {
     let shown = directory.display();
     failed(format!(
         "{shown} holds a pair already{ports}. If it runs, use it as it is. To start it again: solid -c {shown}/first and \
-         solid -c {shown}/second, then 'hsb set primary alone' and 'hsb connect' at one of them. For a new pair, name \
+         solid -c {shown}/second, then 'hsb switch primary' and 'hsb connect' at one of them; the one that is behind refuses. For a new pair, name \
          another directory or remove this one."
     ))
 }

@@ -10,6 +10,25 @@ use super::table::Trigger;
 /// `hsb connect` goes on behind its answer.
 const CONNECTS: &str = "Started the process of connecting the servers.";
 
+impl Command {
+    /// As an operator gives it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Command::Connect => "hsb connect",
+            Command::Disconnect => "hsb disconnect",
+            Command::SetPrimaryAlone => "hsb set primary alone",
+            Command::SetSecondaryAlone => "hsb set secondary alone",
+            Command::SetStandalone => "hsb set standalone",
+            Command::SwitchPrimary => "hsb switch primary",
+            Command::SwitchSecondary => "hsb switch secondary",
+            Command::Netcopy => "hsb netcopy",
+            Command::Rewind => "hsb rewind",
+            Command::Copy => "hsb copy",
+            Command::Backup => "backup",
+        }
+    }
+}
+
 impl Heart {
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
         use Command::{SetPrimaryAlone, SetStandalone, SwitchPrimary};

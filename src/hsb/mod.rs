@@ -2,6 +2,7 @@
 //!
 //! No actors, files, sockets, clocks or threads in here; `tests/tidy.rs` enforces it.
 
+pub mod advice;
 pub mod codes;
 mod commands;
 mod commit;

@@ -39,6 +39,12 @@ impl Position {
         format!("{:010}{:020}", self.epoch, self.sequence)
     }
 
+    /// The progress that these digits say, if they are such.
+    pub fn progress_of(digits: &str) -> Option<(u64, u64)> {
+        let (epoch, sequence) = digits.split_at_checked(10).filter(|(_, rest)| rest.len() == 20)?;
+        Some((epoch.parse().ok()?, sequence.parse().ok()?))
+    }
+
     /// What to compare to see which of two nodes got further.
     pub fn progress(&self) -> (u64, u64) {
         (self.epoch, self.sequence)

@@ -107,7 +107,7 @@ impl Heart {
         match refusal {
             Some(code) => {
                 let detail = format!(
-                    "The other server is {} at {}, this one is at {}.",
+                    "The other server is {} at {}, this one is at {}. Nothing was changed; 'hsb status' says what to do.",
                     hello.state, hello.log_end, self.log_end
                 );
                 self.refuse_with(request, code, &detail);

@@ -2,32 +2,39 @@
 //!
 //! Not here: asking, waiting, time. Invariant: see the module above; `tests` checks it against a model of a pair.
 
+use crate::hsb::advice::{Advice, Step, View, advise};
 use crate::hsb::codes::Code;
+use crate::hsb::event::Command;
 use crate::hsb::state::State;
 
 /// What is known of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sight {
-    /// It answers nothing, or is of no use to the pair (OFFLINE).
+    /// It answers nothing.
     Gone,
+    /// It lives and refuses to say how it is: the log-in, too many connections.
+    Refuses,
     /// It answers.
     Here(Report),
 }
 
 /// A node's answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// `hsb state`.
-    pub state: State,
+    /// `hsb state`, `hsb logpos` and the reason for the state.
+    pub view: View,
     /// `hsb status connect` says CONNECTED.
     pub connected: bool,
-    /// `hsb logpos`; string order is progress.
-    pub position: String,
-    /// Its state is for an operator to end: it is in doubt because its peer was promoted by force, or a secondary because
-    /// both wrote as primaries and one of the two databases has to be chosen.
-    pub awaits_operator: bool,
-    /// SECONDARY ALONE since it was started: what it had in memory, or not synced, may be gone.
-    pub restarted: bool,
+}
+
+impl Sight {
+    /// What is known of its state.
+    pub fn view(&self) -> Option<View> {
+        match self {
+            Sight::Here(report) => Some(report.view),
+            Sight::Gone | Sight::Refuses => None,
+        }
+    }
 }
 
 /// [Watchdog] AutoSwitch and DualSecAutoSwitch.
@@ -67,6 +74,19 @@ pub enum Finding {
     SecondaryGone {
         /// In doubt.
         primary: usize,
+        /// The other one answers: it is SECONDARY ALONE.
+        answers: bool,
+    },
+    /// A primary in doubt, and a SECONDARY ALONE that has more: it has been the primary meanwhile, or the log of the one in
+    /// doubt has not got there yet.
+    Overtaken {
+        /// SECONDARY ALONE.
+        secondary: usize,
+    },
+    /// A primary in doubt, and a node that lives and does not say how it is.
+    Unknown {
+        /// In doubt.
+        primary: usize,
     },
     /// A secondary that has lost its primary, and a node that cannot be reached.
     PrimaryGone {
@@ -85,7 +105,7 @@ pub enum Finding {
     },
     /// Two nodes that accept writes, or two that wait in doubt.
     BothPrimary,
-    /// A primary in doubt that knows that its peer was promoted, and a peer that does not answer.
+    /// A primary in doubt that knows that its peer was promoted, and no primary in sight.
     Superseded {
         /// In doubt.
         primary: usize,
@@ -106,7 +126,7 @@ pub enum Finding {
 /// asked for, a failed try until the next answer.
 pub fn known(seen: [Option<(u64, &Sight)>; 2], round: u64) -> Option<[Sight; 2]> {
     let of = |seen: Option<(u64, &Sight)>| {
-        let counts = |(at, sight): &(u64, &Sight)| *at == round || **sight == Sight::Gone;
+        let counts = |(at, sight): &(u64, &Sight)| *at == round || sight.view().is_none();
         seen.filter(counts).map(|(_, sight)| sight.clone())
     };
     let [one, other] = seen;
@@ -116,96 +136,77 @@ pub fn known(seen: [Option<(u64, &Sight)>; 2], round: u64) -> Option<[Sight; 2]>
 impl Finding {
     /// What these sights amount to.
     pub fn of(sights: &[Sight; 2]) -> Finding {
-        match sights {
-            [Sight::Gone, Sight::Gone] => Finding::Nobody,
-            [Sight::Here(report), Sight::Gone] => Finding::of_one(0, report),
-            [Sight::Gone, Sight::Here(report)] => Finding::of_one(1, report),
-            [Sight::Here(one), Sight::Here(other)] => Finding::of_both([one, other]),
+        // A node that waits for a copy is of no use to the pair.
+        let of_use = |sight: &Sight| match sight {
+            Sight::Here(report) if report.view.state != State::Offline => Some(*report),
+            _ => None,
+        };
+        match [of_use(&sights[0]), of_use(&sights[1])] {
+            [None, None] => Finding::Nobody,
+            [Some(report), None] => Finding::of_one(0, &report.view, sights[1] == Sight::Refuses),
+            [None, Some(report)] => Finding::of_one(1, &report.view, sights[0] == Sight::Refuses),
+            [Some(one), Some(other)] => Finding::of_both([one, other]),
         }
     }
 
-    fn of_one(node: usize, report: &Report) -> Finding {
-        match report.state {
+    fn of_one(node: usize, view: &View, other_lives: bool) -> Finding {
+        match view.state {
             State::PrimaryActive | State::SecondaryActive => Finding::NoContact { missing: 1 - node },
-            State::PrimaryUncertain if report.awaits_operator => Finding::Superseded { primary: node },
-            State::PrimaryUncertain => Finding::SecondaryGone { primary: node },
-            State::SecondaryAlone if report.restarted => Finding::Restarted { node },
+            State::PrimaryUncertain if view.superseded => Finding::Superseded { primary: node },
+            State::PrimaryUncertain if other_lives => Finding::Unknown { primary: node },
+            State::PrimaryUncertain => Finding::SecondaryGone { primary: node, answers: false },
+            State::SecondaryAlone if view.restarted => Finding::Restarted { node },
+            // Also if the other one lives: this node asks it before it takes over.
             State::SecondaryAlone => Finding::PrimaryGone { secondary: node },
             State::PrimaryAlone | State::Standalone => Finding::Alone { primary: node },
             State::Plain | State::Offline => Finding::Unsettled,
         }
     }
 
-    fn of_both(reports: [&Report; 2]) -> Finding {
-        let states = reports.map(|report| report.state);
-        let at = |wanted: State| states.iter().position(|state| *state == wanted);
-        let writes = |state: &State| state.is_primary() && *state != State::PrimaryUncertain;
-        match states {
+    fn of_both(reports: [Report; 2]) -> Finding {
+        let views = reports.map(|report| report.view);
+        let at = |wanted: State| views.iter().position(|view| view.state == wanted);
+        match views.map(|view| view.state) {
             [State::PrimaryActive, State::SecondaryActive]
             | [State::SecondaryActive, State::PrimaryActive]
                 if reports.iter().all(|report| report.connected) =>
             {
                 Finding::Whole { primary: at(State::PrimaryActive).unwrap_or_default() }
             }
-            [State::SecondaryAlone, State::SecondaryAlone]
-                if reports.iter().any(|report| report.awaits_operator) =>
-            {
+            [State::SecondaryAlone, State::SecondaryAlone] if views.iter().any(|view| view.diverged) => {
                 Finding::Diverged
             }
             [State::SecondaryAlone, State::SecondaryAlone] => {
-                let [one, other] = reports.map(|report| &report.position);
-                let ahead = (one != other).then(|| usize::from(other > one));
-                Finding::BothSecondary { ahead }
+                let [one, other] = views.map(|view| view.progress);
+                Finding::BothSecondary { ahead: (one != other).then(|| usize::from(other > one)) }
             }
-            _ if states.iter().all(|state| state.is_primary()) => {
-                match states.iter().filter(|state| writes(state)).count() {
-                    1 => Finding::Alone { primary: states.iter().position(writes).unwrap_or_default() },
+            states if states.iter().all(|state| state.is_primary()) => {
+                match views.map(|view| view.writes()) {
+                    [true, false] => Finding::Alone { primary: 0 },
+                    [false, true] => Finding::Alone { primary: 1 },
                     _ => Finding::BothPrimary,
                 }
             }
             _ => match (at(State::PrimaryUncertain), at(State::SecondaryAlone)) {
-                (Some(primary), Some(_)) if !reports[primary].awaits_operator => {
-                    Finding::SecondaryGone { primary }
-                }
+                (Some(primary), Some(secondary)) => Finding::in_doubt(primary, secondary, views),
                 // SECONDARY ACTIVE beside a primary in doubt: it has not noticed yet, or is being promoted by force.
-                _ => match states
-                    .iter()
-                    .position(|state| matches!(state, State::PrimaryAlone | State::Standalone))
-                {
+                _ => match at(State::PrimaryAlone).or(at(State::Standalone)) {
                     Some(primary) => Finding::Alone { primary },
                     None => Finding::Unsettled,
                 },
             },
         }
     }
-}
 
-/// What a node is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
-    /// `hsb set primary alone`
-    SetPrimaryAlone,
-    /// `hsb switch primary`
-    SwitchPrimary,
-}
-
-impl Order {
-    /// As a client gives it.
-    pub fn command(self) -> &'static str {
-        match self {
-            Order::SetPrimaryAlone => "hsb set primary alone",
-            Order::SwitchPrimary => "hsb switch primary",
+    fn in_doubt(primary: usize, secondary: usize, views: [View; 2]) -> Finding {
+        if views[secondary].progress > views[primary].progress {
+            Finding::Overtaken { secondary }
+        } else if views[primary].superseded {
+            Finding::Superseded { primary }
+        } else {
+            Finding::SecondaryGone { primary, answers: true }
         }
     }
-}
-
-/// An order and to whom.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Action {
-    /// To whom.
-    pub node: usize,
-    /// What.
-    pub order: Order,
 }
 
 /// What became of an action.
@@ -213,8 +214,10 @@ pub struct Action {
 pub enum Reply {
     /// RC of the answer.
     Code(u32),
-    /// The connection ended first.
+    /// The connection ended first: perhaps it is carried out.
     None,
+    /// The order did not get there: no connection, or the log-in was refused.
+    NotGiven,
 }
 
 /// So many looks at nobody in a row, two in each round, end normal mode: meanwhile anything may have been done to the
@@ -228,8 +231,12 @@ pub struct Watchdog {
     mode: Mode,
     /// The primary when the pair was last whole.
     last_primary: Option<usize>,
+    /// Takes writes alone, as far as is known: seen as that since the pair was whole, or made that.
+    writer: Option<usize>,
+    /// Was given an order whose answer did not come: it may become a primary at any moment.
+    ordered: Option<usize>,
     /// Refused for good; not tried again while the finding stays.
-    refused: Option<(Finding, Action)>,
+    refused: Option<(Finding, Step)>,
     nobody: u32,
     /// Perhaps carried out: the answer did not come. Nothing else may be done any more, and the same only while the
     /// finding stays.
@@ -243,6 +250,8 @@ impl Watchdog {
             policy,
             mode: Mode::Failure,
             last_primary: None,
+            writer: None,
+            ordered: None,
             refused: None,
             nobody: 0,
             unanswered: None,
@@ -255,7 +264,7 @@ impl Watchdog {
     }
 
     /// Takes a finding in; what has to be done about it, if anything.
-    pub fn look(&mut self, finding: Finding) -> Option<Action> {
+    pub fn look(&mut self, finding: Finding) -> Option<Step> {
         if self.refused.is_some_and(|(before, _)| before != finding) {
             self.refused = None;
         }
@@ -263,18 +272,21 @@ impl Watchdog {
             self.unanswered = None;
         }
         self.nobody = if finding == Finding::Nobody { self.nobody + 1 } else { 0 };
+        self.remember(finding);
         match finding {
             Finding::Nobody if self.nobody < LOOKS_AT_NOBODY => None,
-            Finding::Whole { primary } => {
+            Finding::Whole { .. } => {
                 self.mode = Mode::Normal;
-                self.last_primary = Some(primary);
                 None
             }
-            Finding::Unsettled | Finding::NoContact { .. } => None,
+            Finding::Unsettled
+            | Finding::NoContact { .. }
+            | Finding::Unknown { .. }
+            | Finding::Overtaken { .. } => None,
             Finding::SecondaryGone { .. } | Finding::PrimaryGone { .. }
                 if self.mode == Mode::Normal || self.unanswered == Some(finding) =>
             {
-                let wanted = self.advice(finding).filter(|_| self.policy.auto_switch);
+                let wanted = self.wanted(finding).filter(|_| self.policy.auto_switch);
                 if wanted.is_none() {
                     self.mode = Mode::Failure;
                 }
@@ -282,7 +294,7 @@ impl Watchdog {
             }
             Finding::BothSecondary { .. } => {
                 self.mode = Mode::Failure;
-                let wanted = self.advice(finding).filter(|_| self.policy.dual_secondary_auto_switch);
+                let wanted = self.wanted(finding).filter(|_| self.policy.dual_secondary_auto_switch);
                 wanted.filter(|action| self.refused != Some((finding, *action)))
             }
             _ => {
@@ -292,54 +304,115 @@ impl Watchdog {
         }
     }
 
-    /// What should be done about a finding, whoever does it.
-    pub fn advice(&self, finding: Finding) -> Option<Action> {
+    fn remember(&mut self, finding: Finding) {
         match finding {
-            Finding::SecondaryGone { primary } => {
-                Some(Action { node: primary, order: Order::SetPrimaryAlone })
+            Finding::Whole { primary } => {
+                self.last_primary = Some(primary);
+                (self.writer, self.ordered) = (None, None);
+            }
+            Finding::Alone { primary } => (self.writer, self.ordered) = (Some(primary), None),
+            Finding::Overtaken { secondary } => self.writer = Some(secondary),
+            _ => {}
+        }
+    }
+
+    /// Whether this node, which is not seen to be a primary, may be or become one all the same.
+    fn may_be_primary(&self, node: usize, answers: bool) -> bool {
+        self.ordered == Some(node) || self.writer == Some(node) && !answers
+    }
+
+    /// What the watchdog does about a finding if it may.
+    fn wanted(&self, finding: Finding) -> Option<Step> {
+        let (action, other_answers) = match finding {
+            Finding::SecondaryGone { primary, answers } => {
+                (Step { node: primary, command: Command::SetPrimaryAlone }, answers)
             }
             Finding::PrimaryGone { secondary } => {
-                Some(Action { node: secondary, order: Order::SwitchPrimary })
+                (Step { node: secondary, command: Command::SwitchPrimary }, false)
             }
             Finding::BothSecondary { ahead } => {
-                Some(Action { node: ahead.or(self.last_primary).unwrap_or(0), order: Order::SwitchPrimary })
+                let node = ahead.or(self.writer).or(self.last_primary).unwrap_or(0);
+                (Step { node, command: Command::SwitchPrimary }, true)
+            }
+            _ => return None,
+        };
+        (!self.may_be_primary(1 - action.node, other_answers)).then_some(action)
+    }
+
+    /// What an operator should do about what is seen, with what the watchdog remembers.
+    pub fn advice(&self, sights: &[Sight; 2]) -> Advice {
+        if Finding::of(sights) == Finding::Nobody {
+            return Advice::NOTHING;
+        }
+        if sights.contains(&Sight::Refuses) && !matches!(Finding::of(sights), Finding::NoContact { .. }) {
+            return Advice::words(
+                "one server lives and refuses to say how it is, so that nothing can be advised: mend what it complains of",
+            );
+        }
+        let views = sights.each_ref().map(Sight::view);
+        let both = views.iter().all(Option::is_some);
+        advise(views, if both { self.writer.or(self.last_primary) } else { self.ordered.or(self.writer) })
+    }
+
+    /// Takes in what became of an action; what has to follow at once, if anything.
+    pub fn done(&mut self, finding: Finding, action: Step, reply: Reply) -> Option<Step> {
+        let code = match reply {
+            Reply::Code(code) => code,
+            Reply::NotGiven => return None,
+            Reply::None => {
+                self.mode = Mode::Failure;
+                self.unanswered = Some(finding);
+                self.ordered = Some(action.node);
+                return None;
+            }
+        };
+        match Code::find(code) {
+            Some(code) if is_busy(code) => None,
+            Some(code) if code.is_success() => {
+                self.mode = Mode::Failure;
+                self.writer = Some(action.node);
+                None
+            }
+            refusal => {
+                self.mode = Mode::Failure;
+                let next = refusal.and_then(|code| self.other_way(finding, action, code));
+                if next.is_none() {
+                    self.refused = self.wanted(finding).map(|wanted| (finding, wanted));
+                }
+                next
+            }
+        }
+    }
+
+    /// What leads to the same end when an order was refused for good, where that is sure to make no second primary.
+    fn other_way(&self, finding: Finding, action: Step, code: Code) -> Option<Step> {
+        if action.command != Command::SwitchPrimary || self.wanted(finding) != Some(action) {
+            return None;
+        }
+        let alone = Step { command: Command::SetPrimaryAlone, ..action };
+        match (finding, code) {
+            // The peer has said that it holds no database that could be served: it is no primary.
+            (_, Code::BACKUPSERVER_MODE | Code::BACKUPSERVER_NO_CONNECTIONS) => Some(alone),
+            // It could not ask its peer, which has told the watchdog that it is no primary and not further.
+            (Finding::BothSecondary { .. }, Code::OPERATION_FAILED) => Some(alone),
+            // The other one refuses if it lacks anything.
+            (Finding::BothSecondary { .. }, Code::APPLY_FAILED | Code::DISK_FULL) => {
+                Some(Step { node: 1 - action.node, ..action })
             }
             _ => None,
         }
     }
+}
 
-    /// Takes in what became of an action; what has to follow at once, if anything.
-    pub fn done(&mut self, finding: Finding, action: Action, reply: Reply) -> Option<Action> {
-        let Reply::Code(code) = reply else {
-            self.mode = Mode::Failure;
-            self.unanswered = Some(finding);
-            return None;
-        };
-        match Code::find(code) {
-            // Something else is under way, at the node or at a peer that is shutting down; the next look shows whether the
-            // action is still wanted.
-            Some(
-                Code::SWITCH_ACTIVE
-                | Code::CATCHUP_ACTIVE
-                | Code::COPY_ACTIVE
-                | Code::PEER_COMMAND_CONFLICT
-                | Code::SHUTTING_DOWN,
-            ) => None,
-            // The peer has said that it holds no database that could be served: it is no primary.
-            Some(Code::BACKUPSERVER_MODE | Code::BACKUPSERVER_NO_CONNECTIONS)
-                if action.order == Order::SwitchPrimary =>
-            {
-                Some(Action { order: Order::SetPrimaryAlone, ..action })
-            }
-            Some(code) if code.is_success() => {
-                self.mode = Mode::Failure;
-                None
-            }
-            _ => {
-                self.mode = Mode::Failure;
-                self.refused = Some((finding, action));
-                None
-            }
-        }
-    }
+/// Something else is under way, at the node or at a peer that is shutting down; the next look shows whether the action is
+/// still wanted.
+fn is_busy(code: Code) -> bool {
+    matches!(
+        code,
+        Code::SWITCH_ACTIVE
+            | Code::CATCHUP_ACTIVE
+            | Code::COPY_ACTIVE
+            | Code::PEER_COMMAND_CONFLICT
+            | Code::SHUTTING_DOWN
+    )
 }

@@ -2,7 +2,9 @@
 //!
 //! * `decision`: what two answers mean and what is done about it; pure, no I/O, no clock, so that the simulation
 //!   (`tests/simulation`) can put it in the operator's place;
-//! * `observer`: asks a node, listens to its events; * `journal`: WatchdogLog; * `program`: puts them together.
+//! * `pace`: how soon an order is repeated; pure;
+//! * `observer`: asks a node, listens to its events; `journal`: WatchdogLog; `signals`: what each does to the program;
+//!   `program`: puts them together.
 //!
 //! Not here: connecting the pair again and copying; an operator does that when the failed node is back.
 //!
@@ -13,7 +15,8 @@
 //!    lasts until the pair is whole again. So it never makes one node the primary after the other, however often the
 //!    network comes and goes in between. A watchdog that starts is in failure mode. The exception are two nodes that both
 //!    answer SECONDARY ALONE: then the one with the longer log is promoted in either mode. An order whose answer did not
-//!    come counts as given.
+//!    come counts as given. What it has seen or made a primary it remembers: it neither tells nor advises anybody to set
+//!    the other one alone while that one is out of sight, in failure mode and with AutoSwitch=no as well.
 //! 2. It decides by answers that were asked for after the last event arrived. Events only wake it: late, repeated,
 //!    reordered or missing ones change when it looks, not what it does. "Gone" is the exception: it holds from a failed
 //!    try to the next answer, and the node's own look at its peer (3) comes on top.
@@ -36,9 +39,13 @@
 pub mod decision;
 mod journal;
 mod observer;
+pub mod pace;
 mod program;
+mod signals;
 
 pub use program::run;
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::decision::{Action, Finding, Mode, Policy, Reply, Sight, Watchdog, known};
+use super::decision::{Finding, Mode, Policy, Reply, Sight, Watchdog, known};
 use super::journal::Journal;
-use super::observer::{Note, Target, listen, observe};
+use super::observer::{NoAnswer, Note, Target, listen, observe};
+use super::pace::Pace;
+use super::signals;
 use crate::client::credentials::Credentials;
 use crate::config::{ConnectString, Id, Parameters};
 use crate::error::{ServerError, invalid};
-use crate::hsb::codes::Code;
-
-/// For the answer to an order: `switch primary` first tries the other node, as long as its system lets it.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
+use crate::hsb::advice::{Advice, Step};
 
 /// Watches a HotStandby pair and acts on the first failure. Reads [Watchdog] of solid.ini; asks for user names and
 /// passwords that are neither there nor in SOLID_USER and SOLID_PASSWORD.
@@ -32,7 +32,7 @@ struct Options {
     poll_only: bool,
 }
 
-/// Runs the program until it is ended by a signal.
+/// Runs the program until a signal ends it.
 pub fn run() -> ExitCode {
     match watch(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,7 +46,8 @@ pub fn run() -> ExitCode {
 fn watch(options: &Options) -> Result<(), ServerError> {
     let (parameters, warnings) = Parameters::load(&options.directory)?;
     let targets = targets(&parameters)?;
-    let mut journal = Journal::open(&parameters.path(Id::WatchdogLog))?;
+    let journal = Journal::open(&parameters.path(Id::WatchdogLog))?;
+    signals::answer(&journal)?;
     for warning in warnings.iter().filter(|warning| warning.contains("Watchdog")) {
         journal.say(warning);
     }
@@ -84,6 +85,9 @@ fn watch(options: &Options) -> Result<(), ServerError> {
         rounds,
         round: 0,
         seen: [None, None],
+        refused: [false, false],
+        started: Instant::now(),
+        pace: Pace::default(),
         said: String::new(),
     };
     program.run(interval, &arrived)
@@ -105,7 +109,7 @@ fn targets(parameters: &Parameters) -> Result<[Target; 2], ServerError> {
         })?;
         let given = |id| Some(parameters.text(id));
         let credentials = Credentials::complete(given(user), given(password), &server.to_string())?;
-        Ok(Target { node, server, credentials })
+        Ok(Target { node, server, credentials, open: Arc::default() })
     };
     Ok([
         target(0, Id::WatchdogConnect1, Id::WatchdogUsername1, Id::WatchdogPassword1)?,
@@ -113,7 +117,7 @@ fn targets(parameters: &Parameters) -> Result<[Target; 2], ServerError> {
     ])
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ServerError> {
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ServerError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map(drop).map_err(|error| invalid(format!("The {name} cannot be started: {error}.")))
 }
@@ -130,6 +134,11 @@ struct Program {
     round: u64,
     /// The last sight of each node and the round it was asked for in.
     seen: [Option<(u64, Sight, String)>; 2],
+    /// Whether each node refuses a new log-in.
+    refused: [bool; 2],
+    started: Instant,
+    pace: Pace,
+    /// What was written down last, without the wording of errors.
     said: String,
 }
 
@@ -139,10 +148,12 @@ impl Program {
             self.begin_round();
             let next = Instant::now() + interval;
             loop {
-                match notes.recv_deadline(next) {
+                let pause = self.pace.next_end(self.started.elapsed()).map(|end| self.started + end);
+                match notes.recv_deadline(pause.map_or(next, |end| end.min(next))) {
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return Err(invalid("The observers have ended.")),
                     Ok(Note::Event) => self.begin_round(),
+                    Ok(Note::LogIn { node, refusal }) => self.tell_of_log_in(node, refusal),
                     Ok(Note::Seen { node, round, sight, why }) => {
                         self.seen[node] = Some((round, sight, why));
                         if self.decide() {
@@ -169,43 +180,75 @@ impl Program {
         let Some(sights) = known(seen, self.round) else { return false };
         let finding = Finding::of(&sights);
         let mode = self.watchdog.mode();
-        let action = self.watchdog.look(finding);
-        self.tell(finding, &sights, mode);
-        let mut next = action;
-        while let Some(action) = next {
-            let reply = self.order(action);
-            next = self.watchdog.done(finding, action, reply);
+        let wanted = self.watchdog.look(finding);
+        let advice = if wanted.is_some() { Advice::NOTHING } else { self.watchdog.advice(&sights) };
+        self.tell(finding, &sights, &advice, mode);
+        if let Finding::Whole { .. } = finding {
+            self.pace.begin_anew();
         }
-        action.is_some()
+        let now = self.started.elapsed();
+        let Some(first) = wanted.filter(|step| self.pace.allows(step.node, now)) else { return false };
+        let mut next = Some(first);
+        while let Some(step) = next {
+            let reply = self.order(step);
+            self.pace.answered(step.node, reply, self.started.elapsed());
+            next = self.watchdog.done(finding, step, reply);
+        }
+        true
     }
 
     /// Gives an order and writes down what became of it.
-    fn order(&mut self, action: Action) -> Reply {
-        let Action { node, order } = action;
-        let target = &self.targets[node];
-        self.journal.say(&format!("'{}' at {}", order.command(), target.server));
-        let answer = target.connect().and_then(|mut client| {
-            client.set_patience(Some(ORDER_TIMEOUT))?;
-            client.ask(order.command())
-        });
-        match answer {
+    fn order(&mut self, step: Step) -> Reply {
+        let Target { server, node, .. } = &self.targets[step.node];
+        let command = step.command.text();
+        self.journal.say(&format!("'{command}' at {server}"));
+        match self.targets[step.node].order(command) {
             Ok((code, text)) => {
-                self.journal.say(&format!("{} answers: {code} {text}", self.targets[node].server));
+                self.journal.say(&format!("{server} answers: {code} {text}"));
                 Reply::Code(code)
             }
-            Err(error) => {
-                self.journal.say(&format!("{} does not answer: {error}", self.targets[node].server));
+            Err(NoAnswer::Lost(error)) => {
+                self.journal.say(&format!("{server} does not answer: {error}"));
                 Reply::None
+            }
+            Err(NoAnswer::NotGiven(error)) => {
+                let number = node + 1;
+                self.journal.say(&format!(
+                    "'{command}' cannot be given at {server}: {error}. It is tried again. Mend that (Username{number} and Password{number} in solid.ini, if it is the log-in, then start the watchdog again), or give the command yourself"
+                ));
+                Reply::NotGiven
             }
         }
     }
 
-    /// Writes down what is new.
-    fn tell(&mut self, finding: Finding, sights: &[Sight; 2], mode_before: Mode) {
-        let text = format!("{}{}", self.describe(finding, sights), self.advise(finding));
-        if text != self.said {
-            self.journal.say(&text);
-            self.said = text;
+    /// Writes down that new log-ins are refused, or are not any more.
+    fn tell_of_log_in(&mut self, node: usize, refusal: Option<String>) {
+        let refused = refusal.is_some();
+        if std::mem::replace(&mut self.refused[node], refused) == refused {
+            return;
+        }
+        let Target { server, credentials, .. } = &self.targets[node];
+        let (user, number) = (&credentials.user, node + 1);
+        self.journal.say(&match refusal {
+            Some(why) => format!(
+                "WARNING: {server} refuses a new log-in of {user}: {}. The watchdog goes on over the connection that is open, if there is one, and is blind when it ends. Mend that; if the password was changed: Password{number} in solid.ini, then start the watchdog again",
+                why.trim_end_matches('.')
+            ),
+            None => format!("{server} takes new log-ins of {user} again"),
+        });
+    }
+
+    /// Writes down what is new. Errors that are worded differently from one look to the next are not.
+    fn tell(&mut self, finding: Finding, sights: &[Sight; 2], advice: &Advice, mode_before: Mode) {
+        let advised = match (advice.is_nothing(), advice.steps.is_empty()) {
+            (true, _) => String::new(),
+            (_, true) => format!(". {}", advice.text(self.names().each_ref().map(String::as_str))),
+            _ => format!(". To be done: {}", advice.text(self.names().each_ref().map(String::as_str))),
+        };
+        let key = format!("{}{advised}", self.describe(finding, sights, false));
+        if key != self.said {
+            self.journal.say(&format!("{}{advised}", self.describe(finding, sights, true)));
+            self.said = key;
         }
         match (mode_before, self.watchdog.mode()) {
             (Mode::Failure, Mode::Normal) => {
@@ -218,6 +261,10 @@ impl Program {
             }
             _ => {}
         }
+    }
+
+    fn names(&self) -> [String; 2] {
+        self.targets.each_ref().map(|target| target.server.to_string())
     }
 
     /// With AutoPrimaryAlone=yes nothing keeps a primary that lives unseen from accepting writes.
@@ -235,12 +282,15 @@ impl Program {
         }
     }
 
-    fn describe(&self, finding: Finding, sights: &[Sight; 2]) -> String {
-        let node = |node: usize| match &sights[node] {
-            Sight::Here(report) => format!("{} is {}", self.targets[node].server, report.state),
-            Sight::Gone => {
-                let why = self.seen[node].as_ref().map_or("", |seen| seen.2.as_str());
-                format!("{} does not answer ({why})", self.targets[node].server)
+    fn describe(&self, finding: Finding, sights: &[Sight; 2], with_reasons: bool) -> String {
+        let node = |node: usize| {
+            let server = &self.targets[node].server;
+            let why = self.seen[node].as_ref().filter(|_| with_reasons);
+            let why = why.map_or(String::new(), |seen| format!(" ({})", seen.2));
+            match &sights[node] {
+                Sight::Here(report) => format!("{server} is {}", report.view.state),
+                Sight::Gone => format!("{server} does not answer{why}"),
+                Sight::Refuses => format!("{server} lives, but refuses to say how it is{why}"),
             }
         };
         let what = match finding {
@@ -248,6 +298,10 @@ impl Program {
             Finding::Unsettled => "the pair is changing",
             Finding::NoContact { .. } => "no contact to one node, which the other is connected to",
             Finding::SecondaryGone { .. } => "the primary has lost its secondary and waits",
+            Finding::Overtaken { .. } => {
+                "a primary in doubt has lost its secondary, which has been the primary meanwhile"
+            }
+            Finding::Unknown { .. } => "the primary has lost its secondary, which lives and may be anything",
             Finding::PrimaryGone { .. } => "the secondary has lost its primary",
             Finding::BothSecondary { .. } => "there is no primary",
             Finding::Alone { .. } => "one node goes on alone",
@@ -258,36 +312,5 @@ impl Program {
             Finding::Nobody => "no node answers",
         };
         format!("{what}: {}; {}", node(0), node(1))
-    }
-
-    /// What an operator should do, where the watchdog does nothing.
-    fn advise(&self, finding: Finding) -> String {
-        let at = |node: usize| &self.targets[node].server;
-        match finding {
-            Finding::SecondaryGone { .. } | Finding::PrimaryGone { .. } | Finding::BothSecondary { .. } => {
-                self.watchdog.advice(finding).map_or(String::new(), |action| {
-                    format!(". To be done: '{}' at {}", action.order.command(), at(action.node))
-                })
-            }
-            Finding::Restarted { .. } => {
-                ". After a power cut it may lack what the other one has: bring that one back, too. If it cannot be: 'hsb set primary alone'"
-                    .to_owned()
-            }
-            Finding::Alone { primary } => format!(
-                ". When the other node is back: 'hsb connect' at {} (after 'hsb netcopy' if it says so)",
-                at(primary)
-            ),
-            Finding::Superseded { primary } => format!(
-                ". If the other node takes writes: 'hsb set secondary alone' at {}, then 'hsb connect'",
-                at(primary)
-            ),
-            Finding::BothPrimary => {
-                ". Stop the clients of one, 'hsb set secondary alone' there, then 'hsb connect'".to_owned()
-            }
-            Finding::Diverged => format!(". {}", Code::BOTH_DIVERGED.text()),
-            Finding::Whole { .. } | Finding::Unsettled | Finding::NoContact { .. } | Finding::Nobody => {
-                String::new()
-            }
-        }
     }
 }

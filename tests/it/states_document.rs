@@ -32,15 +32,18 @@ or watchdog and when the servers lose each other, in no other way.
 const STATES_AND_WHAT_TO_DO: &str = "\
 ## The states, and what to do in each
 
+`hsb status` looks at both servers and says which of this is to be done, and so does the watchdog's log; each command that
+they name is accepted in its turn and makes no second primary. The table for those who want to see for themselves:
+
 | state | writes | what it means | what to do |
 |---|---|---|---|
 | PRIMARY ACTIVE | yes | The pair works: what is committed is on both servers. | Nothing. `hsb switch secondary` exchanges the roles, `hsb disconnect` parts the servers for maintenance. |
 | SECONDARY ACTIVE | no | The pair works. | Nothing. If the primary dies: see SECONDARY ALONE. `hsb switch primary` exchanges the roles; `hsb set primary alone` takes over at once, without asking the primary. |
-| PRIMARY ALONE | yes | The server works without a secondary and keeps the log for it. | Bring the secondary back, then `hsb connect` (either server). If `hsb status connect` then says 14708: `hsb netcopy` here, then `hsb connect`; 14525, there or in `hsb status copy`: see [divergence](divergence.md). |
-| PRIMARY UNCERTAIN | wait | The secondary is gone, and may have been made the primary meanwhile. | Look at the other server. It is SECONDARY ALONE: `hsb connect`. It is a primary: `hsb set secondary alone` here, then `hsb connect`. It is dead and stays so: `hsb set primary alone` here. |
-| SECONDARY ALONE | no | The server follows nobody: it has just started, or the primary is gone. | The other server is PRIMARY ALONE or PRIMARY UNCERTAIN: `hsb connect`. It is dead: `hsb set primary alone` here. Both are SECONDARY ALONE: compare `hsb logpos`; at the server whose answer is the greater one `hsb switch primary`, then `hsb connect`. |
-| STANDALONE | yes | The server works alone and keeps no log for the other server, which will need a netcopy once the log does not reach back to where it left. | `hsb set primary alone`, then `hsb connect`. If `hsb status connect` then says 14708: `hsb netcopy`, `hsb connect`. |
-| OFFLINE | – | The server waits for a database. | At the primary (in PRIMARY ALONE): `hsb netcopy`, then `hsb connect`. |
+| PRIMARY ALONE | yes | The server works without a secondary and keeps the log for it. | Bring the other server back. It is SECONDARY ALONE then: `hsb connect` (either server); if `hsb status connect` then says 14708: `hsb netcopy` here, then `hsb connect`; 14525, there or in `hsb status copy`: see [divergence](divergence.md). It is PRIMARY UNCERTAIN: `hsb set secondary alone` there first. |
+| PRIMARY UNCERTAIN | wait | The secondary is gone, and may have been made the primary meanwhile. | Look at the other server, at its machine if it cannot be reached from here. It is PRIMARY ALONE: `hsb set secondary alone` here, then `hsb connect`; STANDALONE: the same, and `hsb set primary alone` there in between. It is SECONDARY ALONE: `hsb connect`, or, if its `hsb logpos` is the greater one, `hsb set secondary alone` here, then `hsb switch primary` and `hsb connect` there. It is down and stays so: `hsb set primary alone` here. |
+| SECONDARY ALONE | no | The server follows nobody: it has just started, or the primary is gone. | The other server is a primary: see there. It is down, seen at its machine, and stays so: `hsb switch primary` here. Both are SECONDARY ALONE: compare `hsb logpos`; at the server whose answer is the greater one `hsb switch primary`, then `hsb connect`. |
+| STANDALONE | yes | The server works alone and keeps no log for the other server, which will need a netcopy once the log does not reach back to where it left. | `hsb set primary alone`, then `hsb connect`; if `hsb status connect` then says 14708: `hsb netcopy`, then `hsb connect`. |
+| OFFLINE | – | The server waits for a database. | At the other server, if it is not PRIMARY ALONE: `hsb set primary alone`. Then there `hsb netcopy`, then `hsb connect`. |
 
 When both servers have become primaries and both have written (14528), nobody but a person can say which of the two
 databases is right. Both are SECONDARY ALONE then. At the one to keep: `hsb set primary alone`. At the other

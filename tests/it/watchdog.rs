@@ -29,7 +29,17 @@ struct Watched {
 
 impl Watched {
     fn start(way: Way, parameters: &str) -> Watched {
+        Watched::start_as(ADMINISTRATOR, way, parameters)
+    }
+
+    /// With another user than the administrator: it is created.
+    fn start_as(user: (&str, &str), way: Way, parameters: &str) -> Watched {
         let fixture = fixture(QUICK_PINGS);
+        if user != ADMINISTRATOR {
+            let create =
+                format!("CREATE USER {0} IDENTIFIED BY '{1}'; GRANT SYS_CONSOLE_ROLE TO {0}", user.0, user.1);
+            fixture.pair.first.sql().unwrap().batch_execute(&create).unwrap();
+        }
         let (to_first, first) = Network::in_front_of(&fixture.pair.first);
         let (to_second, second) = Network::in_front_of(&fixture.pair.second);
         let directory = fixture.pair.first.directory.parent().unwrap().join("watchdog");
@@ -37,7 +47,7 @@ impl Watched {
         let ini = format!(
             "[Watchdog]\nConnect1=tcp {first}\nConnect2=tcp {second}\nUsername1={0}\nPassword1={1}\nUsername2={0}\n\
              Password2={1}\nPingInterval={interval}\nNumRetry=1\n{parameters}",
-            ADMINISTRATOR.0, ADMINISTRATOR.1
+            user.0, user.1
         );
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("solid.ini"), ini).unwrap();
@@ -228,6 +238,62 @@ fn scenario_7_primary_cut_off_from_all() {
     }
 }
 
+/// The old primary is cut off from all and its secondary promoted; then the new primary is out of sight and the old one back.
+#[test]
+fn the_old_primary_is_not_set_alone_while_the_new_one_is_out_of_sight() {
+    for (way, parameters) in [(Way::Events, ""), (Way::Polling, "")] {
+        let mut watched = Watched::start(way, parameters);
+        watched.ways_to[0].cut_for_good();
+        watched.wait_for_lines("no contact to one node", 1);
+        watched.fixture.network.cut_for_good();
+        watched.second().wait_for("hsb state", "PRIMARY ALONE").unwrap();
+        watched.ways_to[1].cut_for_good();
+        watched.wait_for_lines("no node answers", 1);
+        watched.ways_to[0].resume();
+        let advice = format!("'hsb set secondary alone' at tcp 127.0.0.1 {}", watched.ports[0]);
+        watched.wait_for_lines(&advice, 1);
+        assert_eq!(watched.lines("'hsb set primary alone'"), 0);
+        assert_eq!(state(watched.first()), "PRIMARY UNCERTAIN");
+        watched.first().expect("hsb set secondary alone").unwrap();
+        watched.ways_to[1].resume();
+        watched.fixture.network.resume();
+        let advice = format!("not connected: 'hsb connect' at tcp 127.0.0.1 {}", watched.ports[1]);
+        watched.wait_for_lines(&advice, 1);
+        watched.connect_at(&watched.fixture.pair.second);
+        assert_eq!(watched.orders(), ["switch 2"]);
+    }
+}
+
+/// The watchdog's password is changed on a running pair: it says so before it matters, and its connections outlive it.
+#[test]
+fn a_changed_password_is_warned_of_at_once_and_the_failover_happens_all_the_same() {
+    for way in WAYS {
+        let mut watched = Watched::start_as(("guard", "old"), way, "");
+        let change = "ALTER USER guard IDENTIFIED BY 'new'";
+        watched.first().sql().unwrap().batch_execute(change).unwrap();
+        watched.wait_for_lines("refuses a new log-in of guard", 2);
+        watched.first().kill();
+        watched.second().wait_for("hsb state", "PRIMARY ALONE").unwrap();
+        assert_eq!(watched.orders(), ["switch 2"]);
+        assert_eq!(watched.lines("'hsb switch primary' at"), 1);
+    }
+}
+
+/// No connection is left, so that nothing can be ordered: the log says why and what to do, and does not grow.
+#[test]
+fn a_watchdog_that_nobody_lets_in_says_so_once() {
+    let mut watched = Watched::start_as(("guard", "old"), Way::Polling, "");
+    watched.stop_watchdog();
+    let change = "ALTER USER guard IDENTIFIED BY 'new'";
+    watched.first().sql().unwrap().batch_execute(change).unwrap();
+    watched.start_watchdog();
+    // More than one log-in interval.
+    watched.wait_for_lines("WARNING", 2);
+    watched.wait_for_lines("lives, but refuses to say how it is", 1);
+    assert_eq!(watched.lines("lives, but refuses to say how it is"), 1, "{}", watched.log());
+    assert_eq!(watched.orders(), [""; 0]);
+}
+
 #[test]
 fn scenario_8_secondary_cut_off_from_all() {
     for way in WAYS {
@@ -249,13 +315,13 @@ fn without_auto_switch_it_only_writes_what_should_be_done() {
     for way in WAYS {
         let mut watched = Watched::start(way, "AutoSwitch=no");
         watched.second().kill();
-        watched.wait_for_lines("To be done: 'hsb set primary alone' at", 1);
+        watched.wait_for_lines("stays so: 'hsb set primary alone' at", 1);
         watched.wait_for_lines("failure mode", 1);
         assert_eq!(state(watched.first()), "PRIMARY UNCERTAIN");
         watched.second().start(&[]).unwrap();
         watched.connect_at(&watched.fixture.pair.first);
         watched.first().kill();
-        watched.wait_for_lines("To be done: 'hsb switch primary' at", 1);
+        watched.wait_for_lines("stays so: 'hsb switch primary' at", 1);
         watched.wait_for_lines("failure mode", 2);
         assert_eq!(state(watched.second()), "SECONDARY ALONE");
         assert_eq!(watched.orders(), [""; 0]);
@@ -337,6 +403,31 @@ fn a_silent_primary_is_replaced_and_does_not_come_back_as_one() {
     watched.connect_at(&watched.fixture.pair.second);
     assert_eq!(watched.orders(), ["switch 2"]);
     assert_eq!(rows(watched.first()), 3);
+}
+
+/// As a service gets them: it goes on, in a new file after SIGHUP, though nobody reads its stderr, and ends with a word.
+#[test]
+fn signals_do_not_take_the_watchdog_away() {
+    let mut watched = Watched::start(Way::Events, "");
+    let process = i32::try_from(watched.process.as_ref().unwrap().id()).unwrap();
+    let send = |name: &str| {
+        let status = Command::new("kill").arg(name).arg(process.to_string()).status();
+        assert!(status.unwrap().success());
+    };
+    let log = watched.directory.join("watchdog.log");
+    std::fs::rename(&log, watched.directory.join("old")).unwrap();
+    send("-HUP");
+    watched.wait_for_lines("SIGHUP: the log was opened anew", 1);
+    for signal in ["-USR1", "-USR2", "-ALRM", "-VTALRM", "-PROF", "-29", "-XFSZ", "-PIPE"] {
+        send(signal);
+    }
+    watched.wait_for_lines("means nothing to the watchdog", 1);
+    watched.second().kill();
+    watched.first().wait_for("hsb state", "PRIMARY ALONE").unwrap();
+    send("-TERM");
+    let status = watched.process.take().unwrap().wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(watched.lines("SIGTERM: the watchdog ends"), 1, "{}", watched.log());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod advice;
 mod dials;
 mod healing;
 mod matrix;

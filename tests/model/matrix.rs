@@ -15,7 +15,7 @@ use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State::{self, *};
 use hotstandby::hsb::table::TABLE;
 
-const STATES: [State; 7] =
+pub const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];
 
 type Changes = BTreeSet<(&'static str, &'static str, &'static str)>;
@@ -31,7 +31,7 @@ struct Matrix {
 
 /// The other node, seen from this one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Peer {
+pub enum Peer {
     Unreachable,
     /// In that state, with the batches that it has beyond or instead of this node's.
     There(State, &'static [u8]),
@@ -39,12 +39,12 @@ enum Peer {
 }
 
 /// This node has batches 1 and 2.
-const MINE: &[u8] = &[1, 2];
+pub const MINE: &[u8] = &[1, 2];
 const BEHIND: &[u8] = &[1];
 const AHEAD: &[u8] = &[1, 2, 3];
 const DIVERGED: &[u8] = &[1, 4];
 
-fn peers() -> Vec<Peer> {
+pub fn peers() -> Vec<Peer> {
     let mut peers = vec![Peer::Unreachable];
     for state in [SecondaryAlone, PrimaryAlone, PrimaryUncertain, Standalone] {
         peers.extend([MINE, BEHIND, AHEAD, DIVERGED].map(|history| Peer::There(state, history)));
@@ -74,7 +74,7 @@ fn settings(auto_primary_alone: bool) -> Settings {
 }
 
 /// Node 0 in `state`, the other as wanted.
-fn arrange(state: State, peer: Peer) -> Network {
+pub fn arrange(state: State, peer: Peer) -> Network {
     let (there, history, stranger) = match peer {
         Peer::Unreachable => (SecondaryAlone, MINE, false),
         Peer::There(state, history) => (state, history, false),
@@ -93,7 +93,7 @@ fn arrange(state: State, peer: Peer) -> Network {
 }
 
 /// A working pair; node 0 is the one in `state`.
-fn connected(state: State, auto_primary_alone: bool) -> Network {
+pub fn connected(state: State, auto_primary_alone: bool) -> Network {
     let mut network = arrange(PrimaryAlone, Peer::There(SecondaryAlone, MINE));
     for node in &mut network.nodes {
         node.heart.set_settings(settings(auto_primary_alone));
@@ -115,19 +115,7 @@ const FORCES: [Command; 4] =
 const DIRECTORY_COPIES: [Command; 2] = [Command::Copy, Command::Backup];
 
 fn words(command: Command) -> &'static str {
-    match command {
-        Command::Connect => "connect",
-        Command::Disconnect => "disconnect",
-        Command::SetPrimaryAlone => "set primary alone",
-        Command::SetSecondaryAlone => "set secondary alone",
-        Command::SetStandalone => "set standalone",
-        Command::SwitchPrimary => "switch primary",
-        Command::SwitchSecondary => "switch secondary",
-        Command::Netcopy => "netcopy",
-        Command::Rewind => "rewind",
-        Command::Copy => "copy",
-        Command::Backup => "backup",
-    }
+    command.text().trim_start_matches("hsb ")
 }
 
 /// Which ruling of the specification decides.

@@ -11,6 +11,7 @@ use hotstandby::hsb::state::State::{
 use hotstandby::hsb::table::{TABLE, Transition, Trigger};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use crate::advice::follow_all;
 use crate::healing::heal;
 use crate::network::{Action, Network};
 use crate::node::SETTINGS;
@@ -30,6 +31,8 @@ struct Pair {
     bounds: Bounds,
     /// Situations from which the way back was tried.
     healed: AtomicUsize,
+    /// Commands that were given because they were advised.
+    advised: AtomicUsize,
 }
 
 impl Pair {
@@ -86,6 +89,9 @@ impl Model for Pair {
             Property::always("6: there is a way back", |pair: &Pair, network: &Network| {
                 pair.has_a_way_back(network)
             }),
+            Property::always("7: what is advised is good", |pair: &Pair, network: &Network| {
+                pair.may_be_followed(network)
+            }),
         ]
     }
 }
@@ -99,6 +105,15 @@ impl Pair {
         }
         self.healed.fetch_add(1, Ordering::Relaxed);
         heal(network.clone(), self.table).is_ok()
+    }
+
+    fn may_be_followed(&self, network: &Network) -> bool {
+        if !network.is_at_rest() || !network.impatience().is_empty() {
+            return true;
+        }
+        let given = follow_all(network, self.table);
+        self.advised.fetch_add(*given.as_ref().unwrap_or(&0), Ordering::Relaxed);
+        given.is_ok()
     }
 }
 
@@ -118,8 +133,9 @@ fn check(pair: Pair) -> Result<usize, String> {
     let checker = pair.checker().threads(2).finish_when(HasDiscoveries::Any).spawn_bfs().join();
     let covered = checker.unique_state_count();
     let healed = checker.model().healed.load(Ordering::Relaxed);
+    let advised = checker.model().advised.load(Ordering::Relaxed);
     println!(
-        "AutoPrimaryAlone={auto}, {bounds:?}: {covered} situations; from {healed} of them, at rest, the way back was tried"
+        "AutoPrimaryAlone={auto}, {bounds:?}: {covered} situations; from {healed} of them, at rest, the way back was tried; {advised} commands were given because they were advised"
     );
     match checker.discoveries().into_iter().next() {
         None => Ok(covered),
@@ -128,14 +144,15 @@ fn check(pair: Pair) -> Result<usize, String> {
             let states = [0, 1].map(|at| last.nodes[at].heart.state());
             let fault = last.record.fault.unwrap_or_default();
             let way_back = heal(last.clone(), checker.model().table).err().unwrap_or_default();
+            let advised = follow_all(last, checker.model().table).err().unwrap_or_default();
             let actions = path.into_actions();
-            Err(format!("{name}: {fault} in {states:?} after {actions:#?}\n{way_back}"))
+            Err(format!("{name}: {fault} in {states:?} after {actions:#?}\n{way_back}\n{advised}"))
         }
     }
 }
 
 fn pair(table: &'static [Transition], auto_primary_alone: bool, bounds: Bounds) -> Pair {
-    Pair { table, auto_primary_alone, bounds, healed: AtomicUsize::new(0) }
+    Pair { table, auto_primary_alone, bounds, healed: AtomicUsize::new(0), advised: AtomicUsize::new(0) }
 }
 
 /// Deeper: HSB_MODEL_COMMANDS=3 cargo test --release --test model -- --nocapture (and _BATCHES, _DISTURBANCES).

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use hotstandby::hsb::event::Command;
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::{TABLE, Transition};
-use hotstandby::watchdog::decision::Order;
 
 use crate::causes::{CAUSES, Cause, Told};
 
@@ -145,7 +145,7 @@ impl Coverage {
     pub fn missing(&self) -> Vec<String> {
         let edges = (0..TABLE.len()).filter(|index| !self.edges.contains_key(index)).map(name);
         let faults = FAULTS.iter().filter(|fault| !self.faults.contains_key(fault));
-        let orders = [Order::SetPrimaryAlone, Order::SwitchPrimary].map(Order::command).into_iter();
+        let orders = [Command::SetPrimaryAlone, Command::SwitchPrimary].map(Command::text).into_iter();
         let orders = orders.filter(|order| !self.watchdog.contains_key(order));
         let wanted = CAUSES.iter().flat_map(|(cause, told)| told.iter().map(move |told| (cause, *told)));
         let never = |(cause, told): &(&Cause, Told)| {

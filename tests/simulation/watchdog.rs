@@ -4,12 +4,14 @@
 //! Answers come from the nodes as they are at that moment, late ones count as none, and the watchdog can be cut off from a
 //! node that lives. While it does nothing, a person connects the pair again and copies, and promotes nobody.
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use hotstandby::actors::supervisor::{Answer, Operator as Order};
-use hotstandby::hsb::event::{Command, ConnectStatus};
-use hotstandby::hsb::state::State;
-use hotstandby::hsb::table::{STARTED, TABLE, Trigger};
-use hotstandby::watchdog::decision::{self, Action, Finding, Mode, Policy, Reply, Report, Sight, Watchdog};
+use hotstandby::hsb::advice::{Step, View};
+use hotstandby::hsb::event::ConnectStatus;
+use hotstandby::watchdog::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog, known};
+use hotstandby::watchdog::pace::Pace;
 
 use crate::world::{Event, World};
 
@@ -19,7 +21,7 @@ const ANSWER_MS: u64 = 1000;
 /// An order that was given.
 struct Given {
     finding: Finding,
-    action: Action,
+    step: Step,
     incarnation: u32,
     answer: Receiver<Answer>,
 }
@@ -27,6 +29,7 @@ struct Given {
 /// The watchdog's program.
 pub struct Guard {
     decider: Watchdog,
+    pace: Pace,
     round: u64,
     seen: [Option<(u64, Sight)>; 2],
     /// The round and the time in which each node was asked, while it has not answered.
@@ -41,6 +44,7 @@ impl Default for Guard {
         let policy = Policy { auto_switch: true, dual_secondary_auto_switch: true };
         Guard {
             decider: Watchdog::new(policy),
+            pace: Pace::default(),
             round: 0,
             seen: [None, None],
             asked: [None, None],
@@ -86,7 +90,7 @@ impl World {
         let Some((round, asked_at)) = self.watchdog.asked[node] else { return };
         let is_up = self.nodes[node].running.is_some();
         let sight = match self.report(node).filter(|_| !self.is_blind(node)) {
-            Some(report) if report.state != State::Offline => Sight::Here(report),
+            Some(report) => Sight::Here(report),
             // A dead process refuses at once; anybody else may still answer.
             None if (is_up || self.is_blind(node)) && self.now() < asked_at + ANSWER_MS => {
                 return self.after(50, Event::Sight(node));
@@ -103,19 +107,10 @@ impl World {
     fn report(&self, node: usize) -> Option<Report> {
         let view = self.nodes[node].view().filter(|_| self.nodes[node].is_responsive())?;
         let running = self.nodes[node].running.as_ref()?;
-        let trigger = match view.state {
-            State::PrimaryUncertain => Some(Trigger::PeerPromoted),
-            State::SecondaryAlone => Some(Trigger::Diverged),
-            _ => None,
-        };
-        let row = TABLE.iter().find(|row| Some(row.trigger) == trigger && row.to == view.state);
         let reason = running.desk.borrow().reason;
         Some(Report {
-            state: view.state,
+            view: View::new(view.state, view.hello.log_end.progress(), reason),
             connected: view.connect == ConnectStatus::Connected,
-            position: view.hello.log_end.digits(),
-            awaits_operator: row.is_some_and(|row| row.reason == reason),
-            restarted: view.state == State::SecondaryAlone && reason == STARTED,
         })
     }
 
@@ -123,32 +118,33 @@ impl World {
     fn decide(&mut self) {
         let seen =
             self.watchdog.seen.each_ref().map(|seen| seen.as_ref().map(|(round, sight)| (*round, sight)));
-        let Some(sights) = decision::known(seen, self.watchdog.round) else { return };
+        let Some(sights) = known(seen, self.watchdog.round) else { return };
         let finding = Finding::of(&sights);
-        if let Some(action) = self.watchdog.decider.look(finding) {
-            self.give(finding, action);
+        if let Finding::Whole { .. } = finding {
+            self.watchdog.pace.begin_anew();
+        }
+        let now = Duration::from_millis(self.now());
+        let wanted = self.watchdog.decider.look(finding);
+        if let Some(step) = wanted.filter(|step| self.watchdog.pace.allows(step.node, now)) {
+            self.give(finding, step);
         }
     }
 
-    fn give(&mut self, finding: Finding, action: Action) {
-        let node = action.node;
-        self.note(format_args!("watchdog: {finding:?}, {action:?}"));
-        *self.coverage.watchdog.entry(action.order.command()).or_default() += 1;
+    fn give(&mut self, finding: Finding, step: Step) {
+        let node = step.node;
+        self.note(format_args!("watchdog: {finding:?}, {step:?}"));
+        *self.coverage.watchdog.entry(step.command.text()).or_default() += 1;
         let (reply, answer) = bounded(1);
         if let Some(running) = self.nodes[node].running.as_ref().filter(|_| !self.is_blind(node)) {
-            let command = match action.order {
-                decision::Order::SetPrimaryAlone => Command::SetPrimaryAlone,
-                decision::Order::SwitchPrimary => Command::SwitchPrimary,
-            };
-            running.addresses.supervisor.do_send(Order { command: Some(command), reply });
+            running.addresses.supervisor.do_send(Order { command: Some(step.command), reply });
         }
         let incarnation = self.incarnation(node);
-        self.watchdog.given = Some(Given { finding, action, incarnation, answer });
+        self.watchdog.given = Some(Given { finding, step, incarnation, answer });
     }
 
     fn hear_of_order(&mut self) {
         let Some(given) = self.watchdog.given.take() else { return };
-        let node = given.action.node;
+        let node = given.step.node;
         let reply = match given.answer.try_recv() {
             _ if given.incarnation != self.incarnation(node) || self.is_blind(node) => Reply::None,
             Ok(rows) => Reply::Code(rows.first().map_or(0, |row| row.0)),
@@ -159,7 +155,9 @@ impl World {
             }
         };
         self.note(format_args!("watchdog: {reply:?}"));
-        if let Some(next) = self.watchdog.decider.done(given.finding, given.action, reply) {
+        let now = Duration::from_millis(self.now());
+        self.watchdog.pace.answered(node, reply, now);
+        if let Some(next) = self.watchdog.decider.done(given.finding, given.step, reply) {
             self.give(given.finding, next);
         }
     }
