@@ -39,8 +39,7 @@ impl Inference<'_> {
 /// What SQLite's arithmetic makes of numbers of these types; 0 if one of them may be no number.
 pub fn number_of(one: u32, other: u32) -> u32 {
     let whole = |oid: u32| [types::INT8, types::INT4, types::INT2].contains(&oid);
-    let number = |oid: u32| whole(oid) || oid == types::FLOAT8 || oid == types::NUMERIC;
-    if !number(one) || !number(other) {
+    if !is_number(one) || !is_number(other) {
         0
     } else if one == types::FLOAT8 || other == types::FLOAT8 {
         types::FLOAT8
@@ -51,7 +50,12 @@ pub fn number_of(one: u32, other: u32) -> u32 {
     }
 }
 
-/// A stretch of tokens read as operands with `+ - * / %` between them.
+/// True for the types of numbers.
+pub fn is_number(oid: u32) -> bool {
+    [types::INT8, types::INT4, types::INT2, types::FLOAT8, types::NUMERIC].contains(&oid)
+}
+
+/// A stretch of tokens read as operands with `+ - * / %`, or the operators of bits, between them.
 pub(super) struct Expression<'i, 'a> {
     pub(super) inference: &'i Inference<'a>,
     pub(super) parameters: &'i [u32],
@@ -64,22 +68,24 @@ impl Expression<'_, '_> {
     pub(super) fn arithmetic(&mut self) -> u32 {
         let mut oid = self.operand();
         while self.at < self.end && oid != 0 {
-            let operator = ["+", "-", "*", "/", "%"]
-                .iter()
-                .any(|operator| self.inference.symbol(Some(self.at), operator));
-            if !operator {
+            let is_one_of =
+                |all: &[&str]| all.iter().any(|operator| self.inference.symbol(Some(self.at), operator));
+            let bits = is_one_of(&["&", "|", "<<", ">>"]);
+            if !bits && !is_one_of(&["+", "-", "*", "/", "%"]) {
                 return 0;
             }
             self.at += 1;
-            oid = number_of(oid, self.operand());
+            let result = number_of(oid, self.operand());
+            oid = if bits && result != 0 { types::INT8 } else { result };
         }
         oid
     }
 
     fn operand(&mut self) -> u32 {
         let inference = self.inference;
-        let signed = inference.symbol(Some(self.at), "-");
-        while inference.symbol(Some(self.at), "-") {
+        let sign = |at: usize| ["-", "+", "~"].iter().any(|sign| inference.symbol(Some(at), sign));
+        let signed = sign(self.at);
+        while sign(self.at) {
             self.at += 1;
         }
         let oid = self.unsigned();
@@ -94,11 +100,22 @@ impl Expression<'_, '_> {
         if inference.symbol(Some(start), "(") {
             let close = inference.closes(start);
             self.at = close + 1;
+            if inference.word(Some(start + 1), "SELECT") {
+                return if inference.layout.is_some() { inference.subselect(start + 2) } else { 0 };
+            }
             return Expression { at: start + 1, end: close, ..*self }.arithmetic();
+        }
+        if inference.word(Some(start), "CASE") {
+            let (oid, after) = inference.case_at(start).unwrap_or((0, self.end));
+            self.at = after;
+            return oid;
         }
         if inference.symbol(Some(start + 1), "(") {
             let end = inference.closes(start + 1) + 1;
             self.at = end;
+            while ["FILTER", "OVER"].iter().any(|word| inference.word(Some(self.at), word)) {
+                self.at = inference.closes(self.at + 1) + 1;
+            }
             return inference.item(start, end, self.parameters);
         }
         let last = if inference.symbol(Some(start + 1), ".") { start + 2 } else { start };

@@ -34,6 +34,8 @@ pub struct Metadata {
     format_places: Vec<usize>,
     /// Types of `$1`, `$2`, …; 0 where unknown.
     pub parameters: Vec<u32>,
+    /// Which of them are compared or calculated with: a number is bound as one, however it is written.
+    pub operands: Vec<bool>,
     /// For each of SQLite's parameters, which of the client's it is, from 0.
     pub parameter_places: Vec<usize>,
 }
@@ -48,6 +50,7 @@ impl Metadata {
             description,
             format_places,
             parameters: Vec::new(),
+            operands: Vec::new(),
             parameter_places: Vec::new(),
         }
     }
@@ -139,10 +142,12 @@ pub fn describe_compiled(
             None => Column { name: column.name().to_string(), oid: types::TEXT, certain: false },
         })
         .collect();
-    if parameters.contains(&0) || columns.iter().any(|column| !column.certain) {
+    let mut operands = vec![false; parameters.len()];
+    let asked = |oid: &u32| *oid == 0 || *oid == types::NUMERIC;
+    if parameters.iter().any(asked) || columns.iter().any(|column| !column.certain) {
         let tokens = lexer::tokens(&statement.sql);
-        let inference = Inference::new(connection, &statement.sql, &tokens);
-        inference.parameters(&mut parameters);
+        let mut inference = Inference::new(connection, &statement.sql, &tokens);
+        operands = inference.parameters(&mut parameters);
         let guessed = inference.results(columns.len(), &parameters);
         for (column, oid) in
             columns.iter_mut().zip(guessed).filter(|(column, oid)| !column.certain && *oid != 0)
@@ -153,6 +158,7 @@ pub fn describe_compiled(
     }
     let mut metadata = Metadata::of_columns(columns, compiled.readonly());
     metadata.parameters = parameters;
+    metadata.operands = operands;
     metadata.parameter_places = parameter_places;
     Ok(metadata)
 }

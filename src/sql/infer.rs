@@ -2,66 +2,97 @@
 //!
 //! A look at neighbouring tokens, no analysis. What is not recognised stays unknown (0), which clients see as text.
 
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::Connection;
 
 use super::arithmetic::{Expression, number_of};
-use super::lexer::{Token, TokenKind, unquoted};
+use super::lexer::{Token, TokenKind, tokens, unquoted};
+use super::operands::{Layout, Place};
 use super::types;
 use crate::storage::memory;
 
 const MAX_DEPTH: usize = 32;
+/// In a longer statement nothing beside parameters is looked at: it would take memory by its length.
+const MAX_TOKENS: usize = 500_000;
+/// Views that are made of views are followed so far.
+const MAX_VIEWS: usize = 4;
 
 /// A statement's text with its tokens and the types of the columns of the tables it names.
 pub struct Inference<'a> {
     pub(super) sql: &'a str,
     pub(super) tokens: &'a [Token],
-    columns: HashMap<String, u32>,
+    /// Columns by name: the table of each, by its place in `tables`, and its type.
+    columns: HashMap<String, Vec<(usize, u32)>>,
+    /// Tables by their names and aliases, as numbers.
+    tables: HashMap<String, BTreeSet<usize>>,
+    count: usize,
     /// Names that may stand for columns of other types: of two tables, or renamed by a subquery.
     ambiguous: HashSet<String>,
     /// Columns of the table after INTO, in order.
     target_columns: Vec<u32>,
     /// It has UNION and the like.
     is_compound: bool,
-    /// The parameter that was looked at last as one of a list, and its type.
-    list: Cell<(usize, u32)>,
+    /// There while parameters are looked at: what is probable counts then. Types of results have to be certain.
+    pub(super) layout: Option<Layout>,
+}
+
+/// The place in `tables` of what the statement itself names.
+const DERIVED: usize = usize::MAX;
+
+/// Types of the columns of a view that are expressions; 0 unknown.
+fn view_types(connection: &Connection, view: &str, count: usize, depth: usize) -> Vec<u32> {
+    let query = "SELECT sql FROM sqlite_schema WHERE type = 'view' AND lower(name) = ?1";
+    let definition = {
+        let _fetching = memory::fetching();
+        connection.query_row(query, [view], |row| row.get::<_, String>(0))
+    };
+    match definition {
+        Ok(sql) if depth < MAX_VIEWS => {
+            let parts = tokens(&sql);
+            Inference::within(connection, &sql, &parts, depth + 1).results(count, &[])
+        }
+        _ => Vec::new(),
+    }
 }
 
 impl<'a> Inference<'a> {
     /// Looks up the tables that the statement names.
     pub fn new(connection: &Connection, sql: &'a str, tokens: &'a [Token]) -> Inference<'a> {
+        Inference::within(connection, sql, tokens, 0)
+    }
+
+    /// Of the definition of a view, within so many other ones.
+    fn within(connection: &Connection, sql: &'a str, tokens: &'a [Token], depth: usize) -> Inference<'a> {
         let compound =
             |token: &Token| ["UNION", "INTERSECT", "EXCEPT"].iter().any(|word| token.is(sql, word));
-        let mut known = HashSet::new();
         let mut inference = Inference {
             is_compound: tokens.iter().any(compound),
-            list: Cell::new((0, 0)),
             sql,
             tokens,
             columns: HashMap::new(),
+            tables: HashMap::new(),
+            count: 0,
             ambiguous: HashSet::new(),
             target_columns: Vec::new(),
+            layout: None,
         };
-        for index in 0..tokens.len() {
-            let introduces =
-                ["FROM", "JOIN", "UPDATE", "INTO"].iter().any(|word| tokens[index].is(sql, word));
+        for (index, first) in tokens.iter().enumerate() {
+            let introduces = ["FROM", "JOIN", "UPDATE", "INTO"].iter().any(|word| first.is(sql, word));
             if !introduces {
                 continue;
             }
             let mut at = index + 1;
-            while let Some(token) = tokens.get(at) {
-                if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
-                    break;
+            while let Some(mut table) = inference.name_at(at) {
+                if inference.symbol(Some(at + 1), ".") {
+                    table = inference.name_at(at + 2).unwrap_or(table);
+                    at += 2;
                 }
-                let into = tokens[index].is(sql, "INTO");
-                if known.insert((token.text(sql), into)) {
-                    inference.add_table(connection, &unquoted(token.text(sql)), into);
-                }
-                let alias = tokens.get(at + 1).is_some_and(|token| token.kind == TokenKind::Word);
-                at += if alias { 2 } else { 1 };
-                if !tokens.get(at).is_some_and(|token| token.is_symbol(sql, ",")) {
+                at += if inference.word(Some(at + 1), "AS") { 2 } else { 1 };
+                let alias = inference.name_at(at).filter(|_| !inference.is_boundary(at));
+                at += usize::from(alias.is_some());
+                inference.add_table(connection, table, alias, first.is(sql, "INTO"), depth);
+                if !inference.symbol(Some(at), ",") {
                     break;
                 }
                 at += 1;
@@ -96,39 +127,82 @@ impl<'a> Inference<'a> {
         }
     }
 
-    fn add_table(&mut self, connection: &Connection, table: &str, into: bool) {
-        let _fetching = memory::fetching();
-        let Ok(mut statement) = connection.prepare("SELECT name, type FROM pragma_table_info(?1)") else {
-            return;
+    fn add_table(
+        &mut self,
+        connection: &Connection,
+        table: String,
+        alias: Option<String>,
+        into: bool,
+        depth: usize,
+    ) {
+        let place = match self.tables.get(&table).and_then(|places| places.first()) {
+            Some(place) if !into => *place,
+            _ => self.look_up(connection, &table, into, depth),
         };
-        let rows =
-            statement.query_map([table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-        let Ok(rows) = rows else { return };
-        for (name, declaration) in rows.flatten() {
-            let oid = types::oid_of_declaration(&declaration);
+        for name in [Some(table), alias].into_iter().flatten() {
+            self.tables.entry(name).or_default().insert(place);
+        }
+    }
+
+    fn look_up(&mut self, connection: &Connection, table: &str, into: bool, depth: usize) -> usize {
+        let place = self.count;
+        self.count += 1;
+        let mut declared: Vec<(String, u32)> = {
+            let _fetching = memory::fetching();
+            let of = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+            let statement = connection.prepare("SELECT name, type FROM pragma_table_info(?1)");
+            let Ok(mut statement) = statement else { return place };
+            let Ok(rows) = statement.query_map([table], of) else { return place };
+            rows.flatten()
+                .map(|(name, declaration)| match declaration.as_str() {
+                    "" => (name, 0),
+                    declaration => (name, types::oid_of_declaration(declaration)),
+                })
+                .collect()
+        };
+        if declared.iter().any(|(_, oid)| *oid == 0) {
+            let types = view_types(connection, table, declared.len(), depth);
+            declared
+                .iter_mut()
+                .zip(types)
+                .filter(|((_, oid), _)| *oid == 0)
+                .for_each(|(known, oid)| known.1 = oid);
+        }
+        for (name, oid) in declared {
             if into {
                 self.target_columns.push(oid);
             }
             let name = name.to_ascii_lowercase();
-            if *self.columns.entry(name.clone()).or_insert(oid) != oid {
+            let known = self.columns.entry(name.clone()).or_default();
+            if known.iter().any(|(_, other)| *other != oid) {
                 self.ambiguous.insert(name);
             }
+            known.push((place, oid));
         }
+        place
     }
 
+    /// The name at `index`, in small letters and without quotes.
+    pub(super) fn name_at(&self, index: usize) -> Option<String> {
+        let token = self.tokens.get(index)?;
+        let name = matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
+        name.then(|| unquoted(token.text(self.sql)).to_ascii_lowercase())
+    }
+
+    /// Type of the column that is named at `index`; 0 if it is none, or may be several of different types.
     fn column(&self, index: usize) -> u32 {
-        let Some(token) = self.tokens.get(index) else { return 0 };
-        if !matches!(token.kind, TokenKind::Word | TokenKind::Quoted) {
-            return 0;
-        }
-        self.columns.get(&unquoted(token.text(self.sql)).to_ascii_lowercase()).copied().unwrap_or(0)
-    }
-
-    fn is_operator(&self, index: usize) -> bool {
-        let Some(token) = self.tokens.get(index) else { return false };
-        let text = token.text(self.sql);
-        let symbol = ["=", "==", "<", ">", "<=", ">=", "<>", "!=", "+", "-", "*", "/", "%"].contains(&text);
-        (token.kind == TokenKind::Symbol && symbol) || token.is(self.sql, "LIKE")
+        let Some(known) = self.name_at(index).and_then(|name| self.columns.get(&name)) else { return 0 };
+        let dot = index.checked_sub(1).filter(|dot| self.symbol(Some(*dot), "."));
+        let qualifier = dot.and_then(|dot| dot.checked_sub(1)).and_then(|at| self.name_at(at));
+        let places = qualifier.and_then(|qualifier| self.tables.get(&qualifier));
+        let is_of = |table: &usize| places.is_some_and(|places| places.contains(table));
+        let qualified = known.iter().any(|(table, _)| is_of(table));
+        let mut types = known.iter().filter(|(table, _)| match qualified {
+            true => is_of(table),
+            false => *table != DERIVED || self.layout.is_some(),
+        });
+        let Some((_, first)) = types.next() else { return 0 };
+        types.fold(*first, |one, (_, other)| if one == *other { one } else { number_of(one, *other) })
     }
 
     pub(super) fn symbol(&self, index: Option<usize>, text: &str) -> bool {
@@ -139,81 +213,44 @@ impl<'a> Inference<'a> {
         index.and_then(|index| self.tokens.get(index)).is_some_and(|token| token.is(self.sql, text))
     }
 
-    /// Fills in the unknown (0) ones of the parameters `$1`, `$2`, ….
-    pub fn parameters(&self, known: &mut [u32]) {
+    /// Fills in the unknown (0) ones of the parameters `$1`, `$2`, …; tells for each whether it is an operand, for which a
+    /// number counts and not how it is written.
+    pub fn parameters(&mut self, known: &mut [u32]) -> Vec<bool> {
+        let mut found = vec![Place::default(); known.len()];
+        if !self.is_deep() && self.tokens.len() <= MAX_TOKENS {
+            self.layout = Some(Layout::of(self.sql, self.tokens));
+            // Twice: a name may be given further behind than where another is made of it.
+            self.add_derived();
+            self.add_derived();
+        }
         let inserted = self.inserted();
         for (index, token) in self.tokens.iter().enumerate() {
             let number = token.text(self.sql).get(1..).and_then(|digits| digits.parse::<usize>().ok());
-            let Some(place) =
-                number.filter(|_| token.kind == TokenKind::Parameter).and_then(|n| n.checked_sub(1))
-            else {
-                continue;
+            let place = number.filter(|_| token.kind == TokenKind::Parameter).and_then(|n| n.checked_sub(1));
+            let Some(slot) = place.and_then(|place| found.get_mut(place)) else { continue };
+            let here = match (inserted.get(&index), &self.layout) {
+                (Some(oid), _) => Place { oid: *oid, operand: false },
+                (None, Some(layout)) => self.place_of(layout, index, index),
+                (None, None) => Place::default(),
             };
-            let Some(slot) = known.get_mut(place).filter(|slot| **slot == 0) else { continue };
-            *slot = match inserted.get(&index) {
-                Some(oid) => *oid,
-                None => self.parameter_at(index),
-            };
+            *slot = slot.and(here);
         }
+        self.layout = None;
+        for (oid, place) in known.iter_mut().zip(&found).filter(|(oid, _)| **oid == 0) {
+            *oid = place.oid;
+        }
+        found.iter().map(|place| place.operand && !types::is_text(place.oid)).collect()
     }
 
-    fn parameter_at(&self, index: usize) -> u32 {
-        let before = |count: usize| index.checked_sub(count);
-        if self.word(before(1), "LIMIT") || self.word(before(1), "OFFSET") {
-            return types::INT8;
+    fn add_derived(&mut self) {
+        let Some(layout) = &self.layout else { return };
+        let derived = self.derived(layout);
+        for known in self.columns.values_mut() {
+            known.retain(|(table, _)| *table != DERIVED);
         }
-        if self.word(before(1), "AS") || self.word(Some(index + 1), "AS") {
-            let cast = self.symbol(before(1), "(") && self.word(before(2), "CAST");
-            return match self.tokens.get(index + 2) {
-                Some(token) if cast => types::oid_of_name(token.text(self.sql)),
-                _ => 0,
-            };
+        for (name, oid) in derived {
+            self.columns.entry(name).or_default().push((DERIVED, oid));
         }
-        if let (Some(operator), Some(operand)) = (before(1), before(2))
-            && self.is_operator(operator)
-            && self.column(operand) != 0
-        {
-            return self.column(operand);
-        }
-        if self.is_operator(index + 1) {
-            return self.column(index + 2);
-        }
-        if self.word(before(1), "BETWEEN") {
-            return before(2).map_or(0, |at| self.column(at));
-        }
-        if self.word(before(1), "AND") && self.word(before(3), "BETWEEN") {
-            return before(4).map_or(0, |at| self.column(at));
-        }
-        self.in_list(index)
-    }
-
-    /// `column [NOT] IN ($1, $2)`.
-    fn in_list(&self, index: usize) -> u32 {
-        let oid = self.in_list_after(index, self.list.get());
-        self.list.set((index, oid));
-        oid
-    }
-
-    /// With what was found for a parameter before, so that a long list is not gone through again for each of them.
-    fn in_list_after(&self, index: usize, known: (usize, u32)) -> u32 {
-        let mut at = index;
-        while let Some(before) = at.checked_sub(1) {
-            at = before;
-            if at == known.0 && at > 0 {
-                return known.1;
-            }
-            if self.symbol(Some(at), "(") {
-                break;
-            }
-            if !self.symbol(Some(at), ",") && self.tokens[at].kind != TokenKind::Parameter {
-                return 0;
-            }
-        }
-        if !self.word(at.checked_sub(1), "IN") {
-            return 0;
-        }
-        let column = if self.word(at.checked_sub(2), "NOT") { at.checked_sub(3) } else { at.checked_sub(2) };
-        column.map_or(0, |column| self.column(column))
     }
 
     /// Types of the values in `INSERT INTO t (a, b) VALUES (…), (…)`, by token.
@@ -248,6 +285,8 @@ impl<'a> Inference<'a> {
                         found.insert(index, *oid);
                     }
                 }
+                // The next row of several.
+                "," if depth == 0 => {}
                 _ if depth == 0 => break,
                 _ => {}
             }
@@ -284,14 +323,14 @@ impl<'a> Inference<'a> {
         types
     }
 
-    /// Parentheses nested deeper than is worth following; what follows them calls itself.
+    /// Nested deeper than is worth following; what follows it calls itself.
     fn is_deep(&self) -> bool {
         let mut depth = 0usize;
         self.tokens.iter().any(|token| {
-            match token.text(self.sql) {
-                "(" => depth += 1,
-                ")" => depth = depth.saturating_sub(1),
-                _ => {}
+            if token.is_symbol(self.sql, "(") || token.is(self.sql, "CASE") {
+                depth += 1;
+            } else if token.is_symbol(self.sql, ")") || token.is(self.sql, "END") {
+                depth = depth.saturating_sub(1);
             }
             depth > MAX_DEPTH
         })
@@ -370,9 +409,9 @@ impl<'a> Inference<'a> {
     /// Type of a single token that is an operand; 0 unknown.
     pub(super) fn operand(&self, index: usize, parameters: &[u32]) -> u32 {
         match self.item(index, index + 1, parameters) {
+            0 if self.layout.is_some() => self.column(index),
             0 => {
-                let name = self.tokens.get(index).map(|token| unquoted(token.text(self.sql)));
-                let ambiguous = name.is_some_and(|name| self.ambiguous.contains(&name.to_ascii_lowercase()));
+                let ambiguous = self.name_at(index).is_some_and(|name| self.ambiguous.contains(&name));
                 if ambiguous || self.word(Some(0), "WITH") { 0 } else { self.column(index) }
             }
             known => known,
@@ -394,10 +433,10 @@ impl<'a> Inference<'a> {
 
     fn call(&self, name: &str, start: usize, end: usize, parameters: &[u32]) -> u32 {
         match name {
-            "count" | "length" | "instr" | "row_number" | "rank" | "dense_rank" | "pg_backend_pid" => {
-                types::INT8
-            }
-            "avg" | "total" => types::FLOAT8,
+            "count" | "length" | "octet_length" | "instr" | "unicode" | "unixepoch" | "random"
+            | "changes" | "last_insert_rowid" | "json_array_length" | "row_number" | "rank"
+            | "dense_rank" | "ntile" | "pg_backend_pid" => types::INT8,
+            "avg" | "total" | "round" | "julianday" | "percent_rank" | "cume_dist" => types::FLOAT8,
             "exists" | "pg_is_in_recovery" => types::BOOL,
             "sum" | "abs" => number_of(self.common(start + 1, parameters), types::INT8),
             "max" | "min" | "coalesce" | "ifnull" => self.common(start + 1, parameters),

@@ -5,7 +5,9 @@
 pub mod access;
 pub mod arithmetic;
 pub mod calendar;
+pub mod columns;
 pub mod cut_trigger;
+pub mod derived;
 pub mod describe;
 pub mod errors;
 pub mod execute;
@@ -13,6 +15,7 @@ pub mod functions;
 pub mod infer;
 pub mod known_settings;
 pub mod lexer;
+pub mod operands;
 pub mod outcome;
 pub mod registry;
 pub mod rewrite;

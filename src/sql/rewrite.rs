@@ -9,11 +9,17 @@ use super::types;
 use crate::error::ServerError;
 
 /// Replacement of a stretch of the text.
-struct Edit {
-    start: usize,
-    end: usize,
-    text: String,
+pub struct Edit {
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last; the first one's again where something is only inserted.
+    pub end: usize,
+    /// What stands there instead.
+    pub text: String,
 }
+
+/// What PostgreSQL calls without parentheses.
+pub const SESSION_WORDS: [&str; 4] = ["current_user", "session_user", "current_schema", "current_catalog"];
 
 /// Cuts a trailing `FOR UPDATE …` or `FOR SHARE …`; true if there was one.
 pub fn without_lock_clause<'a>(sql: &str, part: &'a [Token]) -> (&'a [Token], bool) {
@@ -64,7 +70,8 @@ fn apply(sql: &str, part: &[Token], mut edits: Vec<Edit>) -> String {
     if edits.is_empty() {
         return whole.to_string();
     }
-    edits.sort_by_key(|edit| edit.start);
+    // What is inserted before a token comes before what replaces it.
+    edits.sort_by_key(|edit| (edit.start, edit.end));
     let mut out = String::with_capacity(whole.len() + 64);
     let mut at = first.start;
     for edit in edits {
@@ -87,8 +94,7 @@ fn word_edit(sql: &str, part: &[Token], index: usize, edits: &mut Vec<Edit>) {
     if !text.starts_with(['c', 'C', 's', 'S', 'p', 'P']) || after_dot {
         return;
     }
-    let bare = ["current_user", "session_user", "current_schema", "current_catalog"];
-    if bare.iter().any(|name| text.eq_ignore_ascii_case(name)) && !next_is("(") && !next_is(".") {
+    if SESSION_WORDS.iter().any(|name| text.eq_ignore_ascii_case(name)) && !next_is("(") && !next_is(".") {
         edits.push(Edit { start: token.end, end: token.end, text: "()".into() });
     } else if text.eq_ignore_ascii_case("pg_catalog") && next_is(".") {
         let calls = part.get(index + 3).is_some_and(|token| token.is_symbol(sql, "("));
@@ -129,7 +135,8 @@ fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mu
     let (name, end) = type_name(sql, part, index + 1);
     let colon = part[index].start;
     let type_end = part.get(end.saturating_sub(1)).map_or(part[index].end, |token| token.end);
-    let literal = part.get(operand).filter(|token| operand + 1 == index && token.kind == TokenKind::Text);
+    let texts = [TokenKind::Text, TokenKind::EscapeText, TokenKind::DollarText];
+    let literal = part.get(operand).filter(|token| operand + 1 == index && texts.contains(&token.kind));
     // The names keep PostgreSQL's sizes for whoever reads the type later; SQLite takes its affinity from them.
     let target = match types::oid_of_name(&name) {
         _ if name.eq_ignore_ascii_case("int") || name.eq_ignore_ascii_case("integer") => "int4",
@@ -142,6 +149,7 @@ fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mu
         types::BYTEA | types::BOOL => {
             if let (Some(token), Some(text)) = (literal, literal.and_then(|token| special(sql, token, &name)))
             {
+                edits.retain(|edit| edit.start != token.start);
                 edits.push(Edit { start: token.start, end: type_end, text });
                 return end;
             }
@@ -161,7 +169,9 @@ fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mu
 
 /// A literal of bytea or bool.
 fn special(sql: &str, token: &Token, name: &str) -> Option<String> {
-    let value = unquoted(token.text(sql));
+    let text = token.text(sql);
+    let plain = if token.kind == TokenKind::Text { text.to_string() } else { plain_string(text) };
+    let value = unquoted(&plain);
     if name.eq_ignore_ascii_case("bytea") {
         let hex = value.strip_prefix("\\x")?;
         return hex.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| format!("X'{hex}'"));
@@ -171,14 +181,14 @@ fn special(sql: &str, token: &Token, name: &str) -> Option<String> {
 }
 
 /// The type name at `at`, and the token after it.
-fn type_name(sql: &str, part: &[Token], at: usize) -> (String, usize) {
+pub fn type_name(sql: &str, part: &[Token], at: usize) -> (String, usize) {
     let mut end = at + 1;
     let mut name = part.get(at).map(|token| unquoted(token.text(sql))).unwrap_or_default();
     if part.get(end).is_some_and(|token| token.is_symbol(sql, ".")) {
         name = part.get(end + 1).map(|token| unquoted(token.text(sql))).unwrap_or_default();
         end += 2;
     }
-    for follow in [["double", "precision"], ["character", "varying"]] {
+    for follow in [["double", "precision"], ["character", "varying"], ["bit", "varying"]] {
         if name.eq_ignore_ascii_case(follow[0]) && part.get(end).is_some_and(|token| token.is(sql, follow[1]))
         {
             end += 1;
@@ -228,6 +238,7 @@ fn unescaped(text: &str) -> String {
                 Some('r') => out.push('\r'),
                 Some('b') => out.push('\u{8}'),
                 Some('f') => out.push('\u{c}'),
+                Some(kind @ ('x' | 'u' | 'U' | '0'..='7')) => out.push(coded(kind, &mut rest)),
                 Some(other) => out.push(other),
                 None => {}
             },
@@ -235,6 +246,23 @@ fn unescaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// The character that `\x41`, `\101`, `\u0041` and `\U00000041` stand for; without digits the letter itself.
+fn coded(kind: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> char {
+    let (radix, most) = match kind {
+        'x' => (16, 2),
+        'u' => (16, 4),
+        'U' => (16, 8),
+        _ => (8, 2),
+    };
+    let mut code = kind.to_digit(8).filter(|_| radix == 8);
+    for _ in 0..most {
+        let Some(digit) = rest.peek().and_then(|next| next.to_digit(radix)) else { break };
+        rest.next();
+        code = Some(code.unwrap_or(0).wrapping_mul(radix) + digit);
+    }
+    code.map_or(kind, |code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
 /// Rewrites CREATE, DROP and ALTER; may become several statements.
@@ -249,7 +277,8 @@ pub fn schema(sql: &str, part: &[Token]) -> Result<(Kind, String), ServerError> 
         if let Some(text) = add_key(&mut reader)? {
             return Ok((Kind::Schema, text));
         }
-        return Ok((Kind::Schema, expressions(sql, part)));
+        let text = apply(sql, part, super::columns::edits(sql, part));
+        return Ok((Kind::Schema, expressions(&text, &super::lexer::tokens(&text))));
     }
     if reader.accept(&["CREATE", "DATABASE"]) || reader.accept(&["CREATE", "SCHEMA"]) {
         return Err(ServerError::sql("0A000", "there is one database with one schema; create tables in it"));
@@ -326,7 +355,7 @@ fn add_key(reader: &mut Reader<'_>) -> Result<Option<String>, ServerError> {
 }
 
 fn create_edits(sql: &str, part: &[Token]) -> Vec<Edit> {
-    let mut edits = Vec::new();
+    let mut edits = super::columns::edits(sql, part);
     let mut cut = |start: usize, end: usize, text: &str| edits.push(Edit { start, end, text: text.into() });
     for (index, token) in part.iter().enumerate().skip(1) {
         let next = part.get(index + 1);
@@ -374,6 +403,10 @@ mod tests {
         assert_eq!(sql_of("select pg_catalog.version(), current_user"), "select version(), current_user()");
         assert_eq!(sql_of(r"insert into t values (E'a\'b\n')"), "insert into t values ('a''b\n')");
         assert_eq!(sql_of("select 1::text::varchar(3)"), "select CAST(CAST(1 AS text) AS text)");
+        assert_eq!(
+            sql_of(r"select E'\\x00ff'::bytea, E'x\x41\101'::text, $$y$$::text, current_user::text"),
+            "select X'00ff', CAST('xAA' AS text), CAST('y' AS text), CAST(current_user() AS text)"
+        );
     }
 
     #[test]

@@ -41,13 +41,51 @@ pub const UUID: u32 = 2950;
 /// jsonb
 pub const JSONB: u32 = 3802;
 
+/// Types of PostgreSQL whose values are texts that no number may be made of, by the first word of their names. To SQLite they
+/// are unknown words, and to those it gives the affinity of numbers: a uuid of digits would lose its zeros.
+const TEXTS: [&str; 20] = [
+    "bit",
+    "cidr",
+    "date",
+    "hstore",
+    "inet",
+    "json",
+    "jsonb",
+    "jsonpath",
+    "ltree",
+    "macaddr",
+    "macaddr8",
+    "name",
+    "string",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "uuid",
+    "varbit",
+    "xml",
+];
+
+/// True if a column declared with this word holds texts, and SQLite would not know it.
+pub fn is_text_unknown_to_sqlite(name: &str) -> bool {
+    TEXTS.iter().any(|text| name.eq_ignore_ascii_case(text))
+}
+
+/// True for the types of texts.
+pub fn is_text(oid: u32) -> bool {
+    [TEXT, VARCHAR, BPCHAR].contains(&oid)
+}
+
 /// The type of a column declared so. Dates and times are text in SQLite and are announced as text.
 pub fn oid_of_declaration(declaration: &str) -> u32 {
     let lower = declaration.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
-    if has("bool") {
+    if has("[") || ["interval", "point", "tinterval"].iter().any(|name| lower.starts_with(name)) {
+        // No numbers, though SQLite finds an "int" in them.
+        TEXT
+    } else if has("bool") {
         BOOL
-    } else if has("int") || has("serial") {
+    } else if has("int") || has("serial") || lower == "oid" {
         INT8
     } else if has("varchar") || has("varying") {
         VARCHAR
@@ -57,7 +95,7 @@ pub fn oid_of_declaration(declaration: &str) -> u32 {
         BYTEA
     } else if has("real") || has("floa") || has("doub") {
         FLOAT8
-    } else if has("num") || has("dec") {
+    } else if (has("num") && !has("enum")) || has("dec") || has("money") {
         NUMERIC
     } else {
         TEXT

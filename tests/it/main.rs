@@ -44,5 +44,6 @@ mod status_and_verify;
 mod traps;
 mod traps_process;
 mod two_primaries;
+mod untyped_parameters;
 mod users;
 mod watchdog;

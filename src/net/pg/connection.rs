@@ -1,8 +1,8 @@
 //! The message loop of one logged-in client.
 //!
 //! Output gathers in one buffer that is written when the client waits (Sync, Flush, end of a simple query) or when it
-//! is large and the session is not the writer. After an error in the extended protocol everything up to Sync is
-//! skipped.
+//! is large and the session is not the writer. An error in the extended protocol is written at once, then everything up
+//! to Sync is skipped.
 //!
 //! Invariant: a session that is ended by an administrator, a copy or the shutdown first completes the answer to what has
 //! committed, ReadyForQuery included, and a transaction that may yet come to be is never told to have failed.
@@ -170,6 +170,8 @@ impl Client<'_> {
         if let Err(error) = handled {
             self.fail(error)?;
             self.skipping = true;
+            // Clients that prepare with Flush wait for it before they send Sync.
+            return self.flush();
         }
         Ok(())
     }

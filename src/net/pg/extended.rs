@@ -192,7 +192,11 @@ impl<'r> Client<'r> {
                 Ok(length) => Some(fields.bytes(length)?),
                 Err(_) => None,
             };
-            parameters.push(values::decode_parameter(*oid, parameter_formats.is_binary(index), bytes)?);
+            let mut value = values::decode_parameter(*oid, parameter_formats.is_binary(index), bytes)?;
+            if *oid == types::NUMERIC && prepared.metadata.operands.get(index) == Some(&true) {
+                value = values::number(value)?;
+            }
+            parameters.push(value);
         }
         let count = fields.count()?;
         let codes = (0..count).map(|_| fields.i16()).collect::<Result<Vec<i16>, _>>()?;

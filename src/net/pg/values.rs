@@ -207,7 +207,8 @@ pub fn append_f64(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// A parameter of this type as SQLite shall bind it; type 0: the client named none and none was recognised.
+/// A parameter of this type as SQLite shall bind it; type 0, which is text: the client named none, and nothing beside it is
+/// surely of another type.
 pub fn decode_parameter(oid: u32, binary: bool, bytes: Option<&[u8]>) -> Result<Value, ServerError> {
     let Some(bytes) = bytes else { return Ok(Value::Null) };
     if binary {
@@ -218,7 +219,6 @@ pub fn decode_parameter(oid: u32, binary: bool, bytes: Option<&[u8]>) -> Result<
     let invalid =
         |kind: &str| ServerError::sql("22P02", format!("invalid input for type {kind}: \"{text}\""));
     Ok(match oid {
-        0 | types::UNKNOWN => untyped(text),
         types::INT8 | types::INT4 | types::INT2 | types::OID => match text.trim().parse::<i64>() {
             Ok(number) => Value::Integer(number),
             // A column of SQLite's INTEGER kind may hold other values, too.
@@ -232,13 +232,13 @@ pub fn decode_parameter(oid: u32, binary: bool, bytes: Option<&[u8]>) -> Result<
         }
         types::BOOL => Value::Integer(i64::from(types::truth(text).ok_or_else(|| invalid("boolean"))?)),
         types::BYTEA => Value::Blob(bytea(text).ok_or_else(|| invalid("bytea"))?),
-        types::NUMERIC => untyped(text.trim()),
+        types::NUMERIC => decimal(text.trim()),
         _ => Value::Text(text.to_string()),
     })
 }
 
 /// A number if the text is exactly what the number is written as, otherwise the text.
-fn untyped(text: &str) -> Value {
+fn decimal(text: &str) -> Value {
     let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     if text.is_empty() || !numeric {
         return Value::Text(text.to_string());
@@ -256,6 +256,20 @@ fn untyped(text: &str) -> Value {
         }
     }
     Value::Text(text.to_string())
+}
+
+/// A numeric that is compared or calculated with: a number, however many zeros it was written with.
+pub fn number(value: Value) -> Result<Value, ServerError> {
+    let Value::Text(text) = value else { return Ok(value) };
+    if let Ok(number) = text.parse::<i64>() {
+        return Ok(Value::Integer(number));
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(Value::Real(number)),
+        // Not a number, or without end: SQLite has neither.
+        Ok(_) => Ok(Value::Text(text)),
+        Err(_) => Err(ServerError::sql("22P02", format!("invalid input for type numeric: \"{text}\""))),
+    }
 }
 
 fn bytea(text: &str) -> Option<Vec<u8>> {
@@ -309,7 +323,7 @@ fn decode_binary(oid: u32, bytes: &[u8]) -> Result<Value, ServerError> {
             Value::Real(f64::from(bytes.try_into().map(f32::from_be_bytes).map_err(|_| wrong())?))
         }
         types::BYTEA => Value::Blob(bytes.to_vec()),
-        types::NUMERIC => untyped(&numeric::from_binary(bytes).ok_or_else(wrong)?),
+        types::NUMERIC => decimal(&numeric::from_binary(bytes).ok_or_else(wrong)?),
         types::DATE => Value::Text(calendar::date_text(i64::from(i32_of()?) + calendar::DAYS_TO_2000)),
         types::TIMESTAMP | types::TIMESTAMPTZ => {
             let microseconds = i64_of()?.checked_add(calendar::MICROSECONDS_TO_2000).ok_or_else(wrong)?;
@@ -318,8 +332,9 @@ fn decode_binary(oid: u32, bytes: &[u8]) -> Result<Value, ServerError> {
         types::TIME => Value::Text(calendar::time_text(i64_of()?)),
         types::UUID => Value::Text(uuid_text(bytes).ok_or_else(wrong)?),
         types::JSONB => Value::Text(utf8(bytes.get(1..).ok_or_else(wrong)?)?.to_string()),
-        0 | types::UNKNOWN => untyped(utf8(bytes)?),
-        types::TEXT | types::VARCHAR | types::BPCHAR | types::JSON => Value::Text(utf8(bytes)?.to_string()),
+        0 | types::UNKNOWN | types::TEXT | types::VARCHAR | types::BPCHAR | types::JSON => {
+            Value::Text(utf8(bytes)?.to_string())
+        }
         _ => {
             return Err(ServerError::sql(
                 "0A000",
@@ -365,10 +380,10 @@ mod tests {
 
     #[test]
     fn only_canonical_numbers_become_numbers() {
-        assert_eq!(untyped("12"), Value::Integer(12));
-        assert_eq!(untyped("1.5"), Value::Real(1.5));
+        assert_eq!(decimal("12"), Value::Integer(12));
+        assert_eq!(decimal("1.5"), Value::Real(1.5));
         for text in ["012", "+1", "1.50", "", "-", "1e5", "abc", "99999999999999999999"] {
-            assert_eq!(untyped(text), Value::Text(text.into()));
+            assert_eq!(decimal(text), Value::Text(text.into()));
         }
     }
 
