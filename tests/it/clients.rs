@@ -267,6 +267,8 @@ fn schema_statements_carry_nothing_behind_them() {
         "create trigger y after insert on t begin select 1; end; pragma user_version = 7; end",
     ] {
         assert!(client.batch_execute(sql).is_err(), "{sql}");
+        // What looks like the beginning of a trigger that the client has cut is refused up to its end.
+        client.batch_execute("rollback").unwrap();
         untouched(&mut client, sql);
     }
     // Between dollar tags it is a string, so this is an index and nothing more.

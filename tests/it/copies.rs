@@ -82,7 +82,7 @@ fn length(path: &Path) -> u64 {
 /// Bytes of the last netcopy that were at the receiver already, and bytes that were sent.
 fn reused_and_sent(pair: &Pair) -> (u64, u64) {
     let figure = |server: &Server, before: &str, after: &str| {
-        let text = std::fs::read_to_string(server.directory.join("solmsg.out")).unwrap();
+        let text = crate::common::settled_messages(server);
         let line = text.lines().rev().find(|line| line.contains(before) && line.contains(after)).unwrap();
         let figure = line.split(before).nth(1).unwrap().split(after).next().unwrap();
         figure.trim().parse().unwrap()

@@ -162,8 +162,8 @@ fn a_secondary_without_room_leaves_and_connects_again_when_there_is_room() {
             inserted += 1;
         }
         pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
-        assert!(lacks_room(&pair.second), "{disk}: {}", messages(&pair.second));
-        assert!(messages(&pair.first).contains("11002"), "{disk}: {}", messages(&pair.first));
+        wait_until("the secondary says that it lacks room", || lacks_room(&pair.second));
+        wait_until("the primary knows why", || messages(&pair.first).contains("11002"));
         insert(&pair.first, inserted).unwrap();
         assert_eq!(pair.second.connect().unwrap().0, 11002);
         assert_eq!(pair.first.ask("hsb state").unwrap().1, "PRIMARY ALONE");

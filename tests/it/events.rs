@@ -163,7 +163,7 @@ fn every_change_of_the_state_is_told_once_and_in_order() {
     pair.second.expect("hsb set primary alone").unwrap();
     for (server, heard) in [(&pair.first, first.join().unwrap()), (&pair.second, second.join().unwrap())] {
         // The message log has a line for each change: `FROM -> TO: reason`.
-        let log = std::fs::read_to_string(server.directory.join("solmsg.out")).unwrap();
+        let log = crate::common::settled_messages(server);
         let logged: Vec<&str> = log
             .lines()
             .filter_map(|line| line.split_once(" -> ").and_then(|(_, rest)| rest.split_once(": ")))

@@ -219,7 +219,7 @@ fn a_start_says_what_the_server_was_last() {
     let mut server = Pair::prepare(program(), root.path(), "").unwrap().first;
     let said = |server: &mut Server| {
         server.start(&[]).unwrap();
-        let all = std::fs::read_to_string(server.directory.join("solmsg.out")).unwrap();
+        let all = crate::common::settled_messages(server);
         all.lines().rfind(|line| line.contains("started as secondary")).unwrap().to_owned()
     };
     assert!(said(&mut server).contains("30501"));

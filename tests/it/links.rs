@@ -56,16 +56,19 @@ fn commands_that_force_a_state_do_not_wait_for_a_silent_peer() {
 }
 
 #[test]
-fn a_connect_that_fails_later_says_so_in_status_log_and_event() {
+fn a_connect_that_fails_says_so_in_answer_status_log_and_event() {
     let root = tempfile::tempdir().unwrap();
     let mut pair = Pair::prepare(program(), root.path(), "").unwrap();
     pair.first.start(&[]).unwrap();
     let events = pair.first.console().unwrap().watch("watch SYS_EVENT_HSBCONNECTFAILED").unwrap();
-    let (code, text) = pair.first.connect().unwrap();
-    assert!(code == 14503 && text.contains("The last attempt to connect failed"), "{code} {text}");
+    // Nobody listens there: that is known before the answer.
+    let (code, text) = pair.first.ask("hsb connect").unwrap();
+    assert_eq!(code, 14503, "{text}");
+    let last = pair.first.console().unwrap().command("hsb status connect").unwrap().pop().unwrap();
+    assert!(last.0 == 14503 && last.1.contains("The last attempt to connect failed"), "{last:?}");
     let event = events.into_iter().next().unwrap();
     assert!(event.starts_with("SYS_EVENT_HSBCONNECTFAILED 14503: not connected"), "{event}");
-    let log = std::fs::read_to_string(pair.first.directory.join("solmsg.out")).unwrap();
+    let log = crate::common::settled_messages(&pair.first);
     assert!(log.contains("14503: not connected"), "{log}");
     let status = pair.first.expect("hsb status json").unwrap();
     assert!(status.contains("\"connect_failure\":\"14503: "), "{status}");
@@ -102,7 +105,7 @@ fn a_connect_string_that_names_the_server_itself_is_said_to() {
     assert_eq!(state(server), "PRIMARY ALONE");
     pair.first.stop().unwrap();
     pair.first.start(&[]).unwrap();
-    let log = std::fs::read_to_string(pair.first.directory.join("solmsg.out")).unwrap();
+    let log = crate::common::settled_messages(&pair.first);
     assert!(log.contains("is this server itself: the servers cannot connect"), "{log}");
 }
 

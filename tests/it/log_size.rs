@@ -1,6 +1,6 @@
 //! HotStandby.MaxLogSize: a primary without its secondary does not keep the log for ever.
 
-use crate::common::{messages, program, sql, state};
+use crate::common::{program, sql, state};
 use hotstandby::demo::pair::{Pair, Server};
 
 fn log_bytes_on_disk(server: &Server) -> u64 {
@@ -33,7 +33,7 @@ fn at_its_limit_the_log_is_given_up_for_good() {
     assert_eq!(state(&pair.first), "PRIMARY ALONE", "before the checkpoint");
     pair.first.expect("makecp").unwrap();
     pair.first.wait_for("hsb state", "STANDALONE").unwrap();
-    let told = messages(&pair.first);
+    let told = crate::common::settled_messages(&pair.first);
     assert!(told.contains("30538"), "{told}");
     assert!(told.contains("(HotStandby.MaxLogSize) this server goes on without it"), "no warning: {told}");
     // It goes on, and the log is no longer kept for anybody.

@@ -166,12 +166,11 @@ fn a_database_file_that_was_copied_alone_is_warned_of() {
     pair.first.expect("makecp").unwrap();
     std::fs::copy(pair.first.database_file(), pair.second.database_file()).unwrap();
     pair.second.start(&[]).unwrap();
-    let log = pair.second.directory.join("solmsg.out");
-    let said = std::fs::read_to_string(&log).unwrap();
+    let said = crate::common::settled_messages(&pair.second);
     assert!(said.contains("without its log files") && said.contains("docs/backup.md"), "{said}");
     // Its own files are there from now on.
     pair.second.stop().unwrap();
     pair.second.start(&[]).unwrap();
-    let said = std::fs::read_to_string(&log).unwrap();
+    let said = crate::common::settled_messages(&pair.second);
     assert_eq!(said.matches("without its log files").count(), 1);
 }

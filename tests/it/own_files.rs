@@ -44,8 +44,8 @@ fn a_primary_whose_database_is_gone_does_not_stay_one() {
             std::fs::remove_file(pair.first.database_file()).unwrap();
         }
         pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
-        let said = messages(&pair.first);
-        assert!(said.contains("stopping at once") && said.contains("solid.db was "), "{said}");
+        let said = |text: &str| messages(&pair.first).contains(text);
+        crate::common::wait_until("it says why", || said("stopping at once") && said("solid.db was "));
         pair.second.expect("hsb set primary alone").unwrap();
         insert(&pair.second, 10).join().unwrap().unwrap();
         assert!(has_row(&pair.second, 1));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::common::fixture::{Fixture, fixture, has_row, insert, reconnect, rows};
 use crate::common::{
-    Random, assert_identical, checksum, from_environment, messages, number, position, sql, state, wait_until,
+    Random, assert_identical, checksum, from_environment, messages, number, position, settled_messages, sql,
+    state, wait_until,
 };
 use hotstandby::demo::pair::{Pair, Server};
 
@@ -325,7 +326,10 @@ fn where_the_logs_do_not_tell_a_netcopy_needs_consent_and_the_database_is_kept()
     reconnect(pair);
     let found = kept(&pair.second);
     let whole: Vec<_> = found.iter().filter(|path| !path.to_string_lossy().ends_with("-wal")).collect();
-    assert!(whole.len() == 1 && messages(&pair.second).contains(whole[0].to_str().unwrap()), "{found:?}");
+    assert!(
+        whole.len() == 1 && settled_messages(&pair.second).contains(whole[0].to_str().unwrap()),
+        "{found:?}"
+    );
     let connection = rusqlite::Connection::open(whole[0]).unwrap();
     assert_eq!(hotstandby::storage::checksum::logical_checksum(&connection).unwrap().len(), lost.len());
     let count = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));

@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod wire;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hotstandby::demo::pair::{ADMINISTRATOR, PATIENCE, Pair, Server};
@@ -113,6 +114,21 @@ pub fn lock_out_of_database(server: &Server) -> std::fs::File {
 pub fn messages(server: &Server) -> String {
     let read = |name: &str| std::fs::read_to_string(server.directory.join(name)).unwrap_or_default();
     format!("{}{}", read("solmsg.out"), read("stderr.out"))
+}
+
+/// The message log of a running server with everything that it has said by now: it is written behind the server's back.
+pub fn settled_messages(server: &Server) -> String {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let mark = format!("nobody-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    // Orders of an administrator stand in the log, whatever comes of them.
+    server.ask(&format!("throwout {mark}")).unwrap();
+    let log = server.directory.join("solmsg.out");
+    let mut text = String::new();
+    wait_until("the message log is written", || {
+        text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.contains(&mark)
+    });
+    text
 }
 
 /// Sends a signal (`-STOP`, `-CONT`, …) to a server's process.
