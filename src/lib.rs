@@ -52,11 +52,13 @@ pub mod command_line;
 pub mod config;
 pub mod counters;
 pub mod demo;
+pub mod descriptors;
 pub mod error;
 pub mod logging;
 pub mod program;
 pub mod progress;
 pub mod signals;
+pub mod threads;
 
 // Programs beside the nodes.
 pub mod watchdog;

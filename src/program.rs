@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::command_line::{self, Command, Mode, Options};
 use crate::config::Parameters;
+use crate::descriptors;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::logging;
@@ -33,6 +34,7 @@ fn serve(options: Options) -> Result<(), ServerError> {
         return Err(ServerError::with(Code::INVALID_ARGUMENT, detail));
     }
     logging::start(&directory, true)?;
+    descriptors::raise_limit();
     abort_on_panic();
     let signals = Signals::answer()?;
     let (mut parameters, warnings) = Parameters::load(&directory)?;

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{embedded, from_environment};
@@ -19,7 +20,7 @@ use hotstandby::codec::{self, FrameKind};
 use hotstandby::config::{ConnectString, Parameters, example, parser};
 use hotstandby::hsb::event::{Hello, PeerMessage};
 use hotstandby::hsb::position::Position;
-use hotstandby::net::pg;
+use hotstandby::net::{listener::Guest, pg};
 use hotstandby::sql::statement;
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -267,8 +268,7 @@ proptest! {
         let (mut client, served) = connection();
         client.write_all(&bytes).unwrap();
         drop(client);
-        let _ = pg::looks_like_start_up(&bytes);
-        pg::serve(served, Vec::new(), SERVER.context.clone());
+        pg::serve(Guest::alone(served, Duration::from_secs(60)), SERVER.context.clone());
     }
 }
 

@@ -11,7 +11,7 @@ use crate::admin::{self, Action, AdminServices, refusal};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command;
-use crate::node::in_background;
+use crate::threads;
 
 /// From sessions and consoles: one command. Answered in the channel.
 #[derive(Message, Debug)]
@@ -58,14 +58,14 @@ impl Handler<AdminCommand> for AdminHandler {
             }
             Action::Work(work) => {
                 let services = Arc::clone(&self.services);
-                in_background("admin", move || {
+                threads::run("admin", move || {
                     let rows = work(&services, &call).unwrap_or_else(refusal);
                     let _ = reply.send(rows);
                 });
             }
             Action::Heart(Command::Connect) => {
                 let (operator, services) = (self.operator.clone(), Arc::clone(&self.services));
-                in_background("admin", move || {
+                threads::run("admin", move || {
                     let (begun, when_begun) = bounded(1);
                     operator.do_send(Operator { command: Some(Command::Connect), reply: begun });
                     let answer = when_begun.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN));

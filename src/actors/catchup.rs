@@ -18,6 +18,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::progress::{Progress, Unit};
 use crate::storage::log::{LogConfiguration, LogMark, LogReadError, LogReader};
+use crate::threads;
 
 /// Bytes sent and not yet acknowledged, at most (one batch may exceed it).
 const WINDOW_BYTES: usize = 8 << 20;
@@ -168,10 +169,7 @@ pub(super) fn prepare(
 
 /// Runs a catchup on a thread of its own, within HotStandby.CatchupSpeedRate.
 pub fn run_on_thread(thread: CatchupThread, parameters: Arc<Parameters>, progress: Arc<Progress>) {
-    let body = move || thread.run(&parameters, &progress);
-    if let Err(error) = std::thread::Builder::new().name("catchup".into()).spawn(body) {
-        log::error!("cannot start the catchup thread: {error}");
-    }
+    threads::run("catchup", move || thread.run(&parameters, &progress));
 }
 
 impl CatchupThread {

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::{AdminServices, Call, Rows, one};
+use crate::descriptors::Budget;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
@@ -125,7 +126,7 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
             env!("CARGO_PKG_VERSION"),
             services.started.elapsed().as_secs()
         ),
-        format!("{} SQL sessions of {}", services.sessions.count(), services.parameters.max_connections()),
+        sessions_line(services),
         format!(
             "{} transactions, {} undecided",
             now.decided.sequence,
@@ -139,6 +140,19 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
         ),
     ];
     Ok(lines.into_iter().map(|line| (0, line)).collect())
+}
+
+/// How many there may be is what is configured, or what the limit of open files allows.
+fn sessions_line(services: &AdminServices) -> String {
+    let (wanted, budget) = (services.parameters.max_connections(), services.budget);
+    let count = services.sessions.count();
+    if wanted <= budget.sessions {
+        return format!("{count} SQL sessions of {wanted}");
+    }
+    let Budget { limit, sessions, .. } = budget;
+    format!(
+        "{count} SQL sessions of {sessions} (Com.MaxConnections={wanted}; the limit of {limit} open files allows no more)"
+    )
 }
 
 pub(super) fn user_list(services: &AdminServices, _: &Call) -> Rows {

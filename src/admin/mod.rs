@@ -30,6 +30,7 @@ pub use self::table::{Action, Rights};
 use crate::actors::supervisor::Answer;
 use crate::config::Parameters;
 use crate::counters::Counters;
+use crate::descriptors::Budget;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
@@ -80,6 +81,8 @@ pub struct AdminServices {
     pub changes: Arc<ParameterChanges>,
     /// Ends the server.
     pub shutdown: Sender<()>,
+    /// What the limit of open files allows.
+    pub budget: Budget,
     /// When the node started.
     pub started: Instant,
 }

@@ -30,6 +30,16 @@ impl Parameters {
         self.count(Id::MaxConnections)
     }
 
+    /// Com.LoginTimeout.
+    pub fn login_timeout(&self) -> Duration {
+        self.milliseconds(Id::LoginTimeout)
+    }
+
+    /// Com.MaxPendingLogins.
+    pub fn max_pending_logins(&self) -> usize {
+        self.count(Id::MaxPendingLogins)
+    }
+
     /// General.BackupBlockSize.
     pub fn backup_block_size_bytes(&self) -> usize {
         self.count(Id::BackupBlockSize)

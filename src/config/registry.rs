@@ -193,7 +193,9 @@ const PERIOD: Kind = Kind::Number { minimum: 10, maximum: DAY_MS, unit: Unit::Mi
 
 registry! {
     Listen: "Com", "Listen", "tcp 1964", Immediate, Kind::Listen, false, "Where SQL clients, consoles and the other server connect; without a host only from this machine. -r stands in for Com.ReadTimeout. A change opens the new port, then closes the old one; connections stay.";
-    MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused.";
+    MaxConnections: "Com", "MaxConnections", "1000", Immediate, Kind::Number { minimum: 1, maximum: 100_000, unit: Unit::None }, false, "SQL connections at one time; the next one is refused. Fewer if the limit of open files is too low for so many: the server says so when it starts, and 'status' shows it.";
+    LoginTimeout: "Com", "LoginTimeout", "10000", Immediate, PERIOD, true, "How long a connection may take until it has logged in, in milliseconds.";
+    MaxPendingLogins: "Com", "MaxPendingLogins", "512", Immediate, Kind::Number { minimum: 1, maximum: 10_000, unit: Unit::None }, true, "Connections that have not logged in; for a newer one the oldest makes way, first a silent one and of the address that has most of them. An eighth of the limit of open files at most.";
     ReadTimeout: "Com", "ReadTimeout", "60000", Immediate, MILLISECONDS, false, "How long a client may pause in the middle of a message, in milliseconds; 0: for ever.";
     ComConnect: "Com", "Connect", "", Startup, CONNECT, false, "Read by solcon: the server to connect to if none is named.";
 

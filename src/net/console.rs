@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 /// A longer line ends the connection.
 pub const MAX_LINE_BYTES: usize = 64 << 10;
-/// Time for the login line.
-pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that does not take its answer for so long is left.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a watching client is looked after.
@@ -56,16 +54,12 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Talks to a console client until it leaves or breaks the rules.
-pub fn serve<Login>(stream: &TcpStream, handlers: &ConsoleHandlers<'_, Login>) {
-    serve_within(stream, handlers, LOGIN_TIMEOUT);
-}
-
-fn serve_within<Login>(stream: &TcpStream, handlers: &ConsoleHandlers<'_, Login>, login_timeout: Duration) {
+/// Talks to a console client until it leaves or breaks the rules; it has to have logged in by the deadline.
+pub fn serve<Login>(stream: &TcpStream, deadline: Instant, handlers: &ConsoleHandlers<'_, Login>) {
     // Without these options the console still works.
     let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let deadline = Some(Instant::now() + login_timeout);
-    let mut lines = Lines { stream, buffer: Vec::new(), deadline, pause_limit: handlers.pause_limit };
+    let mut lines =
+        Lines { stream, buffer: Vec::new(), deadline: Some(deadline), pause_limit: handlers.pause_limit };
     if let Err(Ended::Refused(problem)) = converse(&mut lines, handlers) {
         let error = ServerError::with(Code::INVALID_ARGUMENT, problem);
         let _ = send(stream, &answer(&[error.row()]));
@@ -261,6 +255,8 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
     fn converse_with(input: &[u8], login_timeout: Duration, close_after: bool) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -285,7 +281,7 @@ mod tests {
             let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
             let pause_limit = &|| Some(Duration::from_millis(50));
             let handlers = ConsoleHandlers { authenticate, execute, subscribe, pause_limit, unanswered };
-            serve_within(&server, &handlers, login_timeout);
+            serve(&server, Instant::now() + login_timeout, &handlers);
             assert_eq!(unanswered.load(Ordering::Acquire), 0);
         });
         client.write_all(input).unwrap();

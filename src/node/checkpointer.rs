@@ -17,6 +17,7 @@ use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
 use crate::config::Parameters;
+use crate::descriptors;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::phase::CopyStatus;
@@ -227,6 +228,7 @@ pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
     start::spawn("checkpoint", move || {
         while checkpointer.checkpointed.connected() {
             std::thread::sleep(INTERVAL);
+            descriptors::fill_reserve();
             if let Err(error) = checkpointer.look() {
                 log::error!("the checkpoint has failed and is tried again: {error}");
             }

@@ -125,6 +125,8 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     let (opened, when_opened) = bounded(1);
     let applier_part = move || -> Option<Applier> {
         // The log thread opens the new log meanwhile; it needs the database in place first.
+        // The connection that holds the file is the last.
+        let _until_it_is_there = database.ask_nothing();
         database.release();
         let outcome = finish_swap(&database, &log).and_then(|()| {
             if let Err(error) = database.hold() {

@@ -4,6 +4,7 @@
 //! (messages), `storage` and `net`.
 
 pub mod assembly;
+mod budget;
 mod checkpointer;
 mod copy;
 mod directory_copy;
@@ -33,7 +34,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub use self::checkpointer::Checkpointer;
 pub use self::directory_copy::{DirectoryCopies, EndedCopy};
 pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
-pub(crate) use self::outside::in_background;
 pub use self::parameters::ParameterChanges;
 pub use self::start::{NetcopyRequested, StartOptions, settings_of};
 pub use self::status::{Change, NodeStatus, Snapshot};
@@ -195,6 +195,8 @@ impl Node {
         while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+        // The connection that holds the file is the last: closing it moves what is in SQLite's log into the database.
+        let _nothing_more = self.context.database.ask_nothing();
         self.context.database.release();
         self.held.0.note_end(&self.context.status.snapshot());
         log::info!("the server has shut down");

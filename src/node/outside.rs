@@ -26,7 +26,7 @@ use crate::hsb::state::State;
 use crate::logging;
 use crate::net::peer::handshake::{self, Failure, LinkOptions};
 use crate::sql::registry::SessionRegistry;
-use crate::storage::limits::STACK_BYTES;
+use crate::threads;
 
 pub(super) struct NodeOutside {
     pub(super) storage: Arc<Storage>,
@@ -62,7 +62,7 @@ impl Outside for NodeOutside {
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
             let storage = Arc::clone(&self.storage);
-            in_background("forget-netcopy", move || copy::forget_incoming(&storage.database));
+            threads::run("forget-netcopy", move || copy::forget_incoming(&storage.database));
         }
     }
 
@@ -82,7 +82,7 @@ impl Outside for NodeOutside {
 
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
         let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
-        in_background("dial", move || {
+        threads::run("dial", move || {
             let outcome = dial(&parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
             dialled.do_send(DialEnded { request, purpose, outcome });
@@ -92,7 +92,7 @@ impl Outside for NodeOutside {
     fn send_copy(&mut self, hello: Hello) {
         let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
-        in_background("netcopy", move || {
+        threads::run("netcopy", move || {
             let result = copy::send(&parameters, &storage, &checkpointer, hello);
             copied.do_send(CopyEnded { netcopy: true, result });
         });
@@ -101,7 +101,7 @@ impl Outside for NodeOutside {
     fn rewind(&mut self) {
         let (parameters, rewound) = (Arc::clone(&self.parameters), self.rewound.clone());
         let storage = Arc::clone(&self.storage);
-        in_background("rewind", move || {
+        threads::run("rewind", move || {
             rewound.do_send(Rewound { result: rewind::rewind(&parameters, &storage) });
         });
     }
@@ -110,7 +110,7 @@ impl Outside for NodeOutside {
         let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         let what = if backup { "backup" } else { "hsb copy" };
-        in_background("copy", move || {
+        threads::run("copy", move || {
             let written = checkpointer
                 .make()
                 .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
@@ -135,7 +135,7 @@ impl Outside for NodeOutside {
 
     fn close_sessions(&mut self, code: Code) {
         let sessions = Arc::clone(&self.sessions);
-        in_background("close-sessions", move || {
+        threads::run("close-sessions", move || {
             sessions.close_all(code, SESSION_PATIENCE);
         });
     }
@@ -187,12 +187,4 @@ fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
 pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
     let secret = parameters.peer_secret();
     secret.map(Option::unwrap_or_default).map_err(|error| (Code::OPERATION_FAILED, error.message))
-}
-
-/// Runs on a thread of its own what the actors must not wait for.
-pub(crate) fn in_background(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES).spawn(work)
-    {
-        log::error!("cannot start the thread '{name}': {error}");
-    }
 }

@@ -1,5 +1,6 @@
 //! What arrives on the port, handed to where it belongs: SQL sessions, consoles, the peer.
 
+use std::cell::RefCell;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,8 @@ use crate::hsb::phase::Activity;
 use crate::hsb::state::State;
 use crate::logging;
 use crate::net::console::{self, ConsoleHandlers, Unanswered, Watch};
-use crate::net::listener::Handlers;
+use crate::net::listener::places::{Full, Kind};
+use crate::net::listener::{Guest, Handlers};
 use crate::net::peer::handshake::{self, LinkOptions};
 use crate::net::peer::verify;
 use crate::net::pg;
@@ -45,25 +47,25 @@ pub(super) fn handlers(context: &Arc<NodeContext>, counters: Arc<Counters>, peer
     let for_console = Arc::clone(context);
     let for_peer = Arc::clone(context);
     Handlers {
-        sql: Box::new(move |stream| serve_sql(stream, &for_sql)),
-        console: Box::new(move |stream| serve_console(&stream, &for_console)),
-        peer: Box::new(move |stream| serve_peer(stream, &for_peer, &peers)),
+        sql: Box::new(move |guest| serve_sql(guest, &for_sql)),
+        console: Box::new(move |guest| serve_console(guest, &for_console)),
+        peer: Box::new(move |guest| serve_peer(guest, &for_peer, &peers)),
         left: Box::new(move || counters.connections_without_a_word.add(1)),
     }
 }
 
-fn serve_sql(stream: TcpStream, context: &Arc<NodeContext>) {
+fn serve_sql(guest: Guest, context: &Arc<NodeContext>) {
     let now = context.status.snapshot();
     let is_being_replaced = now.activity == Activity::Copying && !now.state.is_primary();
     if now.state == State::Offline || is_being_replaced {
         let offline = now.state == State::Offline;
         let code = if offline { Code::BACKUPSERVER_NO_CONNECTIONS } else { Code::SERVER_CLOSED };
         let error = ServerError::new(code);
-        pg::refuse(&stream, Vec::new(), context, &error);
+        pg::refuse(&guest, context, &error);
     } else if context.status.is_shutting_down() {
-        pg::refuse(&stream, Vec::new(), context, &ServerError::new(Code::SHUTTING_DOWN));
+        pg::refuse(&guest, context, &ServerError::new(Code::SHUTTING_DOWN));
     } else {
-        pg::serve(stream, Vec::new(), Arc::clone(context));
+        pg::serve(guest, Arc::clone(context));
     }
 }
 
@@ -81,9 +83,7 @@ impl Login {
         let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
         if role.0 != generation {
             // While the database is being replaced it cannot be asked: what was known holds.
-            if let Ok(found) =
-                context.database.open_reader().and_then(|reader| users::find(&reader, &self.user))
-            {
+            if let Ok(found) = context.database.ask(|connection| users::find(connection, &self.user)) {
                 *role = (generation, found.map(|(role, _)| role));
             }
         }
@@ -100,8 +100,14 @@ impl Login {
     }
 }
 
-fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
-    let authenticate = |user: &str, password: &str| log_in(context, user, password);
+fn serve_console(guest: Guest, context: &Arc<NodeContext>) {
+    let (stream, deadline) = (Arc::clone(guest.stream()), guest.deadline());
+    let guest = RefCell::new(guest);
+    let authenticate = |user: &str, password: &str| {
+        let login = log_in(context, user, password)?;
+        guest.borrow_mut().let_in(Kind::Console).map_err(|full| no_place("consoles", full))?;
+        Ok(login)
+    };
     let execute = |login: &Arc<Login>, text: &str| match login.rights(context) {
         Ok(may_administrate) => context.admin.execute(&login.user, may_administrate, text),
         Err(error) => refusal(error),
@@ -110,7 +116,16 @@ fn serve_console(stream: &TcpStream, context: &Arc<NodeContext>) {
     let pause_limit = || context.parameters.listen().read_timeout;
     let (authenticate, execute, subscribe) = (&authenticate, &execute, &subscribe);
     let (pause_limit, unanswered) = (&pause_limit, &context.unanswered);
-    console::serve(stream, &ConsoleHandlers { authenticate, execute, subscribe, pause_limit, unanswered });
+    let handlers = ConsoleHandlers { authenticate, execute, subscribe, pause_limit, unanswered };
+    console::serve(&stream, deadline, &handlers);
+}
+
+fn no_place(of_whom: &str, Full(taken): Full) -> ServerError {
+    let why = match taken {
+        Some(taken) => format!("Too many {of_whom}: {taken} are connected."),
+        None => "This connection had to make way for newer ones before it had logged in.".to_owned(),
+    };
+    ServerError::with(Code::OPERATION_FAILED, why)
 }
 
 /// Events for a console, as long as its user may be there.
@@ -135,8 +150,7 @@ fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Arc<Login
         return Err(ServerError::new(Code::BACKUPSERVER_NO_CONNECTIONS));
     }
     let generation = context.database.schema_generation();
-    let connection = context.database.open_reader()?;
-    let role = users::check_password(&connection, user, password)
+    let role = users::check_password(&context.database, user, password)
         .inspect_err(|_| log::warn!("a console login as '{}' was refused", logging::name(user)))?;
     let login = Login { user: user.to_string(), role: Mutex::new((generation, Some(role))) };
     login.rights(context)?;
@@ -144,7 +158,8 @@ fn log_in(context: &NodeContext, user: &str, password: &str) -> Result<Arc<Login
 }
 
 /// The handshake, then the connection goes to the supervisor (connect), is answered (probe), or stays here (netcopy).
-fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
+fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
+    let stream = Arc::clone(guest.stream());
     let from = stream.peer_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
     let secret = match outside::secret(&context.parameters) {
         Ok(secret) => secret,
@@ -160,10 +175,29 @@ fn serve_peer(mut stream: TcpStream, context: &NodeContext, peers: &PeerPort) {
         user_timeout: context.parameters.ping_timeout(),
         step_timeout: handshake::STEP_TIMEOUT,
     };
-    let (purpose, hello) = match handshake::listen(&mut stream, options) {
+    let (purpose, hello) = match handshake::listen(&stream, options) {
         Ok(introduction) => introduction,
         Err((_, detail)) => return log::warn!("a peer connection from {from} was refused: {detail}"),
     };
+    if let Err(full) = guest.let_in(Kind::Peer) {
+        let error = no_place("connections of the other server", full);
+        log::warn!("a peer connection from {from} was refused: {}", error.detail());
+        return handshake::refuse(&mut &*stream, Code::OPERATION_FAILED, error.detail());
+    }
+    drop(stream);
+    // A link lives on when its place is given back.
+    if let Some((stream, _place)) = guest.into_parts() {
+        serve_introduced(stream, (purpose, hello), &from, context, peers);
+    }
+}
+
+fn serve_introduced(
+    mut stream: TcpStream,
+    (purpose, hello): (Purpose, Hello),
+    from: &str,
+    context: &NodeContext,
+    peers: &PeerPort,
+) {
     if !context.parameters.hsb_enabled() {
         return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY, "");
     }

@@ -19,7 +19,7 @@ use super::outside::{self, NodeOutside};
 use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
 use super::storage::Storage;
-use super::{AdminPort, Node, NodeContext, NodeStatus, checkpointer, copy, history, opening};
+use super::{AdminPort, Node, NodeContext, NodeStatus, budget, checkpointer, copy, history, opening};
 use crate::actors::admin_handler::AdminHandler;
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
@@ -29,6 +29,7 @@ use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
 use crate::config::Parameters;
 use crate::counters::Counters;
+use crate::descriptors::{self, Budget};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
@@ -46,6 +47,7 @@ use crate::storage::limits::STACK_BYTES;
 use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
+use crate::threads;
 
 /// What a node holds on to for as long as it lives.
 pub(super) type Held = (Arc<DatabaseLock>, Option<MemoryDirectory>, Option<LogLock>);
@@ -89,6 +91,9 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
         None => Some(LogLock::take(&log_on_disk, database.path())?),
     };
     let port = parameters::take_port(&parameters.listen())?;
+    threads::keep_some();
+    descriptors::fill_reserve();
+    let budget = budget::of_this_process(&parameters)?;
     copy::finish_swap(&database, &log)?;
     let offline = options.backup_server;
     let is_alone = !offline && log_lock.is_some() && opening::is_alone(&database, &log)?;
@@ -115,7 +120,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     if state == State::Plain && recovered.as_ref().is_some_and(|recovered| recovered.decided.epoch > 0) {
         opening::leave_pair(&parameters)?;
     }
-    Building::new(parameters, database, log, state, &lock).build(
+    Building::new(parameters, database, log, state, &lock, budget).build(
         recovered,
         port,
         (lock, memory, log_lock),
@@ -158,6 +163,7 @@ pub fn settings_of(parameters: &Parameters) -> Settings {
 
 /// Everything that exists before the actors do.
 struct Building {
+    budget: Budget,
     lock: Arc<DatabaseLock>,
     parameters: Arc<Parameters>,
     database: Arc<Database>,
@@ -201,6 +207,7 @@ impl Building {
         log: LogConfiguration,
         state: State,
         lock: &Arc<DatabaseLock>,
+        budget: Budget,
     ) -> Building {
         let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
         let target = Arc::clone(&supervisor);
@@ -215,6 +222,7 @@ impl Building {
         let interrupted = Arc::clone(&writer);
         let status = Arc::new(NodeStatus::new(state, settings_of(&parameters), lock.past()));
         Building {
+            budget,
             lock: Arc::clone(lock),
             parameters,
             log,
@@ -278,11 +286,11 @@ impl Building {
             copy_received: wiring.targets.actors.supervisor.clone().recipient(),
             netcopy_requested: Arc::new(netcopy_requested),
         };
-        let limit = Arc::clone(&this.parameters);
         let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
         // What it was last is known until the start has succeeded.
         held.0.note(&this.status.snapshot());
-        let listener = listener::start(port, move || limit.max_connections(), handlers)
+        let (limits, time_to_log_in) = budget::rules(&this.parameters, this.budget);
+        let listener = listener::start(port, limits, time_to_log_in, handlers)
             .map_err(|error| parameters::port_refused(&this.parameters.listen(), &error))?;
         let listener = Arc::new(listener);
         wiring.targets.changes.serve_at(&listener);
@@ -373,6 +381,7 @@ impl Building {
             events: Arc::clone(&self.events),
             changes: Arc::clone(changes),
             shutdown: self.shutdown.0.clone(),
+            budget: self.budget,
             started: Instant::now(),
         }
     }

@@ -61,7 +61,7 @@ impl Storage {
     }
 
     pub(super) fn database_id(&self) -> Result<[u8; 16], ServerError> {
-        database::read_identity(&self.database.open_reader()?).map(|(id, _)| id)
+        self.database.ask(|connection| database::read_identity(connection).map(|(id, _)| id))
     }
 
     /// The log of the database that is there now.

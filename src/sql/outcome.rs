@@ -90,7 +90,7 @@ impl Outcomes {
         // The order matters: the state, then who holds the token, then the table, then the state again.
         let before = self.status.snapshot();
         let is_held = self.held().contains_key(token);
-        if is_recorded(&self.database.open_reader()?, token)? {
+        if self.database.ask(|connection| is_recorded(connection, token))? {
             return Ok(Outcome::Committed);
         }
         let after = self.status.snapshot();

@@ -12,9 +12,11 @@ use sha2::{Digest, Sha256};
 use super::errors;
 use super::user_statement::UserCommand;
 use crate::error::ServerError;
+use crate::storage::database::{self, Database};
 
 /// Rounds of the password hash; what PostgreSQL uses.
 pub const ITERATIONS: u32 = 4096;
+const SALT_BYTES: usize = 16;
 
 /// What a user may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +115,7 @@ impl Verifier {
     pub fn of_password(password: &str) -> Result<Verifier, ServerError> {
         match Verifier::from_notation(password) {
             Some(verifier) => Ok(verifier),
-            None => Ok(Verifier::derive(password, &random_bytes::<16>()?, ITERATIONS)),
+            None => Ok(Verifier::derive(password, &random_bytes::<SALT_BYTES>()?, ITERATIONS)),
         }
     }
 
@@ -123,13 +125,6 @@ impl Verifier {
         pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), salt, iterations, &mut salted);
         let stored_key = sha256(&hmac(&salted, b"Client Key"));
         Verifier { salt: salt.to_vec(), iterations, stored_key, server_key: hmac(&salted, b"Server Key") }
-    }
-
-    /// Of a user who does not exist: looks the same to whoever tries, and no password fits. The salt stays the same
-    /// for a name while the server runs.
-    pub fn mock(user: &str, secret: &[u8; 32]) -> Verifier {
-        let salt = hmac(secret, user.to_lowercase().as_bytes())[..16].to_vec();
-        Verifier { salt, iterations: ITERATIONS, stored_key: [0; 32], server_key: [0; 32] }
     }
 
     /// `SCRAM-SHA-256$iterations:salt$stored:server`, as psql's \password sends it.
@@ -152,8 +147,8 @@ pub fn equal_in_constant_time(one: &[u8], other: &[u8]) -> bool {
 /// Looks a user up.
 pub fn find(connection: &Connection, user: &str) -> Result<Option<(Role, Verifier)>, ServerError> {
     let sql = "SELECT role, salt, iterations, stored_key, server_key FROM _hsb_users WHERE name = ?1";
-    connection
-        .query_row(sql, [user.to_lowercase()], |row| {
+    let found = connection.prepare_cached(sql).and_then(|mut statement| {
+        let row = statement.query_row([user.to_lowercase()], |row| {
             let role: String = row.get(0)?;
             let verifier = Verifier {
                 salt: row.get(1)?,
@@ -162,21 +157,39 @@ pub fn find(connection: &Connection, user: &str) -> Result<Option<(Role, Verifie
                 server_key: row.get(4)?,
             };
             Ok((Role::parse(&role), verifier))
-        })
-        .optional()
-        .map_err(|error| errors::from_sqlite(&error))
+        });
+        row.optional()
+    });
+    found.map_err(|error| errors::from_sqlite(&error))
 }
 
-/// The role of a user whose password is right. An unknown user takes as long as a wrong password.
-pub fn check_password(connection: &Connection, user: &str, password: &str) -> Result<Role, ServerError> {
-    let known = find(connection, user)?;
-    let (role, verifier) = known.unwrap_or_else(|| (Role::ReadOnly, Verifier::mock(user, &[0; 32])));
+/// What a log-in under this name is checked against. A name that is none has no role and a verifier that no password
+/// fits; whoever tries cannot tell it from a user's: its salt is the same at both servers and after every start, its
+/// rounds are what most users have, and it takes the same work.
+pub fn find_for_login(connection: &Connection, user: &str) -> Result<(Option<Role>, Verifier), ServerError> {
+    let found = find(connection, user)?;
+    let usual =
+        "SELECT iterations, length(salt) FROM _hsb_users GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2 LIMIT 1";
+    let usual = connection
+        .prepare_cached(usual)
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional());
+    let (iterations, salt_bytes) =
+        usual.map_err(|error| errors::from_sqlite(&error))?.unwrap_or((ITERATIONS, SALT_BYTES as u32));
+    let mut salt = vec![0; salt_bytes as usize];
+    let secret = database::read_secret(connection)?;
+    pbkdf2::pbkdf2_hmac::<Sha256>(&secret, user.to_lowercase().as_bytes(), 1, &mut salt);
+    let nobody = Verifier { salt, iterations, stored_key: [0; 32], server_key: [0; 32] };
+    Ok(found.map_or((None, nobody), |(role, verifier)| (Some(role), verifier)))
+}
+
+/// The role of a user whose password is right.
+pub fn check_password(database: &Database, user: &str, password: &str) -> Result<Role, ServerError> {
+    let (role, verifier) = database.ask(|connection| find_for_login(connection, user))?;
     let derived = Verifier::derive(password, &verifier.salt, verifier.iterations);
-    if equal_in_constant_time(&derived.stored_key, &verifier.stored_key) {
-        Ok(role)
-    } else {
-        Err(ServerError::sql("28P01", format!("password authentication failed for user \"{user}\"")))
-    }
+    let fits = equal_in_constant_time(&derived.stored_key, &verifier.stored_key);
+    role.filter(|_| fits).ok_or_else(|| {
+        ServerError::sql("28P01", format!("password authentication failed for user \"{user}\""))
+    })
 }
 
 /// Stores a new user.
@@ -252,4 +265,34 @@ fn keep_an_admin(connection: &Connection) -> Result<(), ServerError> {
     let some: bool =
         connection.query_row(sql, [], |row| row.get(0)).map_err(|error| errors::from_sqlite(&error))?;
     if some { Ok(()) } else { Err(ServerError::sql("2BP01", "one user must keep SYS_ADMIN_ROLE")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_was_made_without_a_secret_has_steady_salts_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("solid.db");
+        let administrator = Verifier::of_password("secret").unwrap();
+        Database::at(path.clone(), 0)
+            .create(4096, |connection| insert(connection, "dba", Role::Admin, &administrator))
+            .unwrap();
+        let shown = |user: &str| {
+            let database = Database::at(path.clone(), 0);
+            let (role, verifier) = database.ask(|connection| find_for_login(connection, user)).unwrap();
+            assert_eq!(check_password(&database, user, "secret").ok(), role);
+            assert!(check_password(&database, user, "another").is_err());
+            verifier
+        };
+        let with_secret = shown("nobody");
+        assert_eq!(shown("NOBODY"), with_secret);
+        Connection::open(&path).unwrap().execute("DELETE FROM _hsb_meta WHERE key = 'secret'", []).unwrap();
+        let without = shown("nobody");
+        assert_ne!(without, with_secret);
+        assert_eq!(shown("nobody"), without);
+        assert_eq!(shown("dba"), administrator);
+        assert_eq!((without.salt.len(), without.iterations), (SALT_BYTES, ITERATIONS));
+    }
 }

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::hold::Hold;
 use super::sqlite_error::sqlite_error;
 use super::{files, functions, memory, outcomes};
+use crate::descriptors::{self, open_surely};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::{Chain, Position};
@@ -34,6 +35,8 @@ pub struct Database {
     writer_cache_kib: i64,
     schema_generation: AtomicU64,
     hold: Mutex<Option<Hold>>,
+    /// For [`Database::ask`].
+    kept: Mutex<Option<Connection>>,
     /// The server's own long reads hold a clone each.
     long_reads: Arc<()>,
 }
@@ -53,6 +56,7 @@ impl Database {
             writer_cache_kib,
             schema_generation: AtomicU64::new(0),
             hold: Mutex::default(),
+            kept: Mutex::default(),
             long_reads: Arc::default(),
         }
     }
@@ -104,6 +108,9 @@ impl Database {
         getrandom::fill(&mut identity)
             .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
         connection.execute("INSERT INTO _hsb_meta VALUES ('database_id', ?)", params![&identity[..]])?;
+        let mut secret = [0u8; 32];
+        getrandom::fill(&mut secret).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+        connection.execute("INSERT INTO _hsb_meta VALUES ('secret', ?)", params![&secret[..]])?;
         connection.execute(
             "INSERT INTO _hsb_meta VALUES ('position', ?)",
             params![&encode(Position::ORIGIN)[..]],
@@ -130,18 +137,48 @@ impl Database {
         Ok(connection)
     }
 
+    /// A short question of the server's own, asked on a connection that is kept open for them all: it costs no
+    /// descriptors, whoever causes it, and is answered when there are none left.
+    pub fn ask<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        let mut kept = self.kept();
+        // Not back in its place after an error: the next question gets a new one.
+        let connection = kept.take().map_or_else(|| self.open_surely(READER_CACHE_KIB), Ok)?;
+        let answer = question(&connection)?;
+        *kept = Some(connection);
+        Ok(answer)
+    }
+
+    /// Closes that connection, because the file is about to be replaced. Questions wait until the value is dropped.
+    pub fn ask_nothing(&self) -> impl Drop + '_ {
+        let mut kept = self.kept();
+        *kept = None;
+        kept
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The connection for writing; there is one.
     pub fn open_writer(&self) -> Result<Connection, ServerError> {
-        let connection = self.open(self.writer_cache_kib)?;
+        let connection = self.open_surely(self.writer_cache_kib)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         Ok(connection)
     }
 
     /// The connection that applies what the primary sends; there is one.
     pub fn open_for_apply(&self) -> Result<Connection, ServerError> {
-        let connection = self.open(self.writer_cache_kib)?;
+        let connection = self.open_surely(self.writer_cache_kib)?;
         functions::declare(&connection)?;
         Ok(connection)
+    }
+
+    /// Also when no descriptors are left: the server cannot go on without it.
+    fn open_surely(&self, cache_kib: i64) -> Result<Connection, ServerError> {
+        descriptors::open_surely_unless(|| self.open(cache_kib), |_| descriptors::are_exhausted())
     }
 
     fn open(&self, cache_kib: i64) -> Result<Connection, ServerError> {
@@ -227,7 +264,7 @@ impl Database {
     /// Puts what was committed on disk. A failure ends the process, like that of any sync: what is on disk is unknown.
     pub fn sync(&self) {
         let wal = &self.write_ahead_log();
-        match std::fs::File::open(wal) {
+        match open_surely(|| std::fs::File::open(wal)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             file => {
                 // The file may be new: its name has to survive as well.
@@ -262,6 +299,13 @@ pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), Se
     let identity = read("database_id")?.try_into().map_err(|_| incomplete("database_id"))?;
     let place = Place::decode(&read("position")?).ok_or_else(|| incomplete("position"))?;
     Ok((identity, place.at))
+}
+
+/// What only this database and its copies know, the same at both servers: its own secret, or the identity of a database
+/// that was made without one.
+pub fn read_secret(connection: &Connection) -> Result<Vec<u8>, ServerError> {
+    let sql = "SELECT value FROM _hsb_meta WHERE key IN ('secret', 'database_id') ORDER BY key DESC LIMIT 1";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 /// Writes the position inside the open transaction, and the one that the database is at before it.

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::descriptors::open_surely;
+
 /// The file beside this one whose name is this one's and a suffix.
 pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -15,7 +17,7 @@ pub fn beside(file: &Path, suffix: &str) -> PathBuf {
 /// Makes creations, renames and deletions in `directory` survive a power cut.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    File::open(directory)?.sync_all()
+    open_surely(|| File::open(directory))?.sync_all()
 }
 
 /// A sync has failed: what is on disk is unknown, and a second one would hide that. Recovery follows at the next start.
@@ -30,7 +32,7 @@ pub fn stop_after_failed_sync(what: &Path, error: &dyn std::fmt::Display) -> ! {
 
 /// Renames a complete, synced file into place.
 pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
-    File::open(from)?.sync_all()?;
+    open_surely(|| File::open(from))?.sync_all()?;
     fs::rename(from, to)?;
     sync_directory(to.parent().unwrap_or(Path::new(".")))
 }
@@ -45,14 +47,15 @@ pub fn create_private(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    open_surely(|| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path))
 }
 
 /// Opens such a file as it is, or creates it; never through a link, and never one that has another name as well.
 pub fn open_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(name_the_link)?;
+    options.custom_flags(libc::O_NOFOLLOW);
+    let file = open_surely(|| options.open(path)).map_err(name_the_link)?;
     let found = file.metadata()?;
     if found.is_file() && found.nlink() == 1 { Ok(file) } else { Err(no_file()) }
 }
@@ -67,7 +70,8 @@ pub fn open_appending(path: &Path) -> io::Result<File> {
 /// Opens a file that is there for writing, not through a link.
 pub fn open_present(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(name_the_link)
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+    open_surely(|| options.open(path)).map_err(name_the_link)
 }
 
 fn name_the_link(error: io::Error) -> io::Error {

@@ -177,8 +177,10 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
     // Not 'hsb status': that asks the other node, which may be the one that does not answer.
     let [connect, state, position, reason] =
         client.ask_all(["hsb status connect", "hsb state", "hsb logpos", "info hsbreason"])?;
-    if reason.1 == SHUTTING_DOWN {
-        // A primary takes leave of its secondary and is PRIMARY ALONE for an instant.
+    let ends = |row: &(u32, String)| row.0 == Code::SHUTTING_DOWN.number();
+    if reason.1 == SHUTTING_DOWN || [&connect, &state, &position, &reason].into_iter().any(ends) {
+        // A primary takes leave of its secondary and is PRIMARY ALONE for an instant, and answers a part of the questions
+        // when its actors have ended in between.
         return Err(ServerError::new(Code::SHUTTING_DOWN));
     }
     // Behind the colon stands the role, which says nothing about progress.

@@ -333,7 +333,7 @@ fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Fai
 }
 
 fn serve(mut stream: TcpStream) {
-    if handshake::listen(&mut stream, OPTIONS).is_ok() {
+    if handshake::listen(&stream, OPTIONS).is_ok() {
         handshake::welcome(&mut stream, hello()).unwrap();
     }
 }
@@ -377,11 +377,11 @@ fn who_says_nothing_is_unreachable() {
 fn a_dialler_of_another_version_is_told_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut dialler = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
+    let (stream, _) = listener.accept().unwrap();
     let mut frame = codec::encode_message(FrameKind::Peer, &[7u8; 32]).unwrap().to_vec();
     frame[4] += 1;
     dialler.write_all(&frame).unwrap();
-    let thread = std::thread::spawn(move || handshake::listen(&mut stream, OPTIONS).unwrap_err().0);
+    let thread = std::thread::spawn(move || handshake::listen(&stream, OPTIONS).unwrap_err().0);
     assert_eq!(handshake::read_answer(&mut dialler).unwrap_err().0, Code::OPERATION_FAILED);
     drop(dialler);
     assert_eq!(thread.join().unwrap(), Code::OPERATION_FAILED);

@@ -14,6 +14,7 @@ mod commands_document;
 mod common;
 mod copies;
 mod cut_statements;
+mod descriptors;
 mod disk_full;
 mod diskless;
 mod durability;

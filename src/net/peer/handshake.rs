@@ -95,7 +95,7 @@ pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
 
 /// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`]. Whoever does not get
 /// so far is told why.
-pub fn listen(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+pub fn listen(stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
     prepare(stream, options.step_timeout, options.user_timeout).map_err(|error| lost(&error))?;
     let introduction = hear_introduction(stream, options);
     if let Err((code, detail)) = &introduction
@@ -106,9 +106,9 @@ pub fn listen(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpo
     introduction
 }
 
-fn hear_introduction(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
     let LinkOptions { secret, node, .. } = options;
-    let theirs = match hear(stream, MAX_HANDSHAKE_BYTES)? {
+    let theirs = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Open { nonce, .. } if nonce.starts_with(&node) => {
             let detail = "It is the address of this server itself.";
             return Err((Code::NO_CONNECT_STRING, detail.to_owned()));
@@ -123,8 +123,8 @@ fn hear_introduction(stream: &mut TcpStream, options: LinkOptions<'_>) -> Result
         _ => return Err(unexpected()),
     };
     let ours = nonce(&node)?;
-    say(stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
-    match hear(stream, MAX_HANDSHAKE_BYTES)? {
+    say(&mut stream, &Step::Challenge { nonce: ours, proof: prove(secret, b"listener", &theirs, &ours) })?;
+    match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Introduce { proof, purpose, hello } => {
             check(secret, b"dialler", &theirs, &ours, &proof).map(|()| (purpose, hello))
         }

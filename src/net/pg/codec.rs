@@ -6,6 +6,7 @@
 use std::io::{PipeReader, Read};
 use std::net::TcpStream;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,7 +76,7 @@ pub enum Woken {
 
 /// The client's side of the connection.
 pub struct MessageReader {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -90,13 +91,10 @@ pub struct MessageReader {
 pub type PauseLimit = Box<dyn Fn() -> Option<Duration> + Send>;
 
 impl MessageReader {
-    /// Reads from `stream` after what was read already.
-    pub fn new(stream: TcpStream, first_bytes: Vec<u8>, pause_limit: PauseLimit) -> MessageReader {
-        let end = first_bytes.len();
-        let mut buffer = first_bytes;
-        buffer.resize(end.max(8192), 0);
-        let max_message_bytes = MAX_UNAUTHENTICATED_MESSAGE_BYTES;
-        MessageReader { stream, buffer, start: 0, end, max_message_bytes, deadline: None, pause_limit }
+    /// Reads from `stream`.
+    pub fn new(stream: Arc<TcpStream>, pause_limit: PauseLimit) -> MessageReader {
+        let (buffer, max_message_bytes) = (vec![0; 8192], MAX_UNAUTHENTICATED_MESSAGE_BYTES);
+        MessageReader { stream, buffer, start: 0, end: 0, max_message_bytes, deadline: None, pause_limit }
     }
 
     /// The time up to which reads may last.
@@ -217,7 +215,7 @@ impl MessageReader {
         let late =
             if pause.is_some() && pause == limit { ReadProblem::Paused } else { ReadProblem::TimedOut };
         let read = loop {
-            match self.stream.read(&mut self.buffer[self.end..]) {
+            match (&*self.stream).read(&mut self.buffer[self.end..]) {
                 Ok(0) => break Err(ReadProblem::Closed),
                 Ok(count) => break Ok(count),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -411,7 +409,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         let limit = Duration::from_millis(20);
-        let mut reader = MessageReader::new(server, Vec::new(), Box::new(move || Some(limit)));
+        let mut reader = MessageReader::new(Arc::new(server), Box::new(move || Some(limit)));
         let writer = std::thread::spawn(move || {
             // Longer than the limit, but between messages.
             std::thread::sleep(limit * 3);

@@ -98,7 +98,9 @@ impl Client<'_> {
         let deadline = idle.filter(|limit| !limit.is_zero()).map(|limit| Instant::now() + limit);
         while !reader.has_input() {
             let last = self.listening.hub.last();
-            if !in_transaction && self.pulse.as_ref().is_none_or(|pulse| pulse.0 != last) {
+            // One that is over costs a descriptor as long as anybody holds it.
+            self.pulse.take_if(|pulse| pulse.0 != last);
+            if !in_transaction && self.pulse.is_none() {
                 // First the pulse, then a look, then the wait: nothing can slip through in between.
                 self.pulse = self.listening.hub.pulse().map(|pulse| (last, pulse));
                 self.append_news();

@@ -15,4 +15,4 @@ pub mod startup;
 mod utility;
 pub mod values;
 
-pub use startup::{looks_like_start_up, refuse, serve};
+pub use startup::{refuse, serve};

@@ -1,28 +1,28 @@
 //! From the first byte to ReadyForQuery: SSLRequest, CancelRequest, start-up packet, SCRAM.
 //!
-//! All of it must be done within [`START_UP_TIMEOUT`]; what is not well-formed gets an ErrorResponse and the end.
+//! All of it must be done within Com.LoginTimeout; what is not well-formed gets an ErrorResponse and the end.
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::codec::{self, Fields, MessageReader, ReadProblem};
 use super::connection;
 use super::scram::Exchange;
 use crate::error::ServerError;
 use crate::logging;
+use crate::net::listener::places::{Full, Kind};
+use crate::net::listener::{Guest, too_many_clients};
 use crate::node::NodeContext;
 use crate::sql::access;
 use crate::sql::access::Identity;
 use crate::sql::errors::from_sqlite;
 use crate::sql::functions;
 use crate::sql::session::{Deadline, Session};
-use crate::sql::users::{self, Role, Verifier};
+use crate::sql::users::{self, Role};
 use crate::storage::limits;
 
-/// From accept to logged in.
-pub const START_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that takes no bytes for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_START_UP_BYTES: usize = 10_000;
@@ -34,15 +34,6 @@ const GSS_REQUEST: i32 = 80_877_104;
 const PROGRESS_OPERATIONS: i32 = 4000;
 /// Looks at the time limit between looks whether the client is still there: a query looks every few dozen milliseconds.
 const LOOKS_BETWEEN: u32 = 256;
-
-/// True if a connection's first eight bytes are those of a PostgreSQL client.
-pub fn looks_like_start_up(first8: &[u8]) -> bool {
-    let word =
-        |at: usize| first8.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
-    let (Some(length), Some(code)) = (word(0), word(4)) else { return false };
-    let known = code >> 16 == 3 || [CANCEL_REQUEST, SSL_REQUEST, GSS_REQUEST].contains(&code);
-    known && usize::try_from(length).is_ok_and(|length| (8..=MAX_START_UP_BYTES).contains(&length))
-}
 
 /// What a client said at start.
 struct StartUp {
@@ -68,18 +59,19 @@ fn from_problem(problem: ReadProblem) -> Ended {
     }
 }
 
-/// Runs a whole connection on this thread; `first_bytes` were read from it already.
-pub fn serve(stream: TcpStream, first_bytes: Vec<u8>, context: Arc<NodeContext>) {
-    if let Err(Some(error)) = run(&stream, first_bytes, &context) {
+/// Runs a whole connection on this thread.
+pub fn serve(mut guest: Guest, context: Arc<NodeContext>) {
+    let stream = Arc::clone(guest.stream());
+    if let Err(Some(error)) = run(&mut guest, &stream, &context) {
         send_fatal(&stream, &error);
     }
 }
 
 /// Answers a client with an error instead of serving it.
-pub fn refuse(stream: &TcpStream, first_bytes: Vec<u8>, context: &NodeContext, error: &ServerError) {
-    let Ok(mut reader) = prepare(stream, first_bytes, context) else { return };
-    if let Ok(Some(_)) = start_up(stream, &mut reader, context) {
-        send_fatal(stream, error);
+pub fn refuse(guest: &Guest, context: &NodeContext, error: &ServerError) {
+    let Ok(mut reader) = prepare(guest, context) else { return };
+    if let Ok(Some(_)) = start_up(guest.stream(), &mut reader, context) {
+        send_fatal(guest.stream(), error);
     }
 }
 
@@ -89,31 +81,30 @@ fn send_fatal(mut stream: &TcpStream, error: &ServerError) {
     let _ = stream.write_all(&out);
 }
 
-fn prepare(
-    stream: &TcpStream,
-    first_bytes: Vec<u8>,
-    context: &NodeContext,
-) -> std::io::Result<MessageReader> {
+fn prepare(guest: &Guest, context: &NodeContext) -> std::io::Result<MessageReader> {
+    let stream = guest.stream();
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let parameters = Arc::clone(&context.parameters);
     let pause_limit = Box::new(move || parameters.listen().read_timeout);
-    let mut reader = MessageReader::new(stream.try_clone()?, first_bytes, pause_limit);
-    reader.set_deadline(Some(Instant::now() + START_UP_TIMEOUT));
+    let mut reader = MessageReader::new(Arc::clone(stream), pause_limit);
+    reader.set_deadline(Some(guest.deadline()));
     Ok(reader)
 }
 
-fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> Result<(), Ended> {
-    let mut reader = prepare(stream, first_bytes, context).map_err(|_| None)?;
+fn run(guest: &mut Guest, stream: &Arc<TcpStream>, context: &Arc<NodeContext>) -> Result<(), Ended> {
+    let mut reader = prepare(guest, context).map_err(|_| None)?;
     let Some(start) = start_up(stream, &mut reader, context)? else { return Ok(()) };
+    let role = authenticate(stream, &mut reader, context, &start.user)?;
+    guest.let_in(Kind::Sql).map_err(no_place)?;
+    send_welcome(stream)?;
+    // Nothing is opened for whoever has not logged in.
     let mut connection = context.database.open_reader().map_err(Some)?;
-    let role = authenticate(stream, &mut reader, &connection, &start.user)?;
     let deadline = Deadline::none();
     let watched = deadline.clone();
     access::install(&mut connection).map_err(Some)?;
     functions::register(&connection, &context.status, &context.outcomes).map_err(Some)?;
-    let handle = Arc::new(stream.try_clone().map_err(|_| None)?);
-    let (client, mut looks) = (Arc::clone(&handle), 0u32);
+    let (client, mut looks) = (Arc::clone(stream), 0u32);
     let must_end = move || {
         looks = looks.wrapping_add(1);
         watched.has_passed() || (looks.is_multiple_of(LOOKS_BETWEEN) && codec::has_left(&client))
@@ -125,7 +116,7 @@ fn run(stream: &TcpStream, first_bytes: Vec<u8>, context: &Arc<NodeContext>) -> 
     let id = context.sessions.new_id();
     let ticket = context
         .sessions
-        .register(id, &start.user, connection.get_interrupt_handle(), handle)
+        .register(id, &start.user, connection.get_interrupt_handle(), Arc::clone(stream))
         .map_err(Some)?;
     let identity = Arc::new(Identity { session: id, user: start.user.clone() });
     let mut session = Session::new(&connection, context.clone(), identity, role, deadline);
@@ -231,12 +222,11 @@ fn command_line_options(text: &str, settings: &mut Vec<(String, String)>) {
 fn authenticate(
     mut stream: &TcpStream,
     reader: &mut MessageReader,
-    connection: &rusqlite::Connection,
+    context: &NodeContext,
     user: &str,
 ) -> Result<Role, Ended> {
-    let found = users::find(connection, user).map_err(Some)?;
-    let role = found.as_ref().map(|(role, _)| *role);
-    let verifier = found.map_or_else(|| Verifier::mock(user, mock_secret()), |(_, verifier)| verifier);
+    let found = context.database.ask(|connection| users::find_for_login(connection, user));
+    let (role, verifier) = found.map_err(Some)?;
     let failed =
         || Some(ServerError::sql("28P01", format!("password authentication failed for user \"{user}\"")));
     let mut send = |kind: i32, body: &[u8]| {
@@ -268,8 +258,17 @@ fn authenticate(
         return Err(failed());
     };
     send(12, answer.as_bytes())?;
-    send(0, b"")?;
     Ok(role)
+}
+
+/// AuthenticationOk.
+fn send_welcome(mut stream: &TcpStream) -> Result<(), Ended> {
+    stream.write_all(b"R\0\0\0\x08\0\0\0\0").map_err(|_| None)
+}
+
+/// The password was right, and there is no place; whoever was dropped has been told.
+fn no_place(Full(taken): Full) -> Ended {
+    taken.map(|taken| ServerError::sql("53300", too_many_clients(taken)))
 }
 
 /// For whoever watches for guessed passwords. The name is the client's choice: it is cut and made printable.
@@ -289,10 +288,4 @@ fn password_message(reader: &mut MessageReader) -> Result<Vec<u8>, Ended> {
         return Err(Some(protocol("a password message was expected")));
     }
     Ok(reader.body(range).to_vec())
-}
-
-/// From which the salts of users who do not exist are made; the same while the process runs.
-fn mock_secret() -> &'static [u8; 32] {
-    static SECRET: std::sync::OnceLock<[u8; 32]> = std::sync::OnceLock::new();
-    SECRET.get_or_init(|| users::random_bytes::<32>().unwrap_or([7; 32]))
 }

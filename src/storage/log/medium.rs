@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::descriptors::is_exhausted;
+
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -31,6 +33,10 @@ impl From<io::Error> for WriteError {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull, WriteZero};
         match error.kind() {
             StorageFull | QuotaExceeded | FileTooLarge | WriteZero => WriteError::NoRoom(error),
+            // What cannot be opened for the moment: files or memory are missing, and nothing was written.
+            _ if is_exhausted(&error) || error.raw_os_error() == Some(libc::ENOMEM) => {
+                WriteError::NoRoom(error)
+            }
             _ => WriteError::Failed(error),
         }
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogConfiguration, LogReadError, damaged, unusable};
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameError, FrameKind, MAGIC};
+use crate::descriptors::open_surely;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -124,7 +125,7 @@ impl Segment {
         number: u64,
     ) -> Result<Option<Segment>, ServerError> {
         let path = names.path(number);
-        let file = match File::open(&path) {
+        let file = match open_surely(|| File::open(&path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(&path, &error)),
@@ -234,7 +235,7 @@ fn read_head(bytes: &[u8]) -> Result<(SegmentHead, usize), String> {
 pub fn read_head_of(path: &Path) -> io::Result<Option<SegmentHead>> {
     let mut bytes = [0; 128];
     let mut have = 0;
-    let file = File::open(path)?;
+    let file = open_surely(|| File::open(path))?;
     while have < bytes.len() {
         match file.read_at(&mut bytes[have..], have as u64)? {
             0 => break,

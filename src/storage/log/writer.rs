@@ -11,6 +11,7 @@ use super::medium::WriteError;
 use super::segment::{Found, Segment, SegmentHead, SegmentNames, encode_head, read_head_of};
 use super::{LogConfiguration, LogReadError, LogReader, damaged, unsynced_flags, unusable};
 use crate::codec::FRAME_HEADER_BYTES;
+use crate::descriptors::open_surely;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -401,19 +402,21 @@ fn create_segment(
     let mut unfinished = path.clone().into_os_string();
     unfinished.push(".new");
     let unfinished = std::path::PathBuf::from(unfinished);
-    let make = || -> Result<File, WriteError> {
+    let make = || -> Result<(File, File), WriteError> {
         let medium = &configuration.medium;
+        // Beforehand: once the segment has its name, its directory must not be what cannot be opened.
+        let directory = open_surely(|| File::open(names.directory()))?;
         let file = files::create_private(&unfinished)?;
         medium.allocate(&file, file_bytes)?;
         medium.write(&file, &head, 0)?;
         medium.sync(&file).map_err(WriteError::Failed)?;
         std::fs::rename(&unfinished, &path)?;
-        Ok(file)
+        Ok((file, directory))
     };
-    let file = make().inspect_err(|_| {
+    let (file, directory) = make().inspect_err(|_| {
         // Most likely a full disk: give back what was taken. The first error is the one to report.
         let _ = std::fs::remove_file(&unfinished);
     })?;
-    files::sync_directory(names.directory()).map_err(WriteError::Failed)?;
+    directory.sync_all().map_err(WriteError::Failed)?;
     Ok((file, Known { number, start, file_bytes }, offset))
 }

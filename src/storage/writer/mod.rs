@@ -31,13 +31,13 @@ pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::apply::Applier;
 use super::batch::Batch;
 use super::database::Database;
-use super::limits::STACK_BYTES;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, Decision};
 use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
+use crate::threads;
 
 /// Transactions that one batch takes at most.
 const BATCH_TRANSACTIONS: usize = 256;
@@ -167,12 +167,7 @@ impl Writer {
         if let Some(session) = self.queue.admit(admission) {
             let writer = Arc::clone(self);
             let why = ServerError::new(self.queue.why_interrupted().unwrap_or(Code::REPLICATED_ABORTED));
-            let abort = move || writer.abort_open(session, why);
-            if let Err(error) =
-                std::thread::Builder::new().name("abort".into()).stack_size(STACK_BYTES).spawn(abort)
-            {
-                log::error!("cannot start a thread to end an open transaction: {error}");
-            }
+            threads::run("abort", move || writer.abort_open(session, why));
         }
     }
 

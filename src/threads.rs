@@ -1,0 +1,98 @@
+//! Threads that must run even when no more can be started: a few are kept in reserve.
+//!
+//! For what keeps the pair alive (consoles, the other server, dialling, taking over), not for SQL clients: those can be
+//! refused. Invariant: work that is handed over here is done, at worst after other work.
+
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
+use std::thread::Builder;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::storage::limits::STACK_BYTES;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for work for which no new one can be started.
+struct Reserve {
+    to_do: Sender<Work>,
+    done_by: Receiver<Work>,
+}
+
+/// For work that comes to its end by itself.
+static FOR_WORK: LazyLock<Reserve> = LazyLock::new(Reserve::new);
+/// For what lasts as long as somebody outside likes: that must not keep the others from their work.
+static FOR_CONSOLES: LazyLock<Reserve> = LazyLock::new(Reserve::new);
+
+impl Reserve {
+    fn new() -> Reserve {
+        let (to_do, done_by) = unbounded();
+        Reserve { to_do, done_by }
+    }
+
+    fn start(&self, count: usize) {
+        for _ in 0..count {
+            let done_by = self.done_by.clone();
+            let work_on = move || done_by.iter().for_each(|work| work());
+            if let Err(error) =
+                Builder::new().name("reserve".to_owned()).stack_size(STACK_BYTES).spawn(work_on)
+            {
+                return log::warn!("no thread can be kept in reserve: {error}");
+            }
+        }
+    }
+
+    fn run(&self, name: &str, work: Work) {
+        // A thread that cannot be started takes what it was given with it.
+        let work = Arc::new(Mutex::new(Some(work)));
+        let take = |work: &Mutex<Option<Work>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let given = Arc::clone(&work);
+        let body = move || take(&given).into_iter().for_each(|work| work());
+        if let Err(error) = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body) {
+            log::warn!(
+                "no thread can be started for '{name}' ({error}): one that is kept in reserve does it"
+            );
+            // Never closed: the reserve holds both ends.
+            take(&work).into_iter().for_each(|work| drop(self.to_do.send(work)));
+        }
+    }
+}
+
+/// Starts the threads that are kept: once in a process.
+pub fn keep_some() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        FOR_WORK.start(4);
+        FOR_CONSOLES.start(4);
+    });
+}
+
+/// Runs it on a thread of its own; if none can be started, on one that is kept.
+pub fn run(name: &str, work: impl FnOnce() + Send + 'static) {
+    FOR_WORK.run(name, Box::new(work));
+}
+
+/// The same for a console, which stays as long as it likes.
+pub fn run_console(name: &str, work: impl FnOnce() + Send + 'static) {
+    FOR_CONSOLES.run(name, Box::new(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_thread_can_be_started_for_is_done_by_one_that_is_kept() {
+        keep_some();
+        let (done, when_done) = unbounded();
+        let name = || std::thread::current().name().map(str::to_owned);
+        for _ in 0..20 {
+            let done = done.clone();
+            FOR_WORK.to_do.send(Box::new(move || drop(done.send(name())))).unwrap();
+        }
+        for _ in 0..20 {
+            assert_eq!(when_done.recv().unwrap().as_deref(), Some("reserve"));
+        }
+        run("usual", move || drop(done.send(name())));
+        assert_eq!(when_done.recv().unwrap().as_deref(), Some("usual"));
+    }
+}
