@@ -54,7 +54,7 @@ pub fn with_early_failure(services: &AdminServices, begun: Answer) -> Rows {
     while is_begun && Instant::now() < deadline {
         let now = services.status.snapshot();
         match now.connect_failure {
-            Some((code, why)) => return Err(ServerError::with(code, why)),
+            Some((code, why)) => return Ok(vec![(code.number(), why)]),
             None if now.connect != ConnectStatus::Connecting => break,
             None => std::thread::sleep(Duration::from_millis(2)),
         }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{AdminServices, Call, Rows, one};
-use crate::config::{Access, ParameterRow};
+use crate::config::registry::nearest_section;
+use crate::config::{Access, Id, ParameterRow};
 use crate::error::{ServerError, invalid};
 
 fn line(row: &ParameterRow) -> (u32, String) {
@@ -21,8 +22,10 @@ fn line(row: &ParameterRow) -> (u32, String) {
 }
 
 fn unknown(name: &str) -> ServerError {
-    let (section, rest) = name.split_once('.').unwrap_or(("", name));
-    let nearest = crate::config::Id::nearest(section, rest);
+    let nearest = match name.split_once('.') {
+        Some((section, name)) => Id::nearest(section, name),
+        None => nearest_section(name).to_owned(),
+    };
     invalid(format!("There is no parameter '{name}'; the nearest is '{nearest}', and 'parameter' lists all."))
 }
 

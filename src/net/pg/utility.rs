@@ -41,35 +41,11 @@ impl Client<'_> {
             Kind::Set(command) => self.set(command, tag),
             Kind::Show(name) => self.show(name, formats, describe),
             Kind::Reset(name) => {
-                match name.as_deref() {
-                    Some("safeness") => self.session.settings.safeness = Safeness::Default,
-                    Some("durability") => self.session.settings.durability = Durability::Default,
-                    Some("lock timeout") => self.session.settings.lock_timeout = None,
-                    Some("idle timeout") => self.session.settings.idle_timeout = None,
-                    Some("statement maxtime") => self.session.settings.statement_max_time = None,
-                    Some(name) => self.set_generic(name, None, false)?,
-                    None => {
-                        if self.session.in_transaction() && !self.session.is_implicit() {
-                            self.session.settings.remember("", false);
-                        }
-                        self.session.settings.reset_all();
-                    }
-                }
-                self.settings_changed = true;
+                self.reset(name.as_deref())?;
                 done(tag)
             }
             Kind::Discard => {
-                if self.session.in_transaction() && !self.session.is_implicit() {
-                    return Err(ServerError::sql(
-                        "25001",
-                        "DISCARD ALL cannot run inside a transaction block",
-                    ));
-                }
-                self.statements.clear();
-                self.portals.clear();
-                self.listening.unlisten(None);
-                self.session.settings.reset_all();
-                self.settings_changed = true;
+                self.discard_all()?;
                 done(tag)
             }
             Kind::Deallocate(name) => {
@@ -98,6 +74,43 @@ impl Client<'_> {
             Kind::Refused(why) => Err(ServerError::sql("0A000", *why)),
             _ => Err(ServerError::sql("0A000", "this statement is not supported here")),
         }
+    }
+
+    fn is_in_block(&self) -> bool {
+        self.session.in_transaction() && !self.session.is_implicit()
+    }
+
+    fn reset(&mut self, name: Option<&str>) -> Result<(), ServerError> {
+        let is_in_block = self.is_in_block();
+        let settings = &mut self.session.settings;
+        match name {
+            Some("safeness") => settings.safeness = Safeness::Default,
+            Some("durability") => settings.durability = Durability::Default,
+            Some("lock timeout") => settings.lock_timeout = None,
+            Some("idle timeout") => settings.idle_timeout = None,
+            Some("statement maxtime") => settings.statement_max_time = None,
+            Some(name) => self.set_generic(name, None, false)?,
+            None => {
+                if is_in_block {
+                    settings.remember("", false);
+                }
+                settings.reset_all();
+            }
+        }
+        self.settings_changed = true;
+        Ok(())
+    }
+
+    fn discard_all(&mut self) -> Result<(), ServerError> {
+        if self.is_in_block() {
+            return Err(ServerError::sql("25001", "DISCARD ALL cannot run inside a transaction block"));
+        }
+        self.statements.clear();
+        self.portals.clear();
+        self.listening.unlisten(None);
+        self.session.settings.reset_all();
+        self.settings_changed = true;
+        Ok(())
     }
 
     fn transaction_control(&mut self, kind: &Kind, tag: &'static str) -> Result<Completion, ServerError> {
@@ -235,7 +248,7 @@ impl Client<'_> {
             ("transaction_read_only", Some(text)) => modes.read_only = types::truth(text),
             ("transaction_isolation", Some(text)) => modes.isolation = Isolation::parse(text),
             _ => {
-                let in_block = self.session.in_transaction() && !self.session.is_implicit();
+                let in_block = self.is_in_block();
                 if local && !in_block {
                     codec::notice(&mut self.out, "25P01", "SET LOCAL can only be used in transaction blocks");
                     return Ok(());
