@@ -84,6 +84,16 @@ fn constraint(extended: i32) -> &'static str {
     }
 }
 
+/// How SQLite says that a limit (docs/limits.md) is reached.
+const LIMITS: [&str; 6] = [
+    "nested too deep",
+    "Expression tree is too large",
+    "Recursion limit",
+    "pattern too complex",
+    "variable number must be between",
+    "tables in a join",
+];
+
 /// SQLITE_ERROR says what it is only in its text.
 fn plain(text: &str) -> &'static str {
     let starts = |start: &str| text.starts_with(start);
@@ -101,7 +111,7 @@ fn plain(text: &str) -> &'static str {
         "42P07"
     } else if starts("duplicate column name") {
         "42701"
-    } else if starts("too many") {
+    } else if starts("too many") || LIMITS.iter().any(|limit| text.contains(limit)) {
         "54000"
     } else if text.contains("integer overflow") {
         "22003"
@@ -113,6 +123,27 @@ fn plain(text: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_is_reached_is_no_error_of_grammar() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let of = |sql: &str| sqlite_error(&connection.query_row(sql, [], |_| Ok(())).unwrap_err());
+        let views: String =
+            (1..=1100).map(|number| format!(", c{number} AS (SELECT a FROM c{})", number - 1)).collect();
+        for sql in [
+            format!("SELECT {}1", "- ".repeat(1100)),
+            format!("SELECT {}1{}", "(".repeat(3000), ")".repeat(3000)),
+            format!("WITH c0 AS (SELECT 1 AS a){views} SELECT * FROM c1100"),
+            "SELECT 'a' LIKE hex(zeroblob(100000))".to_owned(),
+            "SELECT ?99999".to_owned(),
+            format!("SELECT 1 FROM (SELECT 1){}", ", (SELECT 1)".repeat(70)),
+            format!("SELECT 1{}", ", 1".repeat(3000)),
+        ] {
+            let error = of(&sql);
+            assert_eq!(error.sqlstate, "54000", "{}: {error}", &sql[..40.min(sql.len())]);
+        }
+        assert_eq!(of("SELECT FROM").sqlstate, "42601");
+    }
 
     #[test]
     fn what_passes_is_told_from_what_does_not() {

@@ -78,13 +78,17 @@ fn trap_17_a_large_transaction_goes_through_or_is_refused_before_anything_is_sen
     assert_within(pair, BASE_MB + 2 * largest, BASE_MB + largest);
 }
 
+/// What goes through at least before the clients of a secondary that takes nothing have to wait. A busy machine turns them away
+/// earlier now and then, because the one before them takes long.
+const LEAST_MB: i64 = 30;
 /// Far more than may be under way: who has written so much was not slowed down, and stops.
 const RUNAWAY_MB: i64 = 150;
 
 /// Clients that write a megabyte at a time; those that cannot get at the writer try again.
 struct Load {
     megabytes: Arc<AtomicI64>,
-    turned_away: Arc<AtomicBool>,
+    /// How often since the last megabyte went through.
+    turned_away: Arc<AtomicI64>,
     end: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
 }
@@ -105,11 +109,14 @@ impl Load {
             load.clients.push(std::thread::spawn(move || {
                 while !end.load(Ordering::Relaxed) && megabytes.load(Ordering::Relaxed) < RUNAWAY_MB {
                     match session.batch_execute(&insert_megabytes(1)) {
-                        Ok(()) => drop(megabytes.fetch_add(1, Ordering::Relaxed)),
+                        Ok(()) => {
+                            megabytes.fetch_add(1, Ordering::Relaxed);
+                            turned_away.store(0, Ordering::Relaxed);
+                        }
                         // That of a lock, whatever its words.
                         Err(error) => {
                             server_error(&error).unwrap();
-                            turned_away.store(true, Ordering::Relaxed);
+                            turned_away.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 }
@@ -118,9 +125,12 @@ impl Load {
         load
     }
 
-    fn is_turned_away(&self) -> bool {
-        assert!(self.megabytes.load(Ordering::Relaxed) < RUNAWAY_MB, "nothing slows it down");
-        self.turned_away.load(Ordering::Relaxed)
+    /// Whether so many megabytes went through and then nothing, while every client could have tried.
+    fn stands_still_after(&self, least: i64) -> bool {
+        let megabytes = self.megabytes.load(Ordering::Relaxed);
+        assert!(megabytes < RUNAWAY_MB, "nothing slows it down");
+        let all = i64::try_from(self.clients.len()).unwrap();
+        megabytes >= least && self.turned_away.load(Ordering::Relaxed) >= all
     }
 
     /// Ends the clients; returns how much was acknowledged to them.
@@ -142,13 +152,11 @@ fn trap_17_a_secondary_that_is_stopped_slows_writers_down() {
     assert_identical(pair);
     signal(&pair.second, "-STOP");
     let one_safe = Load::start(&pair.first, 4, "1SAFE");
-    wait_until("there is as much under way as may be", || one_safe.is_turned_away());
-    let under_way = one_safe.megabytes.load(Ordering::Relaxed);
-    assert!(under_way >= 30, "only {under_way} MB went through");
+    wait_until("there is as much under way as may be", || one_safe.stands_still_after(LEAST_MB));
     let two_safe = Load::start(&pair.first, 4, "2SAFE");
     let stopped = Instant::now();
     let long = Duration::from_secs(from_environment("HSB_STOPPED_SECONDS", 1));
-    wait_until("2-safe clients are turned away", || two_safe.is_turned_away());
+    wait_until("2-safe clients are turned away", || two_safe.stands_still_after(0));
     while stopped.elapsed() < long {
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -174,9 +182,11 @@ fn trap_17_a_secondary_that_applies_slowly_slows_writers_down() {
     assert_identical(pair);
     let lock = lock_out_of_database(&pair.second);
     let load = Load::start(&pair.first, 8, "2SAFE");
-    wait_until("as much is received as may be", || load.is_turned_away() && has_pending(&pair.first));
+    wait_until("as much is received as may be", || {
+        load.stands_still_after(LEAST_MB) && has_pending(&pair.first)
+    });
     let received = load.megabytes.load(Ordering::Relaxed);
-    assert!((30..=32 + 8).contains(&received), "{received} MB");
+    assert!(received <= 32 + 8, "{received} MB");
     assert_eq!(
         (state(&pair.first), state(&pair.second)),
         ("PRIMARY ACTIVE".into(), "SECONDARY ACTIVE".into())

@@ -2,7 +2,8 @@
 //! the file gives its room back.
 
 use crate::common::embedded::{Server, connected_pair, server_with};
-use crate::common::{server_error, wait_until};
+use crate::common::wait_until;
+use crate::common::wire::Wire;
 
 const LIMIT_BYTES: u64 = 4 << 20;
 
@@ -56,18 +57,17 @@ fn assert_shrinks(writer: &mut postgres::Client, server: &Server) {
 }
 
 fn check_idle_transaction(at: &Server, writer: &mut postgres::Client) {
-    let mut reader = at.connect();
-    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t").unwrap();
+    let mut reader = Wire::connect(at.port, "dba", "dba");
+    reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t");
+    assert_eq!(reader.answer().last().unwrap(), "Z T");
     let mut named = String::new();
     write_until(writer, at, || {
         named = figure(at, "oldestsnapshot");
         ended(at) > 0
     });
     assert!(named.contains("(dba, 127.0.0.1:") || named.is_empty(), "{named}");
-    let error = reader.batch_execute("SELECT count(*) FROM t").unwrap_err();
-    if let Some((state, text)) = server_error(&error) {
-        assert!(state == "25P04" && text.contains("General.SnapshotMaxSize"), "{state} {text}");
-    }
+    let (state, text) = reader.error();
+    assert!(state == "25P04" && text.contains("General.SnapshotMaxSize"), "{state} {text}");
     wait_until("it is gone", || figure(at, "oldestsnapshot").is_empty());
     let event = at.context.events.latest("SYS_EVENT_SNAPSHOT").unwrap();
     assert!(event.text.contains("(dba, 127.0.0.1:") && event.text.contains("General.SnapshotMaxSize"));
@@ -95,15 +95,12 @@ fn the_same_at_the_secondary() {
 fn a_query_that_runs_for_long_is_ended_with_the_reason() {
     let server = server_with("[General]\nSnapshotMaxSize=4M\n");
     let mut writer = fill(&server);
-    let mut reader = server.connect();
-    let query = std::thread::spawn(move || {
-        reader.simple_query("SELECT count(*) FROM t a, t b, t c, t d, t e, t f").map(drop).unwrap_err()
-    });
+    let mut reader = Wire::connect(server.port, "dba", "dba");
+    reader.query("SELECT count(*) FROM t a, t b, t c, t d, t e, t f");
     wait_until("it runs", || !figure(&server, "oldestsnapshot").is_empty());
     let largest = write_until(&mut writer, &server, || ended(&server) > 0);
     assert!(largest > LIMIT_BYTES / 2, "{largest}");
-    let error = query.join().unwrap();
-    let (state, text) = server_error(&error).unwrap_or_else(|| panic!("{error:?}"));
+    let (state, text) = reader.error();
     assert!(state == "25P04" && text.contains("General.SnapshotMaxSize"), "{state} {text}");
     assert_shrinks(&mut writer, &server);
 }

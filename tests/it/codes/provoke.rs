@@ -12,6 +12,7 @@ use hotstandby::hsb::state::State;
 use hotstandby::node::{Node, StartOptions, settings_of};
 
 use crate::common::embedded::{self, Server};
+use crate::common::wire::Wire;
 
 const HSB: &str = "[HotStandby]\nHSBEnabled=yes\nConnect=tcp 127.0.0.1 1\n";
 
@@ -95,26 +96,12 @@ pub fn address(text: &str) -> u32 {
     number(&ConnectString::parse(text).unwrap_err())
 }
 
-/// What a session with an endless statement is told when the server ends it. A session that is ended between two
-/// statements may find nothing but a closed connection, depending on who is faster: it is tried again.
+/// What a session is told when the server ends it.
 fn told_at_the_end(end: fn(Server)) -> u32 {
-    for _ in 0..50 {
-        let server = embedded::server();
-        let mut client = server.connect();
-        let endless = std::thread::spawn(move || {
-            client.batch_execute(
-                "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c",
-            )
-        });
-        std::thread::yield_now();
-        end(server);
-        let error = endless.join().unwrap().unwrap_err();
-        let known = error.as_db_error().and_then(|error| error.message().split(':').next()?.parse().ok());
-        if let Some(number) = known {
-            return number;
-        }
-    }
-    panic!("no session was told why it ended");
+    let server = embedded::server();
+    let mut client = Wire::connect(server.port, "dba", "dba");
+    end(server);
+    client.error().1.split(':').next().unwrap().parse().unwrap()
 }
 
 pub fn thrown_out() -> u32 {

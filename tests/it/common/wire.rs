@@ -110,6 +110,16 @@ impl Wire {
         })
     }
 
+    /// SQLSTATE and words of the next error, whatever comes before it. The client library of the other tests forgets an error
+    /// with which the server ends the connection, if it finds the end when it reads the error.
+    pub fn error(&mut self) -> (String, String) {
+        let (_, body) = std::iter::from_fn(|| self.read()).find(|(kind, _)| *kind == b'E').unwrap();
+        let text = String::from_utf8(body).unwrap();
+        let field =
+            |name: char| text.split('\0').find_map(|part| part.strip_prefix(name)).unwrap().to_owned();
+        (field('C'), field('M'))
+    }
+
     /// All that comes up to ReadyForQuery or to the end of the connection.
     pub fn answer(&mut self) -> Vec<String> {
         let mut all = Vec::new();
