@@ -38,7 +38,12 @@ pub struct Follow {
 /// From the supervisor: the primary has changed its rule; it counts for what comes, and for what is not acknowledged.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
 #[rtype(result = "()")]
-pub struct AcknowledgeBy(pub AcknowledgePolicy);
+pub struct AcknowledgeBy {
+    /// When to acknowledge.
+    pub policy: AcknowledgePolicy,
+    /// As in [`Follow`].
+    pub strict: bool,
+}
 
 /// From the connection: one frame that says it is a batch.
 #[derive(Message, Clone, Debug)]
@@ -224,8 +229,9 @@ impl Handler<Follow> for SecondaryApplier {
 
 impl Handler<AcknowledgeBy> for SecondaryApplier {
     type Result = ();
-    fn handle(&mut self, AcknowledgeBy(policy): AcknowledgeBy, _: &mut Context<Self>) {
+    fn handle(&mut self, AcknowledgeBy { policy, strict }: AcknowledgeBy, _: &mut Context<Self>) {
         self.policy = policy;
+        self.strict = strict;
         self.acknowledge();
     }
 }

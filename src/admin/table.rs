@@ -160,7 +160,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::Connect),
         "connect the servers; the secondary catches up",
-        "Done in the background and answered at once; what fails within a third of a second is the answer. 'hsb status connect'\nshows how it goes and, if it fails later, why; so do the message log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
+        "Done in the background; answered within a third of a second, with the failure if there is one by then. 'hsb status connect'\nshows how it goes and, if it fails later, why; so do the message log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
     ),
     row(
         "hsb disconnect",

@@ -4,7 +4,7 @@
 //! two connections wins ([`Heart::my_dial_wins`]): its dialler keeps the other's waiting until it knows how its own
 //! ended, and the other accepts what arrives and forgets its own.
 //!
-//! `hsb connect` is answered before anybody is reached. What becomes of it, [`Heart::connect_failed`] tells.
+//! `hsb connect` is answered here before anybody is reached (the admin handler waits a moment for a failure). What becomes of it, [`Heart::connect_failed`] tells.
 
 use super::codes::Code;
 use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};

@@ -6,7 +6,7 @@ pub use super::{rewind::RewindEnd, room::Store};
 
 use super::codes::Code;
 use super::position::Position;
-use super::settings::{AcknowledgePolicy, PairSettings, Settings};
+use super::settings::{PairSettings, Settings};
 use super::severity::Severity;
 use super::state::State;
 
@@ -427,8 +427,8 @@ pub enum Effect {
     KeepPending,
     /// The database was replaced: what was pending in the old one is of no interest.
     ForgetPending,
-    /// Acknowledge by this policy from here on.
-    AcknowledgeBy(AcknowledgePolicy),
+    /// Acknowledge by the policy and the durability of these from here on.
+    AcknowledgeBy(Settings),
     /// Signs of life, with these settings.
     StartPings(PairSettings),
     /// No more.

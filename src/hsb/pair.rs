@@ -5,7 +5,7 @@
 
 use super::event::{Effect, PeerMessage};
 use super::heart::Heart;
-use super::settings::Settings;
+use super::settings::{DurabilityLevel, Settings};
 
 impl Heart {
     /// New settings from the operator. What the primary rules is changed at the primary.
@@ -44,8 +44,11 @@ impl Heart {
         if ruled.pair != self.settings.pair {
             self.effects.push(Effect::StartPings(ruled.pair));
         }
-        if ruled.pair.acknowledge_policy != self.settings.pair.acknowledge_policy {
-            self.effects.push(Effect::AcknowledgeBy(ruled.pair.acknowledge_policy));
+        let way = |settings: &Settings| {
+            (settings.pair.acknowledge_policy, settings.durability == DurabilityLevel::Strict)
+        };
+        if way(&ruled) != way(&self.settings) {
+            self.effects.push(Effect::AcknowledgeBy(ruled));
         }
         self.settings = ruled;
     }
@@ -89,7 +92,19 @@ mod tests {
         let mut secondary = connected(State::SecondaryActive);
         let done = hears(&mut secondary, other());
         assert!(done.contains(&Effect::StartPings(other().pair)), "{done:?}");
-        assert!(done.contains(&Effect::AcknowledgeBy(AcknowledgePolicy::Durable)), "{done:?}");
+        let obeys = |effects: &[Effect]| {
+            effects.iter().find_map(|effect| match effect {
+                Effect::AcknowledgeBy(by) => Some((by.pair.acknowledge_policy, by.durability)),
+                _ => None,
+            })
+        };
+        assert_eq!(obeys(&done), Some((AcknowledgePolicy::Durable, DurabilityLevel::Strict)));
+        // A change of the durability alone is passed on, too.
+        let adaptive = Settings { durability: DurabilityLevel::Adaptive, ..other() };
+        let mut changed = connected(State::SecondaryActive);
+        hears(&mut changed, other());
+        let durability = obeys(&hears(&mut changed, adaptive)).map(|(_, durability)| durability);
+        assert_eq!(durability, Some(DurabilityLevel::Adaptive));
         assert_eq!(secondary.settings(), other());
         // A change here waits for the end of the connection, but for what is this server's own.
         let mine = Settings { auto_primary_alone: true, safeness: SafenessLevel::Auto, ..SETTINGS };

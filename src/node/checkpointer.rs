@@ -189,7 +189,10 @@ impl Checkpointer {
             self.move_pages();
         }
         self.look_after_snapshots(log_bytes);
-        self.storage.database.renew_hold()
+        if let Err(error) = self.storage.database.renew_hold() {
+            log::warn!("{error}");
+        }
+        Ok(())
     }
 
     fn limits(&self) -> Limits {

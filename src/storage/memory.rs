@@ -115,8 +115,18 @@ fn admit(bytes: i64) -> bool {
 }
 
 fn give_back(bytes: i64) {
-    if MODE.get() != Mode::Off {
-        USED.set((USED.get() - bytes).max(0));
+    if MODE.get() == Mode::Off {
+        return;
+    }
+    let used = (USED.get() - bytes).max(0);
+    USED.set(used);
+    // What a statement no longer needs is there for others before its session ends; not to the last byte, so that a
+    // session at the edge of a step does not go to and fro.
+    let granted = GRANTED.get();
+    let spare = granted - (used - FREE_BYTES).max(0);
+    if spare >= 2 * STEP_BYTES {
+        GRANTED.set(granted - spare);
+        TAKEN.fetch_sub(spare, Ordering::Relaxed);
     }
 }
 
@@ -167,6 +177,9 @@ unsafe extern "C" fn counted_allocate(bytes: c_int) -> *mut c_void {
     }
     // SAFETY: SQLite's own function, called as SQLite would.
     unsafe {
+        if MODE.get() == Mode::Off {
+            return (allocator.allocate)(bytes);
+        }
         let place = (allocator.allocate)(bytes);
         let unused = if place.is_null() { bytes } else { bytes - (allocator.size)(place) };
         give_back(i64::from(unused));
@@ -225,7 +238,9 @@ mod tests {
             }
             assert!(!admit(1));
             give_back(session + (1 << 20));
-            assert!(admit(1));
+            // What the statement had is there for others while the session lives on.
+            assert!(GRANTED.get() < 2 * STEP_BYTES, "{}", GRANTED.get());
+            assert!(admit(FREE_BYTES + 1));
         }
         assert!(TAKEN.load(Ordering::Relaxed) > 0);
         forget();

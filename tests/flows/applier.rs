@@ -141,9 +141,9 @@ async fn a_changed_policy_counts_for_what_comes_and_for_what_waits() {
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
     stage.record.take().await;
-    stage.applier.send(AcknowledgeBy(AcknowledgePolicy::Received)).await.unwrap();
+    stage.applier.send(AcknowledgeBy { policy: AcknowledgePolicy::Received, strict: false }).await.unwrap();
     assert_eq!(stage.record.take().await, ["sender <- acknowledge 1"]);
-    stage.applier.send(AcknowledgeBy(AcknowledgePolicy::Durable)).await.unwrap();
+    stage.applier.send(AcknowledgeBy { policy: AcknowledgePolicy::Durable, strict: false }).await.unwrap();
     stage.arrives(&batch(one.after, b"two")).await;
     assert_eq!(stage.record.take().await, ["log writer <- append 2, sync, to be acknowledged"]);
 }

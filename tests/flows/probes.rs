@@ -86,7 +86,7 @@ words! {
     "sender": StopCatchup => |_| "stop catchup".into();
     "applier": Follow => |Follow { position, .. }| format!("follow from {}", position.sequence);
     "applier": KeepPending => |KeepPending(batch)| format!("keep pending {:?}", batch.as_ref().map(|batch| batch.after.sequence));
-    "applier": AcknowledgeBy => |told| format!("acknowledge by {}", told.0);
+    "applier": AcknowledgeBy => |told| format!("acknowledge by {}", told.policy);
     "applier": DropPending => |_| "drop pending".into();
     "ping monitor": StartPings => |_| "start".into();
     "ping monitor": StopPings => |_| "stop".into();

@@ -25,7 +25,7 @@ use crate::hsb::event::{
 };
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
-use crate::hsb::settings::{DurabilityLevel, Safeness};
+use crate::hsb::settings::{DurabilityLevel, Safeness, Settings};
 use crate::hsb::severity::Severity;
 use crate::hsb::state::State;
 use crate::logging;
@@ -229,7 +229,10 @@ impl Supervisor {
                     self.peers.start_pings.do_send(StartPings { link, pair });
                 }
             }
-            Effect::AcknowledgeBy(policy) => self.peers.acknowledge_by.do_send(AcknowledgeBy(policy)),
+            Effect::AcknowledgeBy(Settings { pair, durability, .. }) => {
+                let (policy, strict) = (pair.acknowledge_policy, durability == DurabilityLevel::Strict);
+                self.peers.acknowledge_by.do_send(AcknowledgeBy { policy, strict });
+            }
             Effect::StopPings => self.peers.stop_pings.do_send(StopPings),
             Effect::StartTimer { timer, after_ms } => {
                 context.run_later(Duration::from_millis(after_ms), move |me, context| {

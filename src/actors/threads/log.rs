@@ -209,6 +209,7 @@ impl LogThread {
                         if !only_here {
                             self.queue.push_front(LogJob::Append { batch, sync: at_once, only_here });
                         }
+                        self.do_what_needs_no_room()?;
                         return Ok(LogStep::Full);
                     }
                     appended = true;
@@ -231,6 +232,17 @@ impl LogThread {
             return Ok(LogStep::Unsynced);
         }
         Ok(LogStep::Synced)
+    }
+
+    /// Checkpoints wait for a sync, and files that are deleted make room: neither waits behind a batch that has none.
+    fn do_what_needs_no_room(&mut self) -> Result<(), ServerError> {
+        for job in std::mem::take(&mut self.queue) {
+            match job {
+                LogJob::RetainFrom(_) | LogJob::Sync(_) => self.other(job)?,
+                job => self.queue.push_back(job),
+            }
+        }
+        Ok(())
     }
 
     fn other(&mut self, job: LogJob) -> Result<(), ServerError> {

@@ -132,6 +132,21 @@ fn a_batch_that_nobody_else_can_have_is_not_written_and_room_is_found_without_it
 }
 
 #[test]
+fn what_needs_no_room_is_done_although_it_stands_behind_what_does() {
+    let (_full, fault) = full_disk();
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, _) = LogWriter::open(configuration(&directory), Position::ORIGIN).unwrap();
+    writer.set_fault(fault);
+    let mut thread = LogThread::new(Some(writer), Arc::default(), PATIENCE, Arc::default(), Box::new(|_| ()));
+    let (jobs, to_do) = unbounded();
+    let (synced, when_synced) = crossbeam_channel::bounded(1);
+    jobs.send(LogJob::Sync(synced)).unwrap();
+    let first = LogJob::Append { batch: batch(Position::ORIGIN, "held"), sync: true, only_here: false };
+    assert!(matches!(thread.step(first, &to_do), Ok(LogStep::Full)));
+    assert!(when_synced.try_recv().is_ok(), "a checkpoint waits behind a batch that has no room");
+}
+
+#[test]
 fn the_thread_ends_with_the_disk_full() {
     let (_full, fault) = full_disk();
     let stage = Stage::new(fault);
