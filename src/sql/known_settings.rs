@@ -204,9 +204,14 @@ pub fn is_custom(name: &str) -> bool {
 pub fn unknown(name: &str) -> ServerError {
     const OURS: [&str; 5] = ["safeness", "durability", "lock timeout", "idle timeout", "statement maxtime"];
     let names = TABLE.iter().map(|row| row.name).chain(OURS);
+    if OURS.contains(&name) {
+        let text =
+            format!("SET LOCAL takes PostgreSQL's settings; for one transaction: SET TRANSACTION {name}");
+        return ServerError::sql("42601", text);
+    }
     let nearest = names.map(|known| (distance(known, name), known)).min();
     let hint = nearest
-        .filter(|(far, _)| *far <= 3)
+        .filter(|(far, _)| *far <= 3 && *far < name.len())
         .map_or(String::new(), |(_, known)| format!("; did you mean {known}?"));
     ServerError::sql("42704", format!("unrecognized configuration parameter \"{name}\"{hint}"))
 }
@@ -264,8 +269,9 @@ pub fn document() -> String {
          | `SET IDLE TIMEOUT` | seconds, or 500ms; DEFAULT | as idle_session_timeout; 0: never |\n\
          | `SET STATEMENT MAXTIME` | seconds, or 500ms; DEFAULT | as statement_timeout; 0: without limit |\n\
          | `SET TRANSACTION TOKEN` | 'text' | see [outcome.md](outcome.md) |\n\n\
-         PostgreSQL's, for drivers and tools. `SET LOCAL` holds until the end of the transaction; what SET changed inside a\n\
-         transaction that is rolled back is as before. A name that is not here is refused (42704), and so is a value that would mean\n\
+         PostgreSQL's, for drivers and tools. `SET LOCAL` holds until the end of the transaction; what SET changed of these\n\
+         inside a transaction that is rolled back is as before (going back to a savepoint takes no SET back, and ours are no part of\n\
+         a transaction). A name that is not here is refused (42704), and so is a value that would mean\n\
          something which this server does not do (0A000). Names with a dot, as `myapp.user`, are kept for the application.\n\n\
          | setting | factory | values | what it does here |\n|---|---|---|---|\n",
     );

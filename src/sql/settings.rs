@@ -54,8 +54,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 struct Before {
     settings: Settings,
-    /// Those of SET LOCAL.
-    local: Vec<String>,
+    /// Those of SET LOCAL, and what each was set to before it; none: nothing.
+    local: Vec<(String, Option<String>)>,
 }
 
 /// Settings that clients are told of at login and at every change, as they are spelled there.
@@ -185,8 +185,14 @@ impl Settings {
         if self.before.is_none() {
             self.before = Some(Box::new(Before { settings: self.clone(), local: Vec::new() }));
         }
-        if let Some(before) = self.before.as_mut().filter(|_| local) {
-            before.local.push(name.to_ascii_lowercase());
+        let (name, was) = (name.to_ascii_lowercase(), self.was_set(&name.to_ascii_lowercase()));
+        let Some(before) = self.before.as_mut() else { return };
+        let is_local = before.local.iter().any(|(known, _)| *known == name);
+        match local {
+            true if !is_local => before.local.push((name, was)),
+            true => {}
+            // What SET says after SET LOCAL outlives the transaction.
+            false => before.local.retain(|(known, _)| *known != name),
         }
     }
 
@@ -195,9 +201,9 @@ impl Settings {
     pub fn end_transaction(&mut self, committed: bool) {
         let Some(before) = self.before.take() else { return };
         if committed {
-            for name in &before.local {
+            for (name, was) in &before.local {
                 // It had this value, so it can have it.
-                let _ = self.set(name, before.settings.was_set(name).as_deref());
+                let _ = self.set(name, was.as_deref());
             }
             return;
         }

@@ -1,10 +1,12 @@
 //! SET, SHOW and RESET: what is not known is refused, what is shown can be set, and what is set has its effect.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::common::embedded::{server, server_with};
 use crate::common::server_error;
 use hotstandby::sql::known_settings::{self, Allowed, TABLE};
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, SimpleQueryMessage};
 
 fn shown(session: &mut Client, what: &str) -> String {
@@ -50,6 +52,8 @@ fn a_set_that_is_not_understood_is_refused_by_name() {
         ("SET transaction_isolation = 'rough'", "22023", "rough"),
         ("SET idle_session_timeout = soon", "22023", "soon"),
         ("SET work_mem = lots", "22023", "lots"),
+        ("SET LOCAL SAFENESS 1SAFE", "42601", "SET TRANSACTION safeness"),
+        ("SHOW ALL", "42704", "\"all\""),
         ("RESET safenes", "42704", "did you mean safeness?"),
         ("SHOW safenes", "42704", "did you mean safeness?"),
         ("SELECT set_config('safenes', '2safe', false)", "42704", "safenes"),
@@ -142,6 +146,14 @@ fn set_local_ends_with_its_transaction_and_a_rollback_takes_set_back() {
         assert_eq!(shown(&mut session, "statement_timeout"), statement_timeout, "{end}");
         assert_eq!(shown(&mut session, "application_name"), application_name, "{end}");
     }
+    // What SET says in the same transaction outlives it, before SET LOCAL or after.
+    for statements in [
+        "SET lock_timeout = 7000; SET LOCAL lock_timeout = 5",
+        "SET LOCAL lock_timeout = 5; SET lock_timeout = 7000",
+    ] {
+        session.batch_execute(&format!("RESET lock_timeout; BEGIN; {statements}; COMMIT")).unwrap();
+        assert_eq!(shown(&mut session, "lock_timeout"), "7000", "{statements}");
+    }
     // Outside of a transaction it has none to hold for.
     session.batch_execute("SET LOCAL statement_timeout = 9000").unwrap();
     assert_eq!(shown(&mut session, "statement_timeout"), "1000");
@@ -165,9 +177,9 @@ fn a_session_that_idles_in_a_transaction_is_ended_if_it_said_so() {
     let server = server();
     let mut session = server.connect();
     session.batch_execute("SET idle_in_transaction_session_timeout = 50; BEGIN").unwrap();
-    crate::common::wait_until("the session is ended", || {
-        session.is_valid(std::time::Duration::from_secs(5)).is_err()
-    });
+    // It says nothing more itself, and hears of the end.
+    let ended = session.notifications().timeout_iter(Duration::from_secs(60)).next();
+    assert!(ended.is_err() || session.is_closed(), "{ended:?}");
 }
 
 #[test]
