@@ -106,7 +106,8 @@ fn trap_12_every_rename_is_followed_by_a_sync_of_the_directory() {
         for (_, after) in text.match_indices("fs::rename(").map(|(at, _)| text.split_at(at)) {
             renames += 1;
             // What the clean-up after a failed rename takes is in between.
-            let follows = after.lines().skip(1).take(8).any(|line| line.contains("sync_directory("));
+            let syncs = |line: &str| line.contains("sync_directory(") || line.contains("directory.sync_all(");
+            let follows = after.lines().skip(1).take(8).any(syncs);
             assert!(follows, "{}", path.display());
         }
     }
