@@ -42,18 +42,34 @@ impl Reserve {
     }
 
     fn run(&self, name: &str, work: Work) {
-        // A thread that cannot be started takes what it was given with it.
-        let work = Arc::new(Mutex::new(Some(work)));
-        let take = |work: &Mutex<Option<Work>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let given = Arc::clone(&work);
-        let body = move || take(&given).into_iter().for_each(|work| work());
-        if let Err(error) = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body) {
+        if let Err((error, work)) = try_run(name, work, |work| work()) {
             log::warn!(
                 "no thread can be started for '{name}' ({error}): one that is kept in reserve does it"
             );
             // Never closed: the reserve holds both ends.
-            take(&work).into_iter().for_each(|work| drop(self.to_do.send(work)));
+            let _ = self.to_do.send(work);
         }
+    }
+}
+
+/// Does it with what is given on a thread of its own; if none can be started, that comes back with the reason.
+pub fn try_run<Given: Send + 'static>(
+    name: &str,
+    given: Given,
+    work: impl FnOnce(Given) + Send + 'static,
+) -> Result<(), (std::io::Error, Given)> {
+    // A thread that cannot be started would take what it was given with it.
+    let kept = Arc::new(Mutex::new(Some(given)));
+    let take = |kept: &Mutex<Option<Given>>| kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let handed = Arc::clone(&kept);
+    let body = move || {
+        if let Some(given) = take(&handed) {
+            work(given);
+        }
+    };
+    match Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body) {
+        Ok(_) => Ok(()),
+        Err(error) => take(&kept).map_or(Ok(()), |given| Err((error, given))),
     }
 }
 

@@ -61,7 +61,7 @@ impl Options {
     pub fn servers(&self) -> Result<Vec<ConnectString>, ServerError> {
         let mut texts: Vec<String> = Vec::new();
         for word in self.connect.iter().flat_map(|text| text.split_whitespace()) {
-            let begins = word.eq_ignore_ascii_case("tcp") || word.eq_ignore_ascii_case("tcpip");
+            let begins = begins_with_protocol(word);
             match texts.last_mut() {
                 Some(text) if !begins && begins_with_protocol(text) => *text = format!("{text} {word}"),
                 _ => texts.push(word.to_owned()),

@@ -185,7 +185,8 @@ impl Settings {
         if self.before.is_none() {
             self.before = Some(Box::new(Before { settings: self.clone(), local: Vec::new() }));
         }
-        let (name, was) = (name.to_ascii_lowercase(), self.was_set(&name.to_ascii_lowercase()));
+        let name = name.to_ascii_lowercase();
+        let was = self.was_set(&name);
         let Some(before) = self.before.as_mut() else { return };
         let is_local = before.local.iter().any(|(known, _)| *known == name);
         match local {

@@ -8,16 +8,14 @@ use super::protocol::{Protocol, classify, refuse_sql, send_away};
 use super::{Guest, Shared};
 use crate::hsb::codes::Code;
 use crate::net::console;
-use crate::storage::limits::STACK_BYTES;
 use crate::threads;
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// How often it looks after what nothing wakes it for: a place that is given back, the rest of a first word.
@@ -216,18 +214,9 @@ impl Lobby {
             Protocol::Peer => threads::run(&name, move || (shared.handlers.peer)(guest)),
             Protocol::Console => threads::run_console(&name, move || (shared.handlers.console)(guest)),
             Protocol::Sql { cancel } => {
-                // A thread that cannot be started takes what it was given with it.
-                let guest = Arc::new(Mutex::new(Some(guest)));
-                let given = Arc::clone(&guest);
-                let take = |guest: &Mutex<Option<Guest>>| {
-                    guest.lock().unwrap_or_else(PoisonError::into_inner).take()
-                };
-                let run = move || {
-                    take(&given).into_iter().for_each(|guest| serve_sql(guest, cancel, from, &shared))
-                };
-                let Err(error) = Builder::new().name(name).stack_size(STACK_BYTES).spawn(run) else { return };
-                warn!("A connection from {from} was closed: no thread can be started ({error}).");
-                if let Some(guest) = take(&guest) {
+                let serve = move |guest| serve_sql(guest, cancel, from, &shared);
+                if let Err((error, guest)) = threads::try_run(&name, guest, serve) {
+                    warn!("A connection from {from} was closed: no thread can be started ({error}).");
                     let text = format!("too many clients: no thread can be started for this one ({error})");
                     take_what_is_there(&guest.stream);
                     send_away(&guest.stream, Some(Kind::Sql), Code::OPERATION_FAILED, &text);
