@@ -38,11 +38,13 @@ pub mod hsb;
 pub mod actors;
 pub mod admin;
 pub mod node;
+pub mod operations;
 
 // What it stands on.
 pub mod storage;
 
 pub mod net;
+pub mod services;
 pub mod sql;
 
 // What all of them use.
@@ -57,6 +59,7 @@ pub mod error;
 pub mod logging;
 pub mod program;
 pub mod progress;
+pub(crate) mod random;
 pub mod signals;
 pub mod threads;
 

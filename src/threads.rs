@@ -4,11 +4,15 @@
 //! refused. Invariant: work that is handed over here is done, at worst after other work.
 
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::storage::limits::STACK_BYTES;
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+
+/// Stack of a thread that runs SQL: SQLite's limits on depth (`storage::limits`) fit into it. Only what is used of it takes memory.
+pub const STACK_BYTES: usize = 8 << 20;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -50,6 +54,15 @@ impl Reserve {
             let _ = self.to_do.send(work);
         }
     }
+}
+
+/// A thread that a node cannot do without, for as long as it runs.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+    Builder::new()
+        .name(name.to_string())
+        .stack_size(STACK_BYTES)
+        .spawn(body)
+        .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})")))
 }
 
 /// Does it with what is given on a thread of its own; if none can be started, that comes back with the reason.

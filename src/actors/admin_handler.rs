@@ -6,11 +6,12 @@ use std::sync::Arc;
 use actix::prelude::*;
 use crossbeam_channel::{Sender, bounded};
 
-use super::supervisor::{Answer, Operator};
+use super::supervisor::Operator;
 use crate::admin::{self, Action, AdminServices, refusal};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command;
+use crate::services::context::Answer;
 use crate::threads;
 
 /// From sessions and consoles: one command. Answered in the channel.

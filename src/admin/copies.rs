@@ -2,7 +2,7 @@
 
 use super::{AdminServices, Call, Rows, one};
 use crate::hsb::event::Command;
-use crate::node::EndedCopy;
+use crate::operations::directory_copy::EndedCopy;
 
 pub(super) fn make_checkpoint(services: &AdminServices, _: &Call) -> Rows {
     one(services.checkpointer.make_and_tell()?)

@@ -8,7 +8,7 @@ use crate::error::{ServerError, invalid};
 use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
 use crate::hsb::table::SHUTTING_DOWN;
-use crate::sql::registry::SessionInfo;
+use crate::services::registry::SessionInfo;
 use crate::storage::checkpoint;
 use crate::storage::database::Database;
 
@@ -41,7 +41,7 @@ pub(super) fn events(services: &AdminServices, _: &Call) -> Rows {
         });
         (0, format!("{name}  -  {meaning}{last}"))
     };
-    Ok(crate::node::EVENTS.iter().map(line).collect())
+    Ok(crate::services::events::EVENTS.iter().map(line).collect())
 }
 
 type Figure = (&'static str, &'static str, fn(&AdminServices) -> String);

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::{AdminServices, Call, Rows, one};
-use crate::actors::supervisor::Answer;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::ConnectStatus;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
+use crate::services::context::Answer;
 
 pub(super) fn state(services: &AdminServices, _: &Call) -> Rows {
     one(services.status.state().name())

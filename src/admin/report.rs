@@ -11,8 +11,8 @@ use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
-use crate::node::Snapshot;
 use crate::progress::Unit;
+use crate::services::status::Snapshot;
 use crate::storage::checkpoint;
 
 /// A point in the history.

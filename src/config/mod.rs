@@ -4,11 +4,12 @@
 //! * `parser`: the file's syntax; * `parameters`: the values in force; * `getters`: the same, typed;
 //! * `doubts`: warnings about what is hardly meant; * `example`: solid.ini.example.
 //!
-//! Not here: acting on a change (`node::parameters` does), command-line options.
+//! Not here: acting on a change (`operations::parameters` does), command-line options.
 
 pub mod address;
 mod doubts;
 pub mod example;
+mod for_heart;
 mod getters;
 pub mod kind;
 pub mod parameters;

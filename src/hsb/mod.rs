@@ -1,6 +1,6 @@
 //! The pure heart: states, events, the transition table, effects, positions, codes.
 //!
-//! No actors, files, sockets, clocks or threads in here; `tests/tidy.rs` enforces it.
+//! No actors, files, sockets, clocks or threads in here; `tests/tidy` enforces it.
 
 pub mod advice;
 pub mod codes;

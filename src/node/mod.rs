@@ -5,92 +5,34 @@
 
 pub mod assembly;
 mod budget;
-mod checkpointer;
-mod copy;
-mod directory_copy;
-mod events;
-mod history;
-mod lock;
 mod memory;
 mod opening;
-mod outside;
-mod parameters;
-mod rewind;
 mod sessions;
-mod snapshots;
 mod start;
-mod status;
-mod storage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use self::checkpointer::Checkpointer;
-pub use self::directory_copy::{DirectoryCopies, EndedCopy};
-pub use self::events::{EVENTS, Event, EventHub, Missed, Pulse, Subscription};
-pub use self::parameters::ParameterChanges;
-pub use self::start::{NetcopyRequested, StartOptions, settings_of};
-pub use self::status::{Change, NodeStatus, Snapshot};
-use crate::actors::admin_handler::AdminCommand;
-use crate::actors::supervisor::{Answer, Operator};
+pub use self::start::{NetcopyRequested, StartOptions};
+use crate::actors::supervisor::Operator;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
-use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
-use crate::sql::outcome::Outcomes;
-use crate::sql::registry::SessionRegistry;
-use crate::storage::database::Database;
-use crate::storage::writer::Writer;
+use crate::operations::checkpointer::Checkpointer;
+use crate::services::context::{Answer, NodeContext};
+use crate::services::events::Subscription;
 
 /// How long transactions of several statements may go on when the server is to end.
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the end of the server waits for each of these: a copy that is given up, the peer, and those who wait for answers.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
-
-/// What a session gets of its node.
-pub struct NodeContext {
-    /// For readers.
-    pub database: Arc<Database>,
-    /// For writers.
-    pub writer: Arc<Writer>,
-    /// State and connection.
-    pub status: Arc<NodeStatus>,
-    /// What became of transactions with tokens.
-    pub outcomes: Arc<Outcomes>,
-    /// Admin commands.
-    pub admin: AdminPort,
-    /// Who is connected.
-    pub sessions: Arc<SessionRegistry>,
-    /// solid.ini.
-    pub parameters: Arc<Parameters>,
-    /// Events as they happen.
-    pub events: Arc<EventHub>,
-    /// Commands of consoles, and copies from the other server, whose answers have not been sent yet.
-    pub unanswered: AtomicUsize,
-}
-
-/// The way to the admin handler from any thread that may block.
-#[derive(Clone)]
-pub struct AdminPort(Recipient<AdminCommand>);
-
-impl AdminPort {
-    /// Gives a command and waits for its answer.
-    pub fn execute(&self, user: &str, may_administrate: bool, text: &str) -> Answer {
-        let (reply, answer) = bounded(1);
-        let command =
-            AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
-        self.0.do_send(command);
-        let gone = || vec![(Code::SHUTTING_DOWN.number(), Code::SHUTTING_DOWN.text().to_string())];
-        answer.recv().unwrap_or_else(|_| gone())
-    }
-}
 
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {

@@ -9,7 +9,7 @@ use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::sql::users;
 use crate::storage::database::Database;
-use crate::storage::log::{self as storage_log, LogConfiguration, Medium};
+use crate::storage::log::{self as storage_log, LogConfiguration};
 
 /// Whether there is a database file and nothing that belongs to one that was in use.
 pub(super) fn is_alone(database: &Database, log: &LogConfiguration) -> Result<bool, ServerError> {
@@ -44,18 +44,6 @@ pub(super) fn refuse_link(database: &Path) -> Result<(), ServerError> {
             Err(ServerError::with(Code::OPERATION_FAILED, format!("{} {text}.", database.display())))
         }
         _ => Ok(()),
-    }
-}
-
-pub(super) fn log_configuration(parameters: &Parameters) -> LogConfiguration {
-    LogConfiguration {
-        directory: parameters.log_directory(),
-        template: parameters.log_file_template(),
-        digit: parameters.log_digit_character(),
-        segment_size_bytes: parameters.log_split_size_bytes(),
-        database_id: [0; 16],
-        maximum_bytes: None,
-        medium: Medium::default(),
     }
 }
 

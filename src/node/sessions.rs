@@ -3,14 +3,11 @@
 use std::cell::RefCell;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use actix::Recipient;
 use crossbeam_channel::bounded;
 
-use super::events::{EVENTS, Event, NETCOPY_REQUEST};
-use super::storage::Storage;
-use super::{NetcopyRequested, NodeContext, copy, history, outside};
+use super::NetcopyRequested;
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::admin::{self, AdminServices, refusal};
 use crate::counters::Counters;
@@ -26,10 +23,12 @@ use crate::net::listener::{Guest, Handlers};
 use crate::net::peer::handshake::{self, LinkOptions};
 use crate::net::peer::verify;
 use crate::net::pg;
+use crate::operations::outside::SESSION_PATIENCE;
+use crate::operations::storage::Storage;
+use crate::operations::{copy, history, outside};
+use crate::services::context::NodeContext;
+use crate::services::events::{EVENTS, Event, NETCOPY_REQUEST};
 use crate::sql::users::{self, Role};
-
-/// How long the sessions of a replaced database may take to leave before they are cut off.
-pub(super) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where the peer's connections go.
 #[derive(Clone)]

@@ -3,24 +3,17 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::Socket;
 
 use super::assembly::{self, Addresses, Mailboxes, Parts};
-use super::checkpointer::Checkpointer;
-use super::directory_copy::DirectoryCopies;
-use super::events::EventHub;
-use super::lock::{DatabaseLock, LogLock};
 use super::memory::{self, MemoryDirectory};
-use super::outside::{self, NodeOutside};
-use super::parameters::{self, ParameterChanges};
 use super::sessions::{self, PeerPort};
-use super::storage::Storage;
-use super::{AdminPort, Node, NodeContext, NodeStatus, budget, checkpointer, copy, history, opening};
-use crate::actors::admin_handler::AdminHandler;
+use super::{Node, budget, opening};
+use crate::actors::admin_handler::{AdminCommand, AdminHandler};
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
 use crate::actors::supervisor::{FromWriter, Supervisor};
@@ -33,21 +26,29 @@ use crate::descriptors::{self, Budget};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::heart::Heart;
-use crate::hsb::settings::{PairSettings, SameSettings, Settings};
 use crate::hsb::state::State;
 use crate::net::listener;
+use crate::operations::checkpointer::{self, Checkpointer};
+use crate::operations::directory_copy::DirectoryCopies;
+use crate::operations::lock::{DatabaseLock, LogLock};
+use crate::operations::outside::{self, NodeOutside};
+use crate::operations::parameters::{self, ParameterChanges};
+use crate::operations::storage::{self, Storage};
+use crate::operations::{copy, history};
 use crate::progress::Progress;
-use crate::sql::outcome::Outcomes;
-use crate::sql::registry::SessionRegistry;
+use crate::services::context::{AdminPort, NodeContext};
+use crate::services::events::EventHub;
+use crate::services::outcomes::Outcomes;
+use crate::services::registry::SessionRegistry;
+use crate::services::status::NodeStatus;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
 use crate::storage::database::Database;
 use crate::storage::kinship;
-use crate::storage::limits::STACK_BYTES;
 use crate::storage::log::{LogConfiguration, LogMark};
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::{Writer, WriterRequest};
-use crate::threads;
+use crate::threads::{self, spawn};
 
 /// What a node holds on to for as long as it lives.
 pub(super) type Held = (Arc<DatabaseLock>, Option<MemoryDirectory>, Option<LogLock>);
@@ -81,7 +82,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     };
     crate::storage::memory::set_total(parameters.statement_memory_bytes());
     let database = Arc::new(Database::at(database_file, parameters.cache_size_bytes()));
-    let log_on_disk = opening::log_configuration(&parameters);
+    let log_on_disk = storage::log_configuration(&parameters);
     let log = match &memory {
         Some(memory) => memory::log(&log_on_disk, &parameters, memory),
         None => log_on_disk.clone(),
@@ -134,30 +135,6 @@ fn starting_state(parameters: &Parameters, offline: bool) -> Result<State, Serve
         (true, false) => Ok(State::SecondaryAlone),
         (false, false) => Ok(State::Plain),
         (false, true) => Err(ServerError::with(Code::NOT_HOTSTANDBY, "(-x backupserver)")),
-    }
-}
-
-/// The settings that the heart decides by, as solid.ini has them now.
-pub fn settings_of(parameters: &Parameters) -> Settings {
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let in_memory = parameters.diskless() || !parameters.log_enabled();
-    Settings {
-        // A log in memory has its own limit and drops what is oldest.
-        maximum_log_bytes: parameters.max_log_size_bytes().filter(|_| !in_memory),
-        safeness: parameters.safeness_level(),
-        durability: parameters.durability_level(),
-        auto_primary_alone: parameters.auto_primary_alone(),
-        has_connect_string: parameters.connect().is_some(),
-        pair: PairSettings {
-            acknowledge_policy: parameters.acknowledge_policy(),
-            ping_interval_ms: milliseconds(parameters.ping_interval()),
-            ping_timeout_ms: milliseconds(parameters.ping_timeout()),
-        },
-        same: SameSettings {
-            connect_timeout_ms: milliseconds(parameters.connect_timeout().unwrap_or_default()),
-            page_bytes: parameters.page_size_bytes() as u64,
-            backup_block_bytes: parameters.backup_block_size_bytes() as u64,
-        },
     }
 }
 
@@ -220,7 +197,7 @@ impl Building {
         let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
         writer.set_idle_timeout(parameters.transaction_idle_timeout());
         let interrupted = Arc::clone(&writer);
-        let status = Arc::new(NodeStatus::new(state, settings_of(&parameters), lock.past()));
+        let status = Arc::new(NodeStatus::new(state, parameters.settings(), lock.past()));
         Building {
             budget,
             lock: Arc::clone(lock),
@@ -252,7 +229,7 @@ impl Building {
         netcopy_requested: Option<NetcopyRequested>,
     ) -> Result<Node, ServerError> {
         let is_open = recovered.is_some();
-        let settings = settings_of(&self.parameters);
+        let settings = self.parameters.settings();
         let was = held.0.what_it_was();
         let (heart, pending) = assembly::heart(self.state, settings, recovered.as_ref(), was.as_deref());
         let heart = heart.with_last_switch(held.0.past().switch);
@@ -272,7 +249,7 @@ impl Building {
             writer: Arc::clone(&this.writer),
             status: Arc::clone(&this.status),
             outcomes: Arc::clone(&this.outcomes),
-            admin: AdminPort(wiring.targets.admin.clone().recipient()),
+            admin: admin_port(wiring.targets.admin.clone().recipient()),
             sessions: Arc::clone(&this.sessions),
             parameters: Arc::clone(&this.parameters),
             events: Arc::clone(&this.events),
@@ -453,6 +430,17 @@ impl Building {
     }
 }
 
+/// The way to the admin handler from any thread that may block.
+fn admin_port(handler: Recipient<AdminCommand>) -> AdminPort {
+    AdminPort::new(move |user, may_administrate, text| {
+        let (reply, answer) = bounded(1);
+        let command =
+            AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
+        handler.do_send(command);
+        answer.recv().unwrap_or_else(|_| vec![ServerError::new(Code::SHUTTING_DOWN).row()])
+    })
+}
+
 /// One thread, one arbiter, all actors.
 fn start_actors(
     building: &Arc<Building>,
@@ -475,12 +463,4 @@ fn start_actors(
     })?;
     let wiring = when_ready.recv().map_err(|_| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(actors)"))?;
     Ok((wiring, thread))
-}
-
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
-    std::thread::Builder::new()
-        .name(name.to_string())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})")))
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::outcome::Outcomes;
 use super::{access, calendar, errors};
 use crate::error::ServerError;
-use crate::node::NodeStatus;
+use crate::services::outcomes::Outcomes;
+use crate::services::status::NodeStatus;
 use crate::storage::functions::FLAGS;
 use crate::storage::memory;
 
@@ -59,7 +59,8 @@ pub fn register(
         i64::from(recovery.is_read_only() && role_of_state(&recovery.state_name()) != "PRIMARY")
     })?;
     number_function(connection, "pg_backend_pid", || {
-        access::identity().map_or(0, |identity| i64::from(super::registry::process_id(identity.session)))
+        access::identity()
+            .map_or(0, |identity| i64::from(crate::services::registry::process_id(identity.session)))
     })
 }
 
@@ -108,7 +109,7 @@ mod tests {
     fn every_function_is_known_where_changes_are_applied() {
         let directory = tempfile::tempdir().unwrap();
         let (parameters, _) = Parameters::from_text(directory.path(), "").unwrap();
-        let settings = crate::node::settings_of(&parameters);
+        let settings = parameters.settings();
         let status = Arc::new(NodeStatus::plain(settings));
         let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
         database.create(4096, |_| Ok(())).unwrap();

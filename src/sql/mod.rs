@@ -16,8 +16,6 @@ pub mod infer;
 pub mod known_settings;
 pub mod lexer;
 pub mod operands;
-pub mod outcome;
-pub mod registry;
 pub mod rewrite;
 pub mod session;
 pub mod set_statement;

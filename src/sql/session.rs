@@ -15,7 +15,6 @@ use super::cut_trigger::CutTrigger;
 use super::describe::{self, Metadata};
 use super::errors;
 use super::execute::{Outcome, Work};
-use super::registry::Reading;
 use super::set_statement::{Isolation, TransactionModes};
 use super::settings::Settings;
 use super::statement::{Kind, Statement};
@@ -23,7 +22,8 @@ use super::users::Role;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
-use crate::node::NodeContext;
+use crate::services::context::NodeContext;
+use crate::services::registry::Reading;
 use crate::storage::database::read_identity;
 use crate::storage::writer::{OpenTransaction, WriteRequest, WriteTransaction};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::known_settings;
-use super::outcome::HeldToken;
 use super::set_statement::{Isolation, TransactionModes};
 use super::types;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness, word};
+use crate::services::outcomes::HeldToken;
 
 /// What holds for one transaction before the session's settings.
 #[derive(Debug, Clone, Default)]

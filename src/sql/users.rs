@@ -102,20 +102,12 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Random bytes of the operating system.
-pub fn random_bytes<const COUNT: usize>() -> Result<[u8; COUNT], ServerError> {
-    let mut bytes = [0; COUNT];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ServerError::sql("58000", format!("no random bytes: {error}")))?;
-    Ok(bytes)
-}
-
 impl Verifier {
     /// Of a password, with fresh salt. A verifier in PostgreSQL's notation is taken as it is.
     pub fn of_password(password: &str) -> Result<Verifier, ServerError> {
         match Verifier::from_notation(password) {
             Some(verifier) => Ok(verifier),
-            None => Ok(Verifier::derive(password, &random_bytes::<SALT_BYTES>()?, ITERATIONS)),
+            None => Ok(Verifier::derive(password, &crate::random::bytes::<SALT_BYTES>()?, ITERATIONS)),
         }
     }
 

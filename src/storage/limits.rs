@@ -1,4 +1,4 @@
-//! How deep and how large a client's statement may be, and the stack of every thread that runs SQL.
+//! How deep and how large a client's statement may be: what fits into `threads::STACK_BYTES`.
 //!
 //! SQLite recurses over patterns, expressions and definitions on the stack of whoever runs it, and an overflow ends the
 //! process. Measured at its own limits, with and without optimisation, it takes less than 3 MB: LIKE 55 bytes for each
@@ -10,9 +10,6 @@ use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
 use super::memory;
-
-/// Stack of a thread that runs SQL. Only what is used of it takes memory.
-pub const STACK_BYTES: usize = 8 << 20;
 
 /// Longest pattern of LIKE and GLOB.
 pub const MAX_PATTERN_BYTES: i32 = 10_000;

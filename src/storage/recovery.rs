@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::apply::Applier;
 use super::batch::Batch;
 use super::database::{self, Database};
-use super::limits::STACK_BYTES;
 use super::log::{LogConfiguration, LogWriter};
 use super::rewind;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::threads::STACK_BYTES;
 
 /// Batches between commits while rolling forward.
 const GROUP_BATCHES: usize = 256;

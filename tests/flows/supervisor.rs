@@ -6,8 +6,8 @@ use actix::prelude::*;
 use crossbeam_channel::{Receiver, bounded};
 use hotstandby::actors::log_writer::LogProgress;
 use hotstandby::actors::supervisor::{
-    Acknowledged, Answer, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside,
-    PeerSays, Peers, Supervisor,
+    Acknowledged, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside, PeerSays,
+    Peers, Supervisor,
 };
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{
@@ -20,6 +20,7 @@ use hotstandby::hsb::settings::{
 };
 use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
+use hotstandby::services::context::Answer;
 use hotstandby::storage::batch::{Batch, BatchHeader};
 use hotstandby::storage::writer::{Submission, WriterRequest};
 

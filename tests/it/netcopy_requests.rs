@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hotstandby::node::Subscription;
+use hotstandby::services::events::Subscription;
 
 use crate::common::embedded::{server_with, server_with_options};
 

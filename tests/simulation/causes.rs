@@ -4,9 +4,10 @@
 //! Sessions are not simulated. What one that is ended tells its client is the product's own rule (`registry::last_word`).
 
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::supervisor::{Answer, Operator as Order};
+use hotstandby::actors::supervisor::Operator as Order;
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
+use hotstandby::services::context::Answer;
 
 use crate::coverage::Fault;
 use crate::crashes::End;

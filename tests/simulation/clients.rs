@@ -6,7 +6,7 @@ use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::settings::AcknowledgePolicy;
 use hotstandby::hsb::state::State;
-use hotstandby::sql::registry::last_word;
+use hotstandby::services::registry::last_word;
 use hotstandby::storage::writer::{Offered, WriteRequest, WriteTransaction};
 
 use crate::causes::{Cause, Told};

@@ -2,10 +2,11 @@
 //! was acknowledged.
 
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::supervisor::{Answer, Operator as Order};
+use hotstandby::actors::supervisor::Operator as Order;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Command, ConnectStatus};
 use hotstandby::hsb::state::State;
+use hotstandby::services::context::Answer;
 
 use crate::crashes::{Damage, End};
 use crate::node::View;

@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use hotstandby::actors::supervisor::{Answer, Operator as Order};
+use hotstandby::actors::supervisor::Operator as Order;
 use hotstandby::hsb::advice::{Step, View};
 use hotstandby::hsb::event::ConnectStatus;
+use hotstandby::services::context::Answer;
 use hotstandby::watchdog::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog, known};
 use hotstandby::watchdog::pace::Pace;
 

@@ -10,10 +10,8 @@ use crate::hsb::codes::Code;
 use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId, RewindEnd};
 use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
+use crate::services::context::Answer;
 use crate::storage::writer::WriterRequest;
-
-/// Rows of an answer: RC and TEXT.
-pub type Answer = Vec<(u32, String)>;
 
 /// From the writer: a batch to log, send and decide, or to take back. Answered through [`Outside::writer`].
 #[derive(Message, Debug)]

@@ -110,7 +110,7 @@ pub struct Supervisor {
     batch: Option<Batch>,
     /// The batch that the heart holds back.
     held: Option<Submission>,
-    replies: HashMap<RequestId, Sender<Answer>>,
+    replies: HashMap<RequestId, Sender<crate::services::context::Answer>>,
     arrivals: HashMap<LinkId, Box<dyn PeerStream>>,
     copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
     copy_directory: PathBuf,

@@ -16,10 +16,10 @@ use super::codec::{self, MessageReader, ReadProblem};
 use super::extended::Portal;
 use super::listening::Listening;
 use crate::error::ServerError;
-use crate::node::Pulse;
+use crate::services::events::Pulse;
+use crate::services::registry::{Ticket, last_word, process_id};
 use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
-use crate::sql::registry::{Ticket, last_word, process_id};
 use crate::sql::session::Session;
 use crate::sql::settings::REPORTED;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::codec::{self, MessageReader, Woken};
 use super::connection::{Client, End};
 use crate::error::ServerError;
-use crate::node::{EVENTS, EventHub, Subscription};
+use crate::services::events::{EVENTS, EventHub, Subscription};
 use crate::sql::users;
 
 /// More channels than there are events help nobody.

@@ -14,7 +14,7 @@ use crate::error::ServerError;
 use crate::logging;
 use crate::net::listener::places::{Full, Kind};
 use crate::net::listener::{Guest, too_many_clients};
-use crate::node::NodeContext;
+use crate::services::context::NodeContext;
 use crate::sql::access;
 use crate::sql::access::Identity;
 use crate::sql::errors::from_sqlite;
@@ -247,7 +247,7 @@ fn authenticate(
     let message = utf8(fields.rest())?;
     let nonce = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
-        users::random_bytes::<18>().map_err(Some)?,
+        crate::random::bytes::<18>().map_err(Some)?,
     );
     let exchange = Exchange::begin(message, verifier, &nonce).map_err(Some)?;
     send(11, exchange.server_first().as_bytes())?;

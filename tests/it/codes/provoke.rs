@@ -9,7 +9,7 @@ use hotstandby::hsb::event::{BatchInfo, Command, Decision, Effect, Event};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::state::State;
-use hotstandby::node::{Node, StartOptions, settings_of};
+use hotstandby::node::{Node, StartOptions};
 
 use crate::common::embedded::{self, Server};
 use crate::common::wire::Wire;
@@ -196,7 +196,7 @@ pub fn connection_broken() -> u32 {
 fn heart(state: State) -> Heart {
     let directory = std::env::temp_dir();
     let (parameters, _) = Parameters::from_text(&directory, HSB).unwrap();
-    Heart::new(state, settings_of(&parameters), [1; 16], Position::ORIGIN, Position::ORIGIN)
+    Heart::new(state, parameters.settings(), [1; 16], Position::ORIGIN, Position::ORIGIN)
 }
 
 fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {

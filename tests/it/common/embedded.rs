@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hotstandby::config::Parameters;
 use hotstandby::demo::pair;
-use hotstandby::node::{Node, NodeContext, StartOptions};
+use hotstandby::node::{Node, StartOptions};
+use hotstandby::services::context::NodeContext;
 use postgres::{Client, NoTls};
 
 /// A node in this process, as a program that embeds it would start it.

@@ -10,31 +10,31 @@
 use std::time::Duration;
 
 use crate::error::ServerError;
-use crate::sql::registry::OpenSnapshot;
+use crate::services::registry::OpenSnapshot;
 
 /// A younger one is not what the log waits for.
 const LEAST_AGE: Duration = Duration::from_millis(500);
 
 /// The parameters.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// General.SnapshotMaxSize, in bytes; 0: none.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// General.SnapshotMaxAge; zero: none.
-    pub(super) age: Duration,
+    pub(crate) age: Duration,
 }
 
 /// What is to be done about the open snapshots.
 #[derive(Default)]
-pub(super) struct Verdict<'a> {
+pub(crate) struct Verdict<'a> {
     /// Its owner is to be warned of.
-    pub(super) warn: Option<&'a OpenSnapshot>,
+    pub(crate) warn: Option<&'a OpenSnapshot>,
     /// Their owners are to be ended, for this reason.
-    pub(super) end: Vec<(&'a OpenSnapshot, ServerError)>,
+    pub(crate) end: Vec<(&'a OpenSnapshot, ServerError)>,
 }
 
 /// `open`: oldest first; `log_bytes`: what SQLite's log holds; `copying`: a copy reads, too.
-pub(super) fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copying: bool) -> Verdict<'_> {
+pub(crate) fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copying: bool) -> Verdict<'_> {
     let mut verdict = Verdict::default();
     let old: Vec<&OpenSnapshot> = open.iter().filter(|snapshot| snapshot.age >= LEAST_AGE).collect();
     if !limits.age.is_zero() {
@@ -60,7 +60,7 @@ pub(super) fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copyi
 }
 
 /// For the message log, and for whoever asks.
-pub(super) fn warning(snapshot: &OpenSnapshot, log_bytes: u64, limits: Limits) -> String {
+pub(crate) fn warning(snapshot: &OpenSnapshot, log_bytes: u64, limits: Limits) -> String {
     format!(
         "SQLite's log has grown to {} MB and cannot start over: {snapshot} has been reading from one snapshot. At {} MB (General.SnapshotMaxSize) the session is ended.",
         log_bytes >> 20,

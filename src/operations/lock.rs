@@ -8,11 +8,11 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::status::Snapshot;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::phase::SwitchStatus;
 use crate::hsb::state::State;
+use crate::services::status::{Past, Snapshot};
 use crate::storage::files;
 use crate::storage::log::LogConfiguration;
 
@@ -21,23 +21,12 @@ const IN_ORDER: &str = "ended in order";
 const MAX_BYTES: usize = 100;
 const MAX_LOG_WORDS_BYTES: usize = 8 << 10;
 
-/// What is remembered of the server that ran here last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Past {
-    /// None: there was none, or a plain server.
-    pub(super) state: Option<State>,
-    /// The role before that state's; may be empty.
-    pub(super) previous_role: &'static str,
-    /// The last switch.
-    pub(super) switch: SwitchStatus,
-}
-
 /// See the module. The lock ends with the value, or with the process.
-pub(super) struct DatabaseLock(File);
+pub(crate) struct DatabaseLock(File);
 
 impl DatabaseLock {
     /// A second server on the same files would ruin them.
-    pub(super) fn take(database_file: &Path) -> Result<DatabaseLock, ServerError> {
+    pub(crate) fn take(database_file: &Path) -> Result<DatabaseLock, ServerError> {
         let path = files::beside(database_file, ".lock");
         let refuse =
             |why: String| ServerError::with(Code::OPERATION_FAILED, format!("{}: {why}", path.display()));
@@ -53,18 +42,18 @@ impl DatabaseLock {
     }
 
     /// Whether a server runs on this database.
-    pub(super) fn is_held(database_file: &Path) -> bool {
+    pub(crate) fn is_held(database_file: &Path) -> bool {
         let file = File::open(files::beside(database_file, ".lock"));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// The file itself.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.0
     }
 
     /// What the operator should know of the server that ran here last; nothing if it ended in order as no primary.
-    pub(super) fn what_it_was(&self) -> Option<String> {
+    pub(crate) fn what_it_was(&self) -> Option<String> {
         let all = self.words();
         let words = all.lines().next().unwrap_or_default();
         let (state, in_order) = match words.trim().strip_suffix(IN_ORDER) {
@@ -82,7 +71,7 @@ impl DatabaseLock {
     }
 
     /// What is worth knowing of the server that ran here last.
-    pub(super) fn past(&self) -> Past {
+    pub(crate) fn past(&self) -> Past {
         let words = self.words();
         let mut lines = words.lines().map(str::trim);
         let first = lines.next().unwrap_or_default();
@@ -99,17 +88,17 @@ impl DatabaseLock {
     }
 
     /// This is what the server is from now on.
-    pub(super) fn note(&self, now: &Snapshot) {
+    pub(crate) fn note(&self, now: &Snapshot) {
         self.write(now.state.name(), now);
     }
 
     /// The server ends like this, in order.
-    pub(super) fn note_end(&self, now: &Snapshot) {
+    pub(crate) fn note_end(&self, now: &Snapshot) {
         self.write(&format!("{} {IN_ORDER}", now.state), now);
     }
 
     /// Another database is here now.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if let Err(error) = self.0.set_len(0) {
             log::warn!("the lock file cannot be cleared: {error}");
         }
@@ -140,12 +129,12 @@ impl DatabaseLock {
 ///
 /// The file names the directory and the database that the log belongs to. It counts where it was written: one that was
 /// copied along with its directory says nothing.
-pub(super) struct LogLock {
+pub(crate) struct LogLock {
     _locked: File,
 }
 
 impl LogLock {
-    pub(super) fn take(log: &LogConfiguration, database_file: &Path) -> Result<LogLock, ServerError> {
+    pub(crate) fn take(log: &LogConfiguration, database_file: &Path) -> Result<LogLock, ServerError> {
         let path = log.directory.join(format!("{}.lock", log.template));
         let refuse = |why: &str| {
             ServerError::with(
@@ -197,13 +186,13 @@ fn read_words(file: &File) -> std::io::Result<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::status::NodeStatus;
     use super::*;
     use crate::config::Parameters;
     use crate::hsb::settings::Settings;
+    use crate::services::status::NodeStatus;
 
     fn settings() -> Settings {
-        super::super::settings_of(&Parameters::factory(Path::new("/nowhere")).unwrap())
+        Parameters::factory(Path::new("/nowhere")).unwrap().settings()
     }
 
     fn now(state: State) -> Snapshot {

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use actix::Recipient;
 use socket2::Socket;
 
-use super::{NodeStatus, settings_of};
 use crate::actors::supervisor::NewSettings;
 use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::{self, ListenerHandle};
+use crate::services::status::NodeStatus;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
 
@@ -32,7 +32,7 @@ pub struct ParameterChanges {
 }
 
 impl ParameterChanges {
-    pub(super) fn new(
+    pub(crate) fn new(
         parameters: Arc<Parameters>,
         status: Arc<NodeStatus>,
         writer: Arc<Writer>,
@@ -43,7 +43,7 @@ impl ParameterChanges {
     }
 
     /// From now on Com.Listen moves this port.
-    pub(super) fn serve_at(&self, listener: &Arc<ListenerHandle>) {
+    pub(crate) fn serve_at(&self, listener: &Arc<ListenerHandle>) {
         if self.listener.set(Arc::clone(listener)).is_err() {
             log::error!("a node has two ports");
         }
@@ -69,17 +69,17 @@ impl ParameterChanges {
         let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
         crate::logging::set_limits(self.parameters.message_log_limits());
         self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
-        self.settings.do_send(NewSettings(settings_of(&self.parameters)));
+        self.settings.do_send(NewSettings(self.parameters.settings()));
         Ok(outcome)
     }
 
     /// A copy has taken the database's place: its page size is the one in force.
-    pub(super) fn database_replaced(&self, database: &Database) {
+    pub(crate) fn database_replaced(&self, database: &Database) {
         match database.page_size_bytes() {
             Ok(bytes) => self.parameters.adopt_page_size(bytes),
             Err(error) => log::warn!("the page size of the copied database is not known: {error}"),
         }
-        self.settings.do_send(NewSettings(settings_of(&self.parameters)));
+        self.settings.do_send(NewSettings(self.parameters.settings()));
     }
 
     /// `save parameters`: to solid.ini, or to another file in its directory.
@@ -111,7 +111,7 @@ impl ParameterChanges {
 }
 
 /// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.
-pub(super) fn take_port(wanted: &ListenAddress) -> Result<Socket, ServerError> {
+pub(crate) fn take_port(wanted: &ListenAddress) -> Result<Socket, ServerError> {
     let taken = resolve(wanted).and_then(|address| listener::bind(address, false));
     taken.map_err(|error| port_refused(wanted, &error))
 }
@@ -122,7 +122,7 @@ fn resolve(wanted: &ListenAddress) -> std::io::Result<SocketAddr> {
 }
 
 /// The code's own sentence speaks of other servers; this one is about the own port.
-pub(super) fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> ServerError {
+pub(crate) fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> ServerError {
     let ListenAddress { host, port, .. } = wanted;
     let why = match error.kind() {
         ErrorKind::AddrInUse => "another program has it: end that one, or give this server another port",

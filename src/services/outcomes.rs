@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::status::NodeStatus;
 use crate::error::ServerError;
 use crate::hsb::state::State;
-use crate::node::NodeStatus;
 use crate::storage::database::Database;
 use crate::storage::outcomes::{MAX_TOKEN_BYTES, is_recorded};
 

@@ -10,9 +10,7 @@ use actix::Recipient;
 use crossbeam_channel::bounded;
 
 use super::copy::{send_job, wait};
-use super::events::{EventHub, SNAPSHOT};
 use super::snapshots::{self, Limits};
-use super::start;
 use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
@@ -23,8 +21,10 @@ use crate::hsb::codes::Code;
 use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
-use crate::sql::registry::{OpenSnapshot, SessionRegistry};
+use crate::services::events::{EventHub, SNAPSHOT};
+use crate::services::registry::{OpenSnapshot, SessionRegistry};
 use crate::storage::checkpoint::{self, Schedule};
+use crate::threads;
 
 /// SQLite's log is short if it has no more than this.
 const SHORT_WAL_BYTES: u64 = 1 << 20;
@@ -53,7 +53,7 @@ struct Last {
 }
 
 impl Checkpointer {
-    pub(super) fn new(
+    pub(crate) fn new(
         storage: Arc<Storage>,
         parameters: Arc<Parameters>,
         position: Position,
@@ -121,7 +121,7 @@ impl Checkpointer {
 
     /// The server goes down: a copy is given up. Waits until it is, at most so long; one that still dials, or makes its
     /// checkpoint, has no progress to look at, and its end is to be told to the peer and to the message log all the same.
-    pub(super) fn give_up_copies(&self, patience: Duration) {
+    pub(crate) fn give_up_copies(&self, patience: Duration) {
         self.storage.abort_copies.store(true, Ordering::Relaxed);
         let is_active = || self.storage.status.snapshot().copy == CopyStatus::Active;
         if is_active() {
@@ -134,7 +134,7 @@ impl Checkpointer {
     }
 
     /// A backup of this position is safe: with CheckpointDeleteLog=no, it is what decides how much log is kept.
-    pub(super) fn backed_up(&self, backup: Position) {
+    pub(crate) fn backed_up(&self, backup: Position) {
         if !self.parameters.checkpoint_delete_log() && self.parameters.backup_delete_log() {
             let last = self.lock().position;
             let position = if last.sequence < backup.sequence { last } else { backup };
@@ -225,10 +225,10 @@ impl Checkpointer {
 }
 
 /// Looks now and then whether a checkpoint is due.
-pub(super) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError> {
+pub(crate) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError> {
     let checkpointer = Arc::clone(checkpointer);
     // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
-    start::spawn("checkpoint", move || {
+    threads::spawn("checkpoint", move || {
         while checkpointer.checkpointed.connected() {
             std::thread::sleep(INTERVAL);
             descriptors::fill_reserve();

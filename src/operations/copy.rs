@@ -29,7 +29,7 @@ use crate::storage::image::Image;
 use crate::storage::log::LogConfiguration;
 use crate::storage::rewind::open_log;
 
-pub(super) fn send(
+pub(crate) fn send(
     parameters: &Parameters,
     storage: &Storage,
     checkpointer: &Checkpointer,
@@ -55,7 +55,7 @@ pub(super) fn send(
 
 /// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was. `common`
 /// is the newest position that both histories are known to have: what the old database has beyond it is saved first.
-pub(super) fn receive(
+pub(crate) fn receive(
     parameters: &Parameters,
     storage: &Storage,
     stream: &mut TcpStream,
@@ -98,7 +98,7 @@ fn incoming(database: &Database) -> PathBuf {
 }
 
 /// What a broken copy left is of no use any more.
-pub(super) fn forget_incoming(database: &Database) {
+pub(crate) fn forget_incoming(database: &Database) {
     let incoming = incoming(database);
     if let Err(error) = files::remove_if_there(&incoming) {
         log::warn!("{}: {error}", incoming.display());
@@ -159,7 +159,7 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
 }
 
 /// Completes a swap that was begun: at once, or at the start after a crash. Does nothing if none was.
-pub(super) fn finish_swap(database: &Database, log: &LogConfiguration) -> Result<(), ServerError> {
+pub(crate) fn finish_swap(database: &Database, log: &LogConfiguration) -> Result<(), ServerError> {
     let arrived = database.beside("arrived");
     if !arrived.exists() {
         return Ok(());
@@ -172,10 +172,10 @@ pub(super) fn finish_swap(database: &Database, log: &LogConfiguration) -> Result
     files::rename_durably(&arrived, database.path()).map_err(io)
 }
 
-pub(super) fn send_job<T>(jobs: &crossbeam_channel::Sender<T>, job: T) -> Result<(), ServerError> {
+pub(crate) fn send_job<T>(jobs: &crossbeam_channel::Sender<T>, job: T) -> Result<(), ServerError> {
     jobs.send(job).map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }
 
-pub(super) fn wait(done: &crossbeam_channel::Receiver<()>) -> Result<(), ServerError> {
+pub(crate) fn wait(done: &crossbeam_channel::Receiver<()>) -> Result<(), ServerError> {
     done.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }

@@ -7,10 +7,7 @@ use std::time::Duration;
 use actix::Recipient;
 
 use super::checkpointer::Checkpointer;
-use super::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use super::lock::DatabaseLock;
-use super::sessions::SESSION_PATIENCE;
-use super::status::NodeStatus;
 use super::storage::Storage;
 use super::{copy, directory_copy, rewind};
 use crate::actors::link::PeerStream;
@@ -25,20 +22,25 @@ use crate::hsb::severity::{self, Severity};
 use crate::hsb::state::State;
 use crate::logging;
 use crate::net::peer::handshake::{self, Failure, LinkOptions};
-use crate::sql::registry::SessionRegistry;
+use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
+use crate::services::registry::SessionRegistry;
+use crate::services::status::NodeStatus;
 use crate::threads;
 
-pub(super) struct NodeOutside {
-    pub(super) storage: Arc<Storage>,
-    pub(super) status: Arc<NodeStatus>,
-    pub(super) events: Arc<EventHub>,
-    pub(super) sessions: Arc<SessionRegistry>,
-    pub(super) parameters: Arc<Parameters>,
-    pub(super) dialled: Recipient<DialEnded>,
-    pub(super) copied: Recipient<CopyEnded>,
-    pub(super) checkpointer: Arc<Checkpointer>,
-    pub(super) rewound: Recipient<Rewound>,
-    pub(super) lock: Arc<DatabaseLock>,
+/// How long the sessions of a replaced database may take to leave before they are cut off.
+pub(crate) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(crate) struct NodeOutside {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) status: Arc<NodeStatus>,
+    pub(crate) events: Arc<EventHub>,
+    pub(crate) sessions: Arc<SessionRegistry>,
+    pub(crate) parameters: Arc<Parameters>,
+    pub(crate) dialled: Recipient<DialEnded>,
+    pub(crate) copied: Recipient<CopyEnded>,
+    pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) rewound: Recipient<Rewound>,
+    pub(crate) lock: Arc<DatabaseLock>,
 }
 
 impl Outside for NodeOutside {
@@ -142,7 +144,7 @@ impl Outside for NodeOutside {
 }
 
 /// Reaches the peer that HotStandby.Connect names.
-pub(super) fn dial(
+pub(crate) fn dial(
     parameters: &Parameters,
     purpose: Purpose,
     hello: Hello,
@@ -151,7 +153,7 @@ pub(super) fn dial(
 }
 
 /// The same with a time limit of the caller's instead of the configured one.
-pub(super) fn dial_within(
+pub(crate) fn dial_within(
     parameters: &Parameters,
     purpose: Purpose,
     hello: Hello,
@@ -184,7 +186,7 @@ fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
     }
 }
 
-pub(super) fn secret(parameters: &Parameters) -> Result<String, Failure> {
+pub(crate) fn secret(parameters: &Parameters) -> Result<String, Failure> {
     let secret = parameters.peer_secret();
     secret.map(Option::unwrap_or_default).map_err(|error| (Code::OPERATION_FAILED, error.message))
 }

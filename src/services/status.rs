@@ -5,7 +5,6 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
-use super::lock::Past;
 use crate::hsb::codes::Code;
 use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
@@ -14,6 +13,17 @@ use crate::hsb::position::Position;
 use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
 use crate::hsb::table::STARTED;
+
+/// What is remembered of the server that ran here last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// None: there was none, or a plain server.
+    pub(crate) state: Option<State>,
+    /// The role before that state's; may be empty.
+    pub(crate) previous_role: &'static str,
+    /// The last switch.
+    pub(crate) switch: SwitchStatus,
+}
 
 /// A picture of the heart.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +101,7 @@ impl NodeStatus {
     }
 
     /// The picture of a node that starts.
-    pub(super) fn new(state: State, settings: Settings, past: Past) -> NodeStatus {
+    pub(crate) fn new(state: State, settings: Settings, past: Past) -> NodeStatus {
         let now = SystemTime::now();
         // A start is a change of the role like any other.
         let was = past.state.map_or("", State::role);
@@ -133,7 +143,7 @@ impl NodeStatus {
         self.shutting_down.load(Ordering::Relaxed)
     }
 
-    pub(super) fn begin_shutdown(&self) {
+    pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Relaxed);
     }
 
@@ -159,7 +169,7 @@ impl NodeStatus {
     }
 
     /// Said by the apply thread: what the heart decides does not depend on it.
-    pub(super) fn hindered(&self, by: Option<&str>, events: &EventHub) {
+    pub(crate) fn hindered(&self, by: Option<&str>, events: &EventHub) {
         let text = by.map_or_else(
             || "The database can be written again: what was received is executed.".to_owned(),
             |by| {
@@ -174,7 +184,7 @@ impl NodeStatus {
         snapshot.hindered = by.map(|_| text);
     }
 
-    pub(super) fn publish(&self, heart: &Heart) {
+    pub(crate) fn publish(&self, heart: &Heart) {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         snapshot.state = heart.state();
         if snapshot.connect != heart.connect_status_now() {
@@ -200,7 +210,7 @@ impl NodeStatus {
     }
 
     /// Called for each change before those are answered whose transactions it decides.
-    pub(super) fn changed(&self, from: State, to: State, reason: &'static str) {
+    pub(crate) fn changed(&self, from: State, to: State, reason: &'static str) {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let at = SystemTime::now();
         snapshot.state = to;

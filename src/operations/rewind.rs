@@ -25,7 +25,7 @@ use crate::storage::recovery;
 use crate::storage::rewind::{Rewind, open_log};
 
 /// Takes back what the primary's history lacks, or saves it and gives it up.
-pub(super) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Failure> {
+pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Failure> {
     let comparison = history::compare(parameters, storage)?;
     match comparison.peer.state {
         State::Standalone => return Err((Code::NOT_IN_STANDALONE, "The other server is STANDALONE.".into())),
@@ -89,7 +89,7 @@ fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<R
 
 /// Before a netcopy replaces this server's database: what that has beyond `common` goes to a file or, where it cannot be
 /// told apart, the database is kept whole under another name.
-pub(super) fn save_before_copy(
+pub(crate) fn save_before_copy(
     parameters: &Parameters,
     storage: &Storage,
     common: Option<Position>,

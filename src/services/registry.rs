@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::InterruptHandle;
 
-use super::users;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 
@@ -168,7 +167,7 @@ impl SessionRegistry {
         interrupt: InterruptHandle,
         stream: Arc<TcpStream>,
     ) -> Result<Ticket, ServerError> {
-        let secret = i32::from_be_bytes(users::random_bytes::<4>()?);
+        let secret = i32::from_be_bytes(crate::random::bytes::<4>()?);
         let (closing, reading) = (Closing::default(), Reading::new());
         let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
         let info = SessionInfo { id, user: user.to_string(), address, since: SystemTime::now() };

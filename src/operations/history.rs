@@ -20,11 +20,11 @@ use crate::progress::Progress;
 use crate::storage::log::{self, LogReadError};
 
 /// What two servers have found out.
-pub(super) struct Comparison {
+pub(crate) struct Comparison {
     /// What the other server says of itself.
-    pub(super) peer: Hello,
+    pub(crate) peer: Hello,
     /// The last position that both histories have in common, if both logs reach back to it.
-    pub(super) common: Option<Position>,
+    pub(crate) common: Option<Position>,
     /// The ends of this log and of the other.
     ends: [Position; 2],
     /// Where they begin.
@@ -33,7 +33,7 @@ pub(super) struct Comparison {
 
 impl Comparison {
     /// For the operator at either server.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let [mine, other] = self.ends;
         match self.common {
             Some(common) => format!(
@@ -52,7 +52,7 @@ impl Comparison {
 }
 
 /// Reaches the other server and compares.
-pub(super) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Failure> {
+pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Failure> {
     let log = storage.log_configuration().map_err(failure)?;
     let mine = log::turning_points(&log).map_err(failure)?;
     let (mut stream, peer) = outside::dial(parameters, Purpose::History, storage.hello(parameters))?;
@@ -68,7 +68,7 @@ pub(super) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comp
 }
 
 /// Answers a server that compares.
-pub(super) fn answer(
+pub(crate) fn answer(
     stream: &mut TcpStream,
     parameters: &Parameters,
     storage: &Storage,
@@ -86,7 +86,7 @@ fn look_up(storage: &Storage, theirs: &[Position]) -> Result<Answer, Failure> {
 
 /// Before a netcopy, at the source: the newest position that is known to lie on both histories. A log that cannot be read
 /// tells nothing, and what is not known is not taken for common.
-pub(super) fn compare_before_copy(
+pub(crate) fn compare_before_copy(
     stream: &mut TcpStream,
     storage: &Storage,
     target: &Hello,
@@ -111,7 +111,7 @@ pub(super) fn compare_before_copy(
 }
 
 /// The same at the target.
-pub(super) fn compare_before_arrival(
+pub(crate) fn compare_before_arrival(
     stream: &mut TcpStream,
     storage: &Storage,
 ) -> Result<Option<Position>, Failure> {
@@ -130,7 +130,7 @@ pub(super) fn compare_before_arrival(
 }
 
 /// Runs catchups on threads of their own, which explain what they do not find.
-pub(super) fn run_catchup(
+pub(crate) fn run_catchup(
     parameters: &Arc<Parameters>,
     storage: &Arc<Storage>,
     progress: &Arc<Progress>,

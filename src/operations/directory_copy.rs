@@ -17,8 +17,8 @@ use crossbeam_channel::bounded;
 
 use super::lock::DatabaseLock;
 use super::storage::Storage;
-use super::{copy, opening};
-use crate::actors::supervisor::{Answer, CopyToDirectory};
+use super::{copy, storage};
+use crate::actors::supervisor::CopyToDirectory;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -28,6 +28,7 @@ use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::net::peer::copy::MAX_BLOCK_BYTES;
 use crate::progress::Unit;
+use crate::services::context::Answer;
 use crate::storage::database::{self, Database};
 use crate::storage::files;
 use crate::storage::image::Image;
@@ -35,9 +36,9 @@ use crate::storage::log::{self as storage_log, LogConfiguration};
 
 /// The way to `hsb copy` and `backup` from any thread that may block.
 pub struct DirectoryCopies {
-    pub(super) parameters: Arc<Parameters>,
-    pub(super) storage: Arc<Storage>,
-    pub(super) supervisor: Recipient<CopyToDirectory>,
+    pub(crate) parameters: Arc<Parameters>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) supervisor: Recipient<CopyToDirectory>,
 }
 
 /// A backup or copy that has ended.
@@ -55,13 +56,13 @@ pub struct EndedCopy {
 
 /// The last of them since the start of the server, the oldest first.
 #[derive(Default)]
-pub(super) struct EndedCopies(Mutex<VecDeque<EndedCopy>>);
+pub(crate) struct EndedCopies(Mutex<VecDeque<EndedCopy>>);
 
 /// So many are remembered.
 const ENDED_COPIES: usize = 50;
 
 impl EndedCopies {
-    pub(super) fn add(&self, what: &'static str, directory: PathBuf, result: Result<(), String>) {
+    pub(crate) fn add(&self, what: &'static str, directory: PathBuf, result: Result<(), String>) {
         let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.len() == ENDED_COPIES {
             ended.pop_front();
@@ -108,7 +109,7 @@ impl DirectoryCopies {
 }
 
 /// Whether the database can be copied to this directory: an error says why not and what to do.
-pub(super) fn check(
+pub(crate) fn check(
     parameters: &Parameters,
     directory: &Path,
     database_id: [u8; 16],
@@ -151,7 +152,7 @@ pub(super) fn check(
 
 /// The log of a server that is started in this directory.
 fn log_there(parameters: &Parameters, directory: &Path, database_id: [u8; 16]) -> LogConfiguration {
-    let own = opening::log_configuration(parameters);
+    let own = storage::log_configuration(parameters);
     LogConfiguration { directory: directory.to_path_buf(), database_id, ..own }
 }
 
@@ -170,7 +171,7 @@ fn target(parameters: &Parameters, directory: &Path) -> Database {
 }
 
 /// Makes the copy; returns the position that it is from.
-pub(super) fn write(
+pub(crate) fn write(
     parameters: &Parameters,
     storage: &Storage,
     what: &'static str,
