@@ -61,6 +61,7 @@ pub mod program;
 pub mod progress;
 pub(crate) mod random;
 pub mod signals;
+pub mod stop;
 pub mod threads;
 
 // Programs beside the nodes.

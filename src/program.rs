@@ -10,6 +10,7 @@ use crate::hsb::codes::Code;
 use crate::logging;
 use crate::node::{Node, StartOptions};
 use crate::signals::Signals;
+use crate::stop::stop_process;
 
 /// Runs the program; an error is one clear sentence on stderr and exit status 1.
 pub fn run() -> ExitCode {
@@ -64,15 +65,10 @@ fn serve(options: Options) -> Result<(), ServerError> {
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        log::error!(
-            "internal error, stopping at once: thread '{}' {panic}",
-            thread.name().unwrap_or_default()
-        );
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
             backtrace.to_string().lines().for_each(|line| log::error!("{line}"));
         }
-        log::logger().flush();
-        std::process::abort();
+        stop_process(&format_args!("internal error: thread '{}' {panic}", thread.name().unwrap_or_default()));
     }));
 }

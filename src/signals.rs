@@ -14,6 +14,7 @@ use signal_hook::consts::signal::*;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::logging;
+use crate::threads;
 
 /// A second SIGINT counts only so long after the first: one key press may arrive twice.
 const SECOND_THOUGHT: Duration = Duration::from_secs(2);
@@ -103,7 +104,7 @@ impl Signals {
                 }
             }
         };
-        std::thread::Builder::new().name("signals".into()).spawn(body).map_err(failed)?;
+        threads::spawn("signals", body)?;
         Ok(Signals(target))
     }
 

@@ -1,10 +1,12 @@
-//! Threads that must run even when no more can be started: a few are kept in reserve.
+//! The one door to threads: each has a name and a stack that SQL fits into, and one that cannot be started is an error and
+//! no panic.
 //!
-//! For what keeps the pair alive (consoles, the other server, dialling, taking over), not for SQL clients: those can be
-//! refused. Invariant: work that is handed over here is done, at worst after other work.
+//! For what keeps the pair alive (consoles, the other server, dialling, taking over) a few are kept in reserve ([`run`]), not
+//! for SQL clients: those can be refused ([`try_run`]). Invariant: work that is given to the reserve is done, at worst after
+//! other work.
 
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -37,9 +39,7 @@ impl Reserve {
         for _ in 0..count {
             let done_by = self.done_by.clone();
             let work_on = move || done_by.iter().for_each(|work| work());
-            if let Err(error) =
-                Builder::new().name("reserve".to_owned()).stack_size(STACK_BYTES).spawn(work_on)
-            {
+            if let Err(error) = named("reserve").spawn(work_on) {
                 return log::warn!("no thread can be kept in reserve: {error}");
             }
         }
@@ -56,13 +56,26 @@ impl Reserve {
     }
 }
 
-/// A thread that a node cannot do without, for as long as it runs.
+/// A thread that its program cannot do without, for as long as it runs.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
-    Builder::new()
-        .name(name.to_string())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})")))
+    named(name).spawn(body).map_err(|error| not_started(name, &error))
+}
+
+/// A thread that ends before `scope` does.
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, ServerError> {
+    named(name).spawn_scoped(scope, body).map_err(|error| not_started(name, &error))
+}
+
+fn named(name: &str) -> Builder {
+    Builder::new().name(name.to_owned()).stack_size(STACK_BYTES)
+}
+
+fn not_started(name: &str, error: &std::io::Error) -> ServerError {
+    ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread {name}: {error})"))
 }
 
 /// Does it with what is given on a thread of its own; if none can be started, that comes back with the reason.
@@ -80,7 +93,7 @@ pub fn try_run<Given: Send + 'static>(
             work(given);
         }
     };
-    match Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body) {
+    match named(name).spawn(body) {
         Ok(_) => Ok(()),
         Err(error) => take(&kept).map_or(Ok(()), |given| Err((error, given))),
     }

@@ -15,6 +15,7 @@ use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
 use crate::logging::timestamp;
+use crate::threads;
 
 const REFRESH: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,10 +32,9 @@ pub(super) fn run(
     let (redraw, colour) = terminal();
     loop {
         std::thread::scope(|scope| {
-            for node in &mut nodes {
-                scope.spawn(|| node.look(credentials));
-            }
-        });
+            let look = |node| threads::spawn_scoped(scope, "look", move || Node::look(node, credentials));
+            nodes.iter_mut().try_for_each(|node| look(node).map(drop))
+        })?;
         let verdict = Verdict::of(&nodes);
         let screen = screen(&nodes, &verdict, SystemTime::now(), colour);
         let clear = if redraw && !once { CLEAR } else { "" };

@@ -12,7 +12,7 @@ use super::kind::{self, Checked, Kind};
 use super::parser::{self, Entry};
 use super::registry::{self, ALIASES, Access, Id, REGISTRY};
 use crate::error::ServerError;
-use crate::hsb::codes::Code;
+use crate::random;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -130,7 +130,7 @@ impl Parameters {
             values: RwLock::new(values),
             file: Mutex::new(()),
             has_hotstandby_section,
-            node_id: random_id()?,
+            node_id: random::bytes()?,
             data_sources: parsed
                 .entries
                 .into_iter()
@@ -365,12 +365,6 @@ fn impossible(id: Id, place: &str, value: &str, allowed: &str) -> ServerError {
     }
     let shown = if wanted == Kind::Secret { "********" } else { value };
     invalid(format!("{place}: '{shown}' is not possible; allowed: {allowed}."))
-}
-
-fn random_id() -> Result<[u8; 16], ServerError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
-    Ok(id)
 }
 
 fn unknown_name(shown: &str, entry: &Entry) -> String {

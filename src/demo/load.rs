@@ -12,7 +12,7 @@ use postgres::config::TargetSessionAttrs;
 
 use super::pair::sql_configuration;
 use crate::error::ServerError;
-use crate::hsb::codes::Code;
+use crate::threads;
 
 /// How long a client waits before it tries the other server.
 const HOP_PAUSE: Duration = Duration::from_millis(2);
@@ -63,13 +63,8 @@ impl Load {
         let mut load = Load { shared, clients: Vec::new() };
         for client in 0..clients {
             let shared = Arc::clone(&load.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("client-{client}"))
-                .spawn(move || Client::new(client, &shared).run())
-                .map_err(|error| {
-                    ServerError::with(Code::OPERATION_FAILED, format!("(client {client}: {error})"))
-                })?;
-            load.clients.push(thread);
+            let work = move || Client::new(client, &shared).run();
+            load.clients.push(threads::spawn(&format!("client-{client}"), work)?);
         }
         Ok(load)
     }

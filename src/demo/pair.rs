@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::client::console::ConsoleClient;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::random;
 
 /// User and password of the administrator of databases made here.
 pub const ADMINISTRATOR: (&str, &str) = ("dba", "dba-secret");
@@ -295,9 +296,7 @@ pub struct ReservedPort {
 /// before the server does, or while the server is down.
 pub fn reserve_port() -> Result<ReservedPort, ServerError> {
     for _ in 0..1000 {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).map_err(|error| failed(error.to_string()))?;
-        let number = 10_000 + u16::from_le_bytes(random) % 22_000;
+        let number = 10_000 + u16::from_le_bytes(random::bytes()?) % 22_000;
         let address = (Ipv4Addr::LOCALHOST, number);
         if let (Ok(mark), Ok(_)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
             return Ok(ReservedPort { number, _mark: mark });

@@ -11,6 +11,7 @@ use super::pair::{PATIENCE, Pair};
 use super::screen::{Screen, milliseconds};
 use crate::command_line::DemoOptions;
 use crate::error::ServerError;
+use crate::random;
 
 /// How long the load runs where nothing but a glance at it is wanted.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -150,9 +151,7 @@ impl Story<'_> {
     }
 
     fn crash_and_fail_over(&mut self, load: &Load) -> Result<(), ServerError> {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).map_err(failed)?;
-        let moment = u64::from(u16::from_le_bytes(random) % CRASH_WINDOW_MS);
+        let moment = u64::from(u16::from_le_bytes(random::bytes()?) % CRASH_WINDOW_MS);
         std::thread::sleep(Duration::from_millis(moment));
         self.screen.begin("kill -9 the primary, promote the secondary");
         let mut console = self.pair.second.console()?;

@@ -29,6 +29,7 @@ use self::queue::Queue;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::severity::Severity;
+use crate::threads;
 
 /// Name of the message log.
 pub const FILE_NAME: &str = "solmsg.out";
@@ -99,9 +100,9 @@ impl MessageLog {
         });
         let folder: Arc<Mutex<Folder>> = Arc::default();
         let (to_file, folded, to_stderr) = (Arc::clone(&sinks), Arc::clone(&folder), Arc::clone(&sinks));
-        spawn("messages", move || write_file(file, &to_file, &folded)).map_err(failed)?;
+        threads::spawn("messages", move || write_file(file, &to_file, &folded))?;
         if also_stderr {
-            spawn("stderr", move || write_stderr(&to_stderr)).map_err(failed)?;
+            threads::spawn("stderr", move || write_stderr(&to_stderr))?;
         }
         Ok(MessageLog { folder, sinks })
     }
@@ -241,10 +242,6 @@ pub fn last_words(text: &str) {
         // Before the message log there is nothing to be held up.
         None => drop(writeln!(io::stderr(), "{text}")),
     }
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,12 +13,13 @@ mod protocol;
 
 use self::lobby::Lobby;
 use self::places::{Full, Kind, Limits, Place, Places};
+use crate::threads;
 use log::warn;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Connections that may wait to be accepted.
@@ -183,7 +184,7 @@ impl Port {
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let lobby = Lobby::new(Arc::clone(&listener), Arc::clone(&stopping), Arc::clone(shared));
-        let thread = Builder::new().name("listener".to_owned()).spawn(move || lobby.run())?;
+        let thread = threads::spawn("listener", move || lobby.run()).map_err(std::io::Error::other)?;
         Ok(Port { address, listener, stopping, thread })
     }
 

@@ -13,7 +13,7 @@ use super::copy::{send_job, wait};
 use super::snapshots::{self, Limits};
 use super::storage::Storage;
 use crate::actors::supervisor::Checkpointed;
-use crate::actors::threads::{apply::ApplyJob, log::LogJob, stop_process};
+use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
 use crate::descriptors;
 use crate::error::ServerError;
@@ -23,6 +23,7 @@ use crate::hsb::position::Position;
 use crate::hsb::state::State;
 use crate::services::events::{EventHub, SNAPSHOT};
 use crate::services::registry::{OpenSnapshot, SessionRegistry};
+use crate::stop::stop_process;
 use crate::storage::checkpoint::{self, Schedule};
 use crate::threads;
 

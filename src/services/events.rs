@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::Serialize;
+
 use crate::hsb::{CONNECT_FAILED, DISK_FULL, DISK_ROOM, LOG_SIZE, SWITCH_FAILED};
 
 /// A reader that falls this far behind has missed something.
@@ -72,14 +74,15 @@ impl Event {
 
     /// As a JSON object with the names of the source: ENAME, POSTSRVTIME, UID, NUMDATAINFO, TEXTDATA.
     pub fn json(&self) -> String {
-        let Event { name, posted, number, text } = self;
-        format!(
-            "{{\"ENAME\":{},\"POSTSRVTIME\":\"{}\",\"UID\":{number},\"NUMDATAINFO\":{},\"TEXTDATA\":{}}}",
-            quoted(name),
-            crate::logging::timestamp(*posted),
-            self.data_items(),
-            quoted(text)
-        )
+        let shown = Shown {
+            ename: &self.name,
+            postsrvtime: crate::logging::timestamp(self.posted),
+            uid: self.number,
+            numdatainfo: self.data_items(),
+            textdata: &self.text,
+        };
+        // Texts and numbers can always be shown.
+        serde_json::to_string(&shown).unwrap_or_default()
     }
 
     /// As a line of text.
@@ -88,17 +91,15 @@ impl Event {
     }
 }
 
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            control if control < ' ' => quoted.push_str(&format!("\\u{:04x}", u32::from(control))),
-            other => quoted.push(other),
-        }
-    }
-    quoted + "\""
+/// An event as its listeners see it: the names and their order are the source's.
+#[derive(Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+struct Shown<'a> {
+    ename: &'a str,
+    postsrvtime: String,
+    uid: u64,
+    numdatainfo: u32,
+    textdata: &'a str,
 }
 
 /// See the module.
@@ -262,7 +263,7 @@ mod tests {
         let event = Event { name: DISK_FULL.into(), posted, number: 7, text: "a \"b\\c\"\n".into() };
         let time = crate::logging::timestamp(posted);
         let expected = format!(
-            r#"{{"ENAME":"SYS_EVENT_DISKFULL","POSTSRVTIME":"{time}","UID":7,"NUMDATAINFO":1,"TEXTDATA":"a \"b\\c\"\u000a"}}"#
+            r#"{{"ENAME":"SYS_EVENT_DISKFULL","POSTSRVTIME":"{time}","UID":7,"NUMDATAINFO":1,"TEXTDATA":"a \"b\\c\"\n"}}"#
         );
         assert_eq!(event.json(), expected);
     }

@@ -18,6 +18,7 @@ use crate::descriptors::{self, open_surely};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::{Chain, Position};
+use crate::random;
 
 /// How long a connection waits for SQLite's own write lock; only role changes ever contend for it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,12 +105,9 @@ impl Database {
                iterations INTEGER NOT NULL, stored_key BLOB NOT NULL, server_key BLOB NOT NULL);",
         )?;
         connection.execute_batch(outcomes::CREATE)?;
-        let mut identity = [0u8; 16];
-        getrandom::fill(&mut identity)
-            .map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+        let identity = random::bytes::<16>()?;
         connection.execute("INSERT INTO _hsb_meta VALUES ('database_id', ?)", params![&identity[..]])?;
-        let mut secret = [0u8; 32];
-        getrandom::fill(&mut secret).map_err(|error| ServerError::with(Code::FAILED_UNEXPECTEDLY, error))?;
+        let secret = random::bytes::<32>()?;
         connection.execute("INSERT INTO _hsb_meta VALUES ('secret', ?)", params![&secret[..]])?;
         connection.execute(
             "INSERT INTO _hsb_meta VALUES ('position', ?)",

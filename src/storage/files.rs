@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::descriptors::open_surely;
+use crate::stop::stop_process;
 
 /// The file beside this one whose name is this one's and a suffix.
 pub fn beside(file: &Path, suffix: &str) -> PathBuf {
@@ -20,14 +21,9 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     open_surely(|| File::open(directory))?.sync_all()
 }
 
-/// A sync has failed: what is on disk is unknown, and a second one would hide that. Recovery follows at the next start.
+/// A sync has failed: what is on disk is unknown, and a second one would hide that.
 pub fn stop_after_failed_sync(what: &Path, error: &dyn std::fmt::Display) -> ! {
-    log::error!(
-        "{} cannot be synced: {error}; stopping at once, recovery follows at the next start",
-        what.display()
-    );
-    log::logger().flush();
-    std::process::abort();
+    stop_process(&format_args!("{} cannot be synced: {error}", what.display()))
 }
 
 /// Renames a complete, synced file into place.

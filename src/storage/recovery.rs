@@ -13,7 +13,7 @@ use super::rewind;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
-use crate::threads::STACK_BYTES;
+use crate::threads;
 
 /// Batches between commits while rolling forward.
 const GROUP_BATCHES: usize = 256;
@@ -39,13 +39,10 @@ pub struct Recovered {
 /// Opens and rolls forward. `log` needs no database id yet: the database's own is filled in. Works on a thread of its own:
 /// nobody knows the stack of the caller's.
 pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered, ServerError> {
-    let failed =
-        |detail: String| ServerError::with(Code::FAILED_UNEXPECTEDLY, format!("(thread recovery{detail})"));
     std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("recovery".into()).stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, || roll_forward(database, log));
-        let thread = thread.map_err(|error| failed(format!(": {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(failed(String::new())))
+        let thread = threads::spawn_scoped(scope, "recovery", || roll_forward(database, log))?;
+        let panicked = |_| Err(ServerError::with(Code::FAILED_UNEXPECTEDLY, "(thread recovery)"));
+        thread.join().unwrap_or_else(panicked)
     })
 }
 

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::program::spawn;
 use crate::error::{ServerError, invalid};
 use crate::logging::{Folder, Limits, RotatingFile, line};
 use crate::storage::files;
+use crate::threads;
 
 const LIMITS: Limits = Limits { bytes: 1 << 20, files: 3 };
 /// Lines that wait for a thread at most.
@@ -63,9 +63,9 @@ impl Journal {
         let dropped = Arc::new(AtomicU64::new(0));
         let (to_file, lines) = bounded(QUEUE);
         let count = Arc::clone(&dropped);
-        spawn("journal", move || write_file(file, &lines, &count))?;
+        threads::spawn("journal", move || write_file(file, &lines, &count))?;
         let (to_stderr, lines) = bounded(QUEUE);
-        spawn("stderr", move || write_stderr(&lines))?;
+        threads::spawn("stderr", move || write_stderr(&lines))?;
         Ok(Journal { sinks: [to_file, to_stderr], dropped, _lock: Arc::new(lock) })
     }
 

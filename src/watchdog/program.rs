@@ -17,6 +17,7 @@ use crate::client::credentials::Credentials;
 use crate::config::{ConnectString, Id, Parameters};
 use crate::error::{ServerError, invalid};
 use crate::hsb::advice::{Advice, Step};
+use crate::threads;
 
 /// Watches a HotStandby pair and acts on the first failure. Reads [Watchdog] of solid.ini; asks for user names and
 /// passwords that are neither there nor in SOLID_USER and SOLID_PASSWORD.
@@ -63,10 +64,10 @@ fn watch(options: &Options) -> Result<(), ServerError> {
         let (sender, receiver) = unbounded();
         rounds.push(sender);
         let (observed, notes_of_it) = (target.clone(), notes.clone());
-        spawn("observer", move || observe(&observed, retries, &receiver, &notes_of_it))?;
+        threads::spawn("observer", move || observe(&observed, retries, &receiver, &notes_of_it))?;
         if !options.poll_only {
             let (observed, notes_of_it) = (target.clone(), notes.clone());
-            spawn("listener", move || listen(&observed, &notes_of_it))?;
+            threads::spawn("listener", move || listen(&observed, &notes_of_it))?;
         }
     }
     journal.say(&format!(
@@ -115,11 +116,6 @@ fn targets(parameters: &Parameters) -> Result<[Target; 2], ServerError> {
         target(0, Id::WatchdogConnect1, Id::WatchdogUsername1, Id::WatchdogPassword1)?,
         target(1, Id::WatchdogConnect2, Id::WatchdogUsername2, Id::WatchdogPassword2)?,
     ])
-}
-
-pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ServerError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.map(drop).map_err(|error| invalid(format!("The {name} cannot be started: {error}.")))
 }
 
 fn yes_or_no(flag: bool) -> &'static str {

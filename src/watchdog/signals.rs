@@ -5,8 +5,8 @@
 use signal_hook::consts::signal::*;
 
 use super::journal::Journal;
-use super::program::spawn;
 use crate::error::{ServerError, invalid};
+use crate::threads;
 
 const ENDS: &[(i32, &str)] =
     &[(SIGTERM, "SIGTERM"), (SIGINT, "SIGINT"), (SIGQUIT, "SIGQUIT"), (SIGXCPU, "SIGXCPU")];
@@ -19,7 +19,7 @@ pub(super) fn answer(journal: &Journal) -> Result<(), ServerError> {
     let mut arriving = signal_hook::iterator::Signals::new(numbers)
         .map_err(|error| invalid(format!("Signals cannot be answered: {error}.")))?;
     let journal = journal.clone();
-    spawn("signals", move || {
+    let work = move || {
         for number in arriving.forever() {
             match ENDS.iter().find(|(end, _)| *end == number) {
                 Some((_, name)) => {
@@ -34,5 +34,6 @@ pub(super) fn answer(journal: &Journal) -> Result<(), ServerError> {
                 None => journal.say(&format!("signal {number} means nothing to the watchdog")),
             }
         }
-    })
+    };
+    threads::spawn("signals", work).map(drop)
 }

@@ -8,15 +8,16 @@ use std::fs;
 use crate::{root, sources};
 
 /// From the ground up.
-const FLOORS: [&str; 24] = [
+const FLOORS: [&str; 25] = [
     "hsb",
     "error",
+    "stop",
     "random",
     "codec",
     "counters",
     "progress",
-    "logging",
     "threads",
+    "logging",
     "descriptors",
     "config",
     "storage",

@@ -91,6 +91,32 @@ fn files_are_created_in_one_place() {
     }
 }
 
+/// What each of these is for, one module does, for all others.
+#[test]
+fn there_is_one_door_to_each() {
+    let doors: [(&str, &[&str], &[&str]); 4] = [
+        (
+            "threads",
+            &["thread::spawn", "thread::Builder", "thread::{Builder", "scope.spawn("],
+            &["src/threads.rs"],
+        ),
+        ("the end of the process", &["process::abort", "_exit("], &["src/stop.rs"]),
+        ("an exit status", &["process::exit"], &["src/signals.rs", "src/watchdog/signals.rs"]),
+        ("random bytes", &["getrandom"], &["src/random.rs"]),
+    ];
+    for (name, text) in sources("src") {
+        if name.ends_with("tests.rs") || name.contains("/tests/") {
+            continue;
+        }
+        let product = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for (what, words, places) in doors {
+            for word in words.iter().filter(|word| product.contains(**word)) {
+                assert!(places.contains(&name.as_str()), "{name} uses {word}: {what} comes from {places:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn files_and_functions_are_short() {
     let mut problems = Vec::new();

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::stop_process;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::position::Position;
+use crate::stop::stop_process;
 use crate::storage::apply::Applier;
 use crate::storage::batch::Batch;
 use crate::storage::checkpoint;

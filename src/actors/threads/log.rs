@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::stop_process;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::stop::stop_process;
 use crate::storage::batch::Batch;
 use crate::storage::log::{LogMark, LogWriter, WriteError};
 

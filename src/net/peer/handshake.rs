@@ -28,6 +28,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::net::console;
+use crate::random;
 
 const PROTOCOL_VERSION: u32 = 2;
 /// Before a peer has proved itself it gets no more of our memory than this.
@@ -198,7 +199,7 @@ fn prepare(stream: &TcpStream, timeout: Duration, user_timeout: Duration) -> std
 fn nonce(node: &[u8; 16]) -> Result<[u8; 32], Failure> {
     let mut nonce = [0; 32];
     nonce[..16].copy_from_slice(node);
-    getrandom::fill(&mut nonce[16..]).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+    nonce[16..].copy_from_slice(&random::bytes::<16>().map_err(failure)?);
     Ok(nonce)
 }
 

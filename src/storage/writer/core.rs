@@ -10,6 +10,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
+use crate::stop::stop_process;
 use crate::storage::batch::{Batch, BatchHeader};
 use crate::storage::capture::{self, Capture};
 use crate::storage::{checkpoint, database, outcomes};
@@ -195,11 +196,8 @@ impl Core {
             outcome => outcome,
         };
         if let Err(error) = committed {
-            log::error!(
-                "{}: a decided batch could not be committed: {error}; stopping, recovery follows at the next start",
-                Code::FAILED_UNEXPECTEDLY.number()
-            );
-            std::process::abort();
+            let number = Code::FAILED_UNEXPECTEDLY.number();
+            stop_process(&format_args!("{number}: a decided batch could not be committed: {error}"));
         }
         self.capture.committed();
         self.count = 0;

@@ -16,9 +16,10 @@ use super::{
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
-use crate::net::peer::handshake::{Failure, lost, read_frame};
+use crate::net::peer::handshake::{Failure, failure, lost, read_frame};
 use crate::progress::{Progress, Unit};
 use crate::storage::files;
+use crate::threads;
 
 /// An offer is made after so many bytes that were read, or so many hashes.
 const OFFER_BYTES: u64 = 16 << 20;
@@ -73,7 +74,8 @@ pub fn receive(
     let offering = stream.try_clone().map_err(|error| lost(&error))?;
     let reused_bytes = std::thread::scope(|scope| {
         // Its failure is one of the connection, which this thread notices as well.
-        let offers = scope.spawn(|| here.offer(offering, &given_up));
+        let offers = threads::spawn_scoped(scope, "copy-offers", || here.offer(offering, &given_up));
+        let offers = offers.map_err(failure)?;
         let outcome = here.receive_blocks(stream, progress, abort);
         given_up.store(true, Ordering::Relaxed);
         // A sender that still sends blocks hears no offers: both would wait for each other.
@@ -229,7 +231,7 @@ pub fn while_working<R: Send>(stream: &mut TcpStream, work: impl FnOnce() -> R +
     let interval = WORKING_INTERVAL.min(timeout / 3);
     let (done, when_done) = bounded(1);
     std::thread::scope(|scope| {
-        scope.spawn(move || done.send(work()));
+        threads::spawn_scoped(scope, "copy-work", move || done.send(work())).ok()?;
         loop {
             match when_done.recv_timeout(interval) {
                 Ok(result) => return Some(result),

@@ -13,6 +13,7 @@ use crate::codec::{self, FrameKind};
 use crate::hsb::codes::Code;
 use crate::net::peer::handshake::{Failure, failure, lost};
 use crate::progress::{Progress, Unit};
+use crate::random;
 use crate::storage::image::Image;
 
 /// The longest pause before another sign of life.
@@ -40,15 +41,13 @@ pub fn send(
 ) -> Result<u64, Failure> {
     set_timeouts(stream, options.timeout)?;
     progress.begin("netcopy", Unit::Bytes, image.bytes());
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     let head = Head {
         page_bytes: image.page_bytes,
         pages: image.pages,
         block_bytes: image.block_bytes(),
         database_id: image.database_id,
         position: image.position,
-        seed: u64::from_le_bytes(seed),
+        seed: u64::from_le_bytes(random::bytes().map_err(failure)?),
         timeout_ms: u64::try_from(options.timeout.as_millis()).unwrap_or(u64::MAX),
     };
     say(stream, &CopyMessage::Head(head))?;
