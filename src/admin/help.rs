@@ -1,7 +1,7 @@
 //! `help`, `commands` and docs/commands.md: the table, told.
 
-use super::table::{COMMANDS, Rights, Row};
-use super::{AdminServices, Call, Rows, parse};
+use super::table::{COMMANDS, Row};
+use super::{AdminServices, Call, Rights, Rows, parse};
 
 /// All commands, or one of them.
 pub(super) fn help(_: &AdminServices, call: &Call) -> Rows {

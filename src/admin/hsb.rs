@@ -48,7 +48,7 @@ pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
 const EARLY_FAILURE: Duration = Duration::from_millis(300);
 
 /// The answer to `hsb connect` that has begun, or why it has failed already.
-pub fn with_early_failure(services: &AdminServices, begun: Answer) -> Rows {
+pub(super) fn with_early_failure(services: &AdminServices, begun: Answer) -> Rows {
     let deadline = Instant::now() + EARLY_FAILURE;
     let is_begun = begun.first().is_some_and(|(code, _)| *code == 0);
     while is_begun && Instant::now() < deadline {

@@ -1,9 +1,10 @@
 //! Admin commands: what operators, watchdogs and programs ask of a node, and the answers.
 //!
 //! One table ([`table::COMMANDS`]) holds syntax, rights, meaning, help and function of every command; parsing, `help`,
-//! `commands` and docs/commands.md come from it. To add a command, add a row. Not here: who is asking (console and SQL
-//! port know), state changes (the heart decides those), actors. Invariant: what an [`Action::Answer`] does takes no
-//! time, because it runs on the thread of the actors; everything else is [`Action::Work`].
+//! `commands` and docs/commands.md come from it. To add a command, add a row. The admin handler asks here what it is to do
+//! ([`Commands`]). Not here: who is asking (console and SQL port know), state changes (the heart decides those). Invariant:
+//! what an [`Action::Answer`] does takes no time, because it runs on the thread of the actors; everything else is
+//! [`Action::Work`].
 
 mod copies;
 mod general;
@@ -24,9 +25,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 pub use self::help::document;
-pub use self::hsb::with_early_failure;
 pub(crate) use self::status::{READ_ONLY_WITHOUT_ROOM, tell_peer};
-pub use self::table::{Action, Rights};
+use self::table::Action;
+use crate::actors::admin_handler::{Answering, Commands, Task, refusal};
 use crate::config::Parameters;
 use crate::counters::Counters;
 use crate::descriptors::Budget;
@@ -39,7 +40,7 @@ use crate::operations::checkpointer::Checkpointer;
 use crate::operations::directory_copy::DirectoryCopies;
 use crate::operations::parameters::ParameterChanges;
 use crate::progress::Progress;
-use crate::services::context::Answer;
+use crate::services::context::{Answer, Rights};
 use crate::services::events::EventHub;
 use crate::services::outcomes::Outcomes;
 use crate::services::registry::SessionRegistry;
@@ -105,29 +106,35 @@ impl Call {
     }
 }
 
-/// Finds out what is wanted and whether it is allowed.
-pub fn understand(
-    services: &AdminServices,
-    text: &str,
-    may_administrate: bool,
-) -> Result<(&'static table::Row, Call), ServerError> {
-    let (row, rest) = parse::find(text)?;
-    if row.rights == Rights::Administrator && !may_administrate {
-        let text = format!(
-            "'{}' needs SYS_ADMIN_ROLE, and this user does not have it; an administrator can GRANT it.",
-            row.syntax
-        );
-        return Err(ServerError::sql("42501", text));
+impl Commands for Arc<AdminServices> {
+    fn understand(&self, text: &str, rights: Rights) -> Result<Task, ServerError> {
+        let (row, rest) = parse::find(text)?;
+        if row.rights > rights {
+            let text = format!(
+                "'{}' needs SYS_ADMIN_ROLE, and this user does not have it; an administrator can GRANT it.",
+                row.syntax
+            );
+            return Err(ServerError::sql("42501", text));
+        }
+        if row.syntax.starts_with("hsb ") && self.status.state() == State::Plain {
+            return Err(ServerError::new(Code::NOT_HOTSTANDBY));
+        }
+        let (services, call) = (Arc::clone(self), Call { rest });
+        let by = match row.action {
+            Action::Answer(answer) => {
+                Answering::AtOnce(Box::new(move || answer(&services, &call).unwrap_or_else(refusal)))
+            }
+            Action::Work(work) => {
+                Answering::Thread(Box::new(move || work(&services, &call).unwrap_or_else(refusal)))
+            }
+            Action::Heart(command) => Answering::Heart(command),
+            Action::HeartThenWork(command, work) => Answering::HeartThenThread(
+                command,
+                Box::new(move |begun| work(&services, begun).unwrap_or_else(refusal)),
+            ),
+        };
+        Ok(Task { is_logged: row.is_logged(), by })
     }
-    if row.syntax.starts_with("hsb ") && services.status.state() == State::Plain {
-        return Err(ServerError::new(Code::NOT_HOTSTANDBY));
-    }
-    Ok((row, Call { rest }))
-}
-
-/// An error as the rows of an answer.
-pub fn refusal(error: ServerError) -> Answer {
-    vec![error.row()]
 }
 
 fn one(text: impl Into<String>) -> Rows {

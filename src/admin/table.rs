@@ -2,15 +2,7 @@
 
 use super::{AdminServices, Call, Rows, copies, general, help, hsb, parameters, perfmon, status, verify};
 use crate::hsb::event::Command;
-
-/// Who may give a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rights {
-    /// SYS_CONSOLE_ROLE or SYS_ADMIN_ROLE.
-    Console,
-    /// SYS_ADMIN_ROLE.
-    Administrator,
-}
+use crate::services::context::{self, Rights};
 
 /// What carries a command out.
 #[derive(Clone, Copy)]
@@ -21,6 +13,8 @@ pub enum Action {
     Work(fn(&AdminServices, &Call) -> Rows),
     /// The heart decides and answers.
     Heart(Command),
+    /// The heart decides, and what it answers is made into the answer on a thread of its own.
+    HeartThenWork(Command, fn(&AdminServices, context::Answer) -> Rows),
 }
 
 /// One command.
@@ -35,16 +29,6 @@ pub struct Row {
     pub help: &'static str,
     /// What carries it out.
     pub action: Action,
-}
-
-impl Rights {
-    /// As help has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Rights::Console => "SYS_CONSOLE_ROLE",
-            Rights::Administrator => "SYS_ADMIN_ROLE",
-        }
-    }
 }
 
 impl Row {
@@ -65,7 +49,8 @@ impl Row {
 
     /// Whether it belongs into the message log: it may change something.
     pub fn is_logged(&self) -> bool {
-        self.rights == Rights::Administrator || matches!(self.action, Action::Heart(_))
+        self.rights == Rights::Administrator
+            || matches!(self.action, Action::Heart(_) | Action::HeartThenWork(..))
     }
 }
 
@@ -79,7 +64,7 @@ const fn row(
     Row { syntax, rights, meaning, help, action }
 }
 
-use Action::{Answer, Heart, Work};
+use Action::{Answer, Heart, HeartThenWork, Work};
 use Rights::{Administrator, Console};
 
 /// Every command, in the order of `help`.
@@ -158,7 +143,7 @@ pub const COMMANDS: &[Row] = &[
     row(
         "hsb connect",
         Console,
-        Heart(Command::Connect),
+        HeartThenWork(Command::Connect, hsb::with_early_failure),
         "connect the servers; the secondary catches up",
         "Done in the background; answered within a third of a second, with the failure if there is one by then. 'hsb status connect'\nshows how it goes and, if it fails later, why; so do the message log and SYS_EVENT_HSBCONNECTFAILED. 'hsb disconnect' ends it, and while the other server has not answered also the\ncommands that set this one alone or standalone.",
     ),

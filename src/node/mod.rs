@@ -26,7 +26,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
 use crate::operations::checkpointer::Checkpointer;
-use crate::services::context::{Answer, NodeContext};
+use crate::services::context::{Answer, NodeContext, Rights};
 use crate::services::events::Subscription;
 
 /// How long transactions of several statements may go on when the server is to end.
@@ -68,7 +68,7 @@ impl Node {
 
     /// Gives an admin command as the program itself, with all rights: rows of RC and TEXT.
     pub fn command(&self, text: &str) -> Answer {
-        self.context.admin.execute("the embedding program", true, text)
+        self.context.admin.execute("the embedding program", Rights::Administrator, text)
     }
 
     /// An SQL session of this program: through the node's own port, with the user's rights, like any other client's.

@@ -13,7 +13,7 @@ use super::assembly::{self, Addresses, Mailboxes, Parts};
 use super::memory::{self, MemoryDirectory};
 use super::sessions::{self, PeerPort};
 use super::{Node, budget, opening};
-use crate::actors::admin_handler::{AdminCommand, AdminHandler};
+use crate::actors::admin_handler::{self, AdminHandler};
 use crate::actors::log_writer::FromLogThread;
 use crate::actors::secondary_applier::FromApplyThread;
 use crate::actors::supervisor::{FromWriter, Supervisor};
@@ -36,7 +36,7 @@ use crate::operations::parameters::{self, ParameterChanges};
 use crate::operations::storage::{self, Storage};
 use crate::operations::{copy, history};
 use crate::progress::Progress;
-use crate::services::context::{AdminPort, NodeContext};
+use crate::services::context::NodeContext;
 use crate::services::events::EventHub;
 use crate::services::outcomes::Outcomes;
 use crate::services::registry::SessionRegistry;
@@ -249,7 +249,7 @@ impl Building {
             writer: Arc::clone(&this.writer),
             status: Arc::clone(&this.status),
             outcomes: Arc::clone(&this.outcomes),
-            admin: admin_port(wiring.targets.admin.clone().recipient()),
+            admin: admin_handler::port(wiring.targets.admin.clone().recipient()),
             sessions: Arc::clone(&this.sessions),
             parameters: Arc::clone(&this.parameters),
             events: Arc::clone(&this.events),
@@ -397,7 +397,7 @@ impl Building {
         ));
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let operator = actors.supervisor.clone().recipient();
-        let admin = AdminHandler { services: Arc::clone(&services), operator }.start();
+        let admin = AdminHandler { commands: Box::new(Arc::clone(&services)), operator }.start();
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -428,17 +428,6 @@ impl Building {
         let targets = Targets { actors, admin, changes };
         Wiring { system: System::current(), storage, services, checkpointer, targets }
     }
-}
-
-/// The way to the admin handler from any thread that may block.
-fn admin_port(handler: Recipient<AdminCommand>) -> AdminPort {
-    AdminPort::new(move |user, may_administrate, text| {
-        let (reply, answer) = bounded(1);
-        let command =
-            AdminCommand { user: user.to_string(), may_administrate, text: text.to_string(), reply };
-        handler.do_send(command);
-        answer.recv().unwrap_or_else(|_| vec![ServerError::new(Code::SHUTTING_DOWN).row()])
-    })
 }
 
 /// One thread, one arbiter, all actors.

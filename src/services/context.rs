@@ -1,7 +1,7 @@
 //! What a session gets of its node.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::events::EventHub;
 use super::outcomes::Outcomes;
@@ -14,20 +14,39 @@ use crate::storage::writer::Writer;
 /// Rows of an answer to an admin command: RC and TEXT.
 pub type Answer = Vec<(u32, String)>;
 
+/// What somebody may do who may give admin commands at all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rights {
+    /// SYS_CONSOLE_ROLE or SYS_ADMIN_ROLE.
+    Console,
+    /// SYS_ADMIN_ROLE.
+    Administrator,
+}
+
+impl Rights {
+    /// As help has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rights::Console => "SYS_CONSOLE_ROLE",
+            Rights::Administrator => "SYS_ADMIN_ROLE",
+        }
+    }
+}
+
 /// The way to the admin handler, from any thread that may block.
 pub struct AdminPort(Give);
 
-type Give = Box<dyn Fn(&str, bool, &str) -> Answer + Send + Sync>;
+type Give = Box<dyn Fn(&str, Rights, &str) -> Answer + Send + Sync>;
 
 impl AdminPort {
-    /// `give` takes the user, whether the user may administrate, and the command, and waits for the answer.
-    pub fn new(give: impl Fn(&str, bool, &str) -> Answer + Send + Sync + 'static) -> AdminPort {
+    /// `give` takes the user, the user's rights, and the command, and waits for the answer.
+    pub fn new(give: impl Fn(&str, Rights, &str) -> Answer + Send + Sync + 'static) -> AdminPort {
         AdminPort(Box::new(give))
     }
 
     /// Gives a command (without `ADMIN COMMAND` and quotes) and waits for its answer.
-    pub fn execute(&self, user: &str, may_administrate: bool, text: &str) -> Answer {
-        (self.0)(user, may_administrate, text)
+    pub fn execute(&self, user: &str, rights: Rights, text: &str) -> Answer {
+        (self.0)(user, rights, text)
     }
 }
 
@@ -51,4 +70,21 @@ pub struct NodeContext {
     pub events: Arc<EventHub>,
     /// Commands of consoles, and copies from the other server, whose answers have not been sent yet.
     pub unanswered: AtomicUsize,
+}
+
+impl NodeContext {
+    /// The end of the server waits for an answer that is about to be sent, for as long as the value lives.
+    pub fn will_be_answered(&self) -> Unanswered<'_> {
+        self.unanswered.fetch_add(1, Ordering::AcqRel);
+        Unanswered(&self.unanswered)
+    }
+}
+
+/// Somebody whose answer has not been sent yet: as long as it lives, it counts.
+pub struct Unanswered<'a>(&'a AtomicUsize);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }

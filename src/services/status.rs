@@ -143,6 +143,17 @@ impl NodeStatus {
         self.shutting_down.load(Ordering::Relaxed)
     }
 
+    /// Why nobody may have an SQL session now; none: everybody who may log in.
+    pub fn why_no_sessions(&self) -> Option<Code> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        match (snapshot.state, snapshot.activity) {
+            (State::Offline, _) => Some(Code::BACKUPSERVER_NO_CONNECTIONS),
+            // It is being replaced.
+            (state, Activity::Copying) if !state.is_primary() => Some(Code::SERVER_CLOSED),
+            _ => self.is_shutting_down().then_some(Code::SHUTTING_DOWN),
+        }
+    }
+
     pub(crate) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Relaxed);
     }

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::errors;
 use super::user_statement::UserCommand;
 use crate::error::ServerError;
+use crate::services::context::Rights;
 use crate::storage::database::{self, Database};
 
 /// Rounds of the password hash; what PostgreSQL uses.
@@ -61,14 +62,13 @@ impl Role {
         }
     }
 
-    /// True if it may use ADMIN COMMAND and the console at all.
-    pub fn may_command(self) -> bool {
-        matches!(self, Role::Admin | Role::Console)
-    }
-
-    /// True if it may give every command.
-    pub fn may_administrate(self) -> bool {
-        self == Role::Admin
+    /// What it may do with ADMIN COMMAND and at the console; none: nothing.
+    pub fn rights(self) -> Option<Rights> {
+        match self {
+            Role::Admin => Some(Rights::Administrator),
+            Role::Console => Some(Rights::Console),
+            Role::ReadWrite | Role::ReadOnly => None,
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::common::embedded::{Server, server_with};
 use crate::common::wait_until;
+use hotstandby::services::context::Rights;
 
 const SMALL_LOG: &str = "[Logging]\nMinSplitSize=64K\n";
 
 fn ask(server: &Server, command: &str) -> String {
-    let answer = server.context.admin.execute("dba", true, command);
+    let answer = server.context.admin.execute("dba", Rights::Administrator, command);
     assert_eq!(answer[0].0, 0, "{command}: {answer:?}");
     answer[0].1.clone()
 }
@@ -105,6 +106,6 @@ fn the_backup_of_a_plain_server_is_whole() {
     let copy = server.context.parameters.directory().join("backup/solid.db");
     let copy = rusqlite::Connection::open(copy).unwrap();
     assert_eq!(copy.query_row("SELECT count(*) FROM t", [], |row| row.get(0)), Ok(30));
-    let answer = server.context.admin.execute("dba", true, "hsb copy");
+    let answer = server.context.admin.execute("dba", Rights::Administrator, "hsb copy");
     assert_eq!(answer[0].0, 14527);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::common::embedded::server_with;
 use crate::common::{connected_pair, wait_until};
 use hotstandby::demo::pair::{PATIENCE, Server};
+use hotstandby::services::context::Rights;
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 
@@ -62,7 +63,7 @@ fn an_idle_session_is_told_at_once() {
         client.batch_execute("select 1").unwrap();
         assert!(client.notifications().is_empty());
     }
-    let listed = server.context.admin.execute("dba", true, "events");
+    let listed = server.context.admin.execute("dba", Rights::Administrator, "events");
     assert!(
         listed.iter().any(|row| row.1.contains("HSBSTATESWITCH") && row.1.contains("STANDALONE")),
         "{listed:?}"

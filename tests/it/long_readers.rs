@@ -4,6 +4,7 @@
 use crate::common::embedded::{Server, connected_pair, server_with};
 use crate::common::wait_until;
 use crate::common::wire::Wire;
+use hotstandby::services::context::Rights;
 
 const LIMIT_BYTES: u64 = 4 << 20;
 
@@ -16,7 +17,7 @@ fn wal_bytes(server: &Server) -> u64 {
 }
 
 fn ended(server: &Server) -> u64 {
-    let rows = server.context.admin.execute("dba", true, "perfmon");
+    let rows = server.context.admin.execute("dba", Rights::Administrator, "perfmon");
     let row = rows.iter().find(|row| row.1.starts_with("Snapshots ended")).unwrap();
     row.1.split_whitespace().nth(2).unwrap().parse().unwrap()
 }

@@ -11,6 +11,7 @@ use crate::common::proxy::{From, Verdict};
 use crate::common::{assert_identical, messages, program, server_error, sql, wait_until};
 use hotstandby::codec::{self, FrameKind};
 use hotstandby::demo::pair::{self, Pair};
+use hotstandby::services::context::Rights;
 
 /// The SQLSTATE of what must not work.
 fn refused<T>(result: Result<T, postgres::Error>) -> String {
@@ -18,7 +19,7 @@ fn refused<T>(result: Result<T, postgres::Error>) -> String {
 }
 
 fn answer(server: &Server, command: &str) -> (u32, String) {
-    server.context.admin.execute("dba", true, command).remove(0)
+    server.context.admin.execute("dba", Rights::Administrator, command).remove(0)
 }
 
 #[test]

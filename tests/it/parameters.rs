@@ -8,6 +8,7 @@ use hotstandby::config::registry::{Access, Definition, REGISTRY};
 use hotstandby::config::{Id, Parameters, kind::Kind};
 use hotstandby::demo::pair;
 use hotstandby::node::{Node, StartOptions};
+use hotstandby::services::context::Rights;
 
 fn start(directory: &Path) -> Node {
     let (parameters, _) = Parameters::load(directory).unwrap();
@@ -17,7 +18,7 @@ fn start(directory: &Path) -> Node {
 }
 
 fn command(node: &Node, text: &str) -> Vec<(u32, String)> {
-    node.context().admin.execute("dba", true, text)
+    node.context().admin.execute("dba", Rights::Administrator, text)
 }
 
 fn done(node: &Node, text: &str) -> String {
@@ -210,7 +211,7 @@ fn every_parameter_is_read_described_changed_saved_and_survives() {
 #[test]
 fn sections_names_and_files_that_are_not_there_are_refused() {
     let server = crate::common::embedded::server();
-    let answer = |text: &str| server.context.admin.execute("dba", true, text);
+    let answer = |text: &str| server.context.admin.execute("dba", Rights::Administrator, text);
     let refused = |text: &str, part: &str| {
         let answer = answer(text);
         assert!(
@@ -231,9 +232,9 @@ fn sections_names_and_files_that_are_not_there_are_refused() {
     refused("save parameters no/such/directory.ini", "cannot be written");
     let unused = answer("parameter Logging.DirectIO=yes");
     assert!(unused[0].0 == 0 && unused[0].1.contains("no effect"), "{unused:?}");
-    let forbidden = server.context.admin.execute("eve", false, "parameter Com.MaxConnections=1");
+    let forbidden = server.context.admin.execute("eve", Rights::Console, "parameter Com.MaxConnections=1");
     assert_ne!(forbidden[0].0, 0);
-    assert_ne!(server.context.admin.execute("eve", false, "save parameters")[0].0, 0);
+    assert_ne!(server.context.admin.execute("eve", Rights::Console, "save parameters")[0].0, 0);
 }
 
 fn document() -> String {

@@ -1,5 +1,6 @@
 //! `hsb status`, `hsb verify`, `perfmon`: what is said about both servers of a pair.
 
+use hotstandby::services::context::Rights;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::embedded::{Server, connected_pair};
@@ -11,7 +12,7 @@ fn status(server: &Server) -> Value {
 }
 
 fn screen(server: &Server) -> String {
-    let rows = server.context.admin.execute("dba", true, "hsb status");
+    let rows = server.context.admin.execute("dba", Rights::Administrator, "hsb status");
     let lines: Vec<String> = rows.into_iter().map(|row| row.1).collect();
     lines.join("\n")
 }
@@ -89,7 +90,7 @@ fn verify_finds_both_the_same_under_load_and_names_a_table_that_differs() {
     let file = rusqlite::Connection::open(second.directory.path().join("solid.db")).unwrap();
     file.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
     file.execute_batch("INSERT INTO b VALUES (7)").unwrap();
-    let rows = first.context.admin.execute("dba", true, "hsb verify");
+    let rows = first.context.admin.execute("dba", Rights::Administrator, "hsb verify");
     assert!(rows[0].0 == 14525 && rows[0].1.contains("table 'b'"), "{rows:?}");
     assert!(rows[1].1.contains("here: 0 rows") && rows[1].1.contains("there: 1 rows"), "{rows:?}");
     assert!(rows[2].1.starts_with("1 tables differ"), "{rows:?}");
@@ -118,7 +119,7 @@ fn verify_of_servers_that_are_not_connected() {
 
 /// A figure of `perfmon`.
 fn value(server: &Server, name: &str) -> u64 {
-    let rows = server.context.admin.execute("dba", true, "perfmon");
+    let rows = server.context.admin.execute("dba", Rights::Administrator, "perfmon");
     let row = rows.iter().find(|row| row.1.starts_with(name)).unwrap_or_else(|| panic!("{name}"));
     row.1[28..].split_whitespace().next().unwrap().parse().unwrap()
 }
@@ -178,7 +179,11 @@ fn perfmon_counts() {
 fn start_times_belong_to_the_role() {
     let (first, second) = connected_pair("");
     let times = |server: &Server| {
-        let rows = server.context.admin.execute("dba", true, "info primarystarttime secondarystarttime");
+        let rows = server.context.admin.execute(
+            "dba",
+            Rights::Administrator,
+            "info primarystarttime secondarystarttime",
+        );
         (rows[0].1.clone(), rows[1].1.clone())
     };
     let (primary, empty) = times(&first);

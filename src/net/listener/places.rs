@@ -12,6 +12,9 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::error::ServerError;
+use crate::hsb::codes::Code;
+
 /// What a connection turned out to be, in the order in which they make way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
@@ -84,6 +87,17 @@ pub struct Place {
 /// There is no place of this kind; so many are taken. None: it had to make way while it waited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full(pub Option<usize>);
+
+impl Full {
+    /// What `of_whom` (consoles, say) are told for whom there is no place.
+    pub fn refusal(self, of_whom: &str) -> ServerError {
+        let why = match self.0 {
+            Some(taken) => format!("Too many {of_whom}: {taken} are connected."),
+            None => "This connection had to make way for newer ones before it had logged in.".to_owned(),
+        };
+        ServerError::with(Code::OPERATION_FAILED, why)
+    }
+}
 
 impl Places {
     /// None taken.

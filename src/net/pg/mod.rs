@@ -15,4 +15,4 @@ pub mod startup;
 mod utility;
 pub mod values;
 
-pub use startup::{refuse, serve};
+pub use startup::serve;

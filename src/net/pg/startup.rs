@@ -61,14 +61,16 @@ fn from_problem(problem: ReadProblem) -> Ended {
 
 /// Runs a whole connection on this thread.
 pub fn serve(mut guest: Guest, context: Arc<NodeContext>) {
+    if let Some(code) = context.status.why_no_sessions() {
+        return refuse(&guest, &context, &ServerError::new(code));
+    }
     let stream = Arc::clone(guest.stream());
     if let Err(Some(error)) = run(&mut guest, &stream, &context) {
         send_fatal(&stream, &error);
     }
 }
 
-/// Answers a client with an error instead of serving it.
-pub fn refuse(guest: &Guest, context: &NodeContext, error: &ServerError) {
+fn refuse(guest: &Guest, context: &NodeContext, error: &ServerError) {
     let Ok(mut reader) = prepare(guest, context) else { return };
     if let Ok(Some(_)) = start_up(guest.stream(), &mut reader, context) {
         send_fatal(guest.stream(), error);

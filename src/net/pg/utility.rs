@@ -145,11 +145,11 @@ impl Client<'_> {
 
     fn admin(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
         let (role, user) = (self.session.role, self.session.identity.user.clone());
-        if !role.may_command() {
+        let Some(rights) = role.rights() else {
             let text = "ADMIN COMMAND needs SYS_ADMIN_ROLE or SYS_CONSOLE_ROLE";
             return Err(ServerError::sql("42501", text));
-        }
-        let answers = self.session.context.admin.execute(&user, role.may_administrate(), text);
+        };
+        let answers = self.session.context.admin.execute(&user, rights, text);
         let columns = describe::admin_columns();
         if describe {
             Metadata::of_columns(columns.clone(), true).append_description(&mut self.out, formats);

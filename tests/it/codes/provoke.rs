@@ -10,6 +10,7 @@ use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::state::State;
 use hotstandby::node::{Node, StartOptions};
+use hotstandby::services::context::Rights;
 
 use crate::common::embedded::{self, Server};
 use crate::common::wire::Wire;
@@ -32,7 +33,7 @@ fn asked(server: &Server, command: &str) -> u32 {
 
 /// The same of a command that is answered when it begins.
 fn came_of(server: &Server, command: &str) -> u32 {
-    let rows = |command| server.context.admin.execute("dba", true, command);
+    let rows = |command| server.context.admin.execute("dba", Rights::Administrator, command);
     if command == "hsb connect" && asked(server, command) == 0 {
         crate::common::wait_until("it has failed", || rows("hsb status connect").len() > 1);
         return rows("hsb status connect").remove(1).0;

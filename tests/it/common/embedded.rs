@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hotstandby::config::Parameters;
 use hotstandby::demo::pair;
 use hotstandby::node::{Node, StartOptions};
-use hotstandby::services::context::NodeContext;
+use hotstandby::services::context::{NodeContext, Rights};
 use postgres::{Client, NoTls};
 
 /// A node in this process, as a program that embeds it would start it.
@@ -111,7 +111,7 @@ impl Server {
 
     /// The first row of the answer to a command.
     pub fn ask(&self, command: &str) -> (u32, String) {
-        self.context.admin.execute("dba", true, command).remove(0)
+        self.context.admin.execute("dba", Rights::Administrator, command).remove(0)
     }
 
     pub fn wait_for(&self, command: &str, wanted: &str) {
