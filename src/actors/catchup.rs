@@ -16,6 +16,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::progress::{Progress, Unit};
 use crate::storage::log::{LogConfiguration, LogMark, LogReadError, LogReader};
 use crate::threads;
@@ -36,7 +37,7 @@ const CANNOT_KEEP_UP: &str =
 #[derive(Clone, Debug)]
 pub enum CatchupReport {
     /// Whether the position is on this node's history.
-    Checked(Result<(), (Code, String)>),
+    Checked(Result<(), Refusal>),
     /// Little is left to send.
     NearEnd,
     /// The log cannot be read any more.
@@ -124,7 +125,7 @@ enum Stage {
 }
 
 /// Why the position is not on this node's log, for the operator at either server.
-pub type Explain = dyn Fn(Position, &LogReadError) -> (Code, String) + Send;
+pub type Explain = dyn Fn(Position, &LogReadError) -> Refusal + Send;
 
 /// The thread's body. It finds `from` in the log, reports, and waits for [`Catchup::begin`].
 pub struct CatchupThread {
@@ -289,16 +290,18 @@ impl CatchupThread {
     }
 }
 
-fn explain(from: Position, error: &LogReadError) -> (Code, String) {
+fn explain(from: Position, error: &LogReadError) -> Refusal {
     match error {
-        LogReadError::NotThere => (Code::LOG_TOO_SHORT, format!("The other server is at {from}.")),
+        LogReadError::NotThere => {
+            Refusal::new(Code::LOG_TOO_SHORT, format!("The other server is at {from}."))
+        }
         LogReadError::Diverged { parted_at } => {
             let detail =
                 format!("The other server is at {from}; the histories parted at {parted_at} or before.");
-            (Code::NOT_SYNCHRONIZED, detail)
+            Refusal::new(Code::NOT_SYNCHRONIZED, detail)
         }
         LogReadError::Failed(error) => {
-            (error.code.unwrap_or(Code::LOG_BAD_RECORD), error.detail().to_owned())
+            Refusal::new(error.code.unwrap_or(Code::LOG_BAD_RECORD), error.detail())
         }
     }
 }

@@ -37,8 +37,9 @@ pub(super) fn outcome(services: &AdminServices, call: &Call) -> Rows {
 pub(super) fn status_connect(services: &AdminServices, _: &Call) -> Rows {
     let now = services.status.snapshot();
     let mut rows = vec![(now.connect.code().number(), now.connect.name().into())];
-    if let Some((code, why)) = now.connect_failure {
-        rows.push((code.number(), format!("The last attempt to connect failed: {why}")));
+    if let Some(refusal) = now.connect_failure {
+        let text = format!("The last attempt to connect failed: {}", refusal.text());
+        rows.push((refusal.code.number(), text));
     }
     Ok(rows)
 }
@@ -54,7 +55,7 @@ pub(super) fn with_early_failure(services: &AdminServices, begun: Answer) -> Row
     while is_begun && Instant::now() < deadline {
         let now = services.status.snapshot();
         match now.connect_failure {
-            Some((code, why)) => return Ok(vec![(code.number(), why)]),
+            Some(refusal) => return Ok(vec![(refusal.code.number(), refusal.text())]),
             None if now.connect != ConnectStatus::Connecting => break,
             None => std::thread::sleep(Duration::from_millis(2)),
         }
@@ -83,9 +84,8 @@ pub(super) fn status_copy(services: &AdminServices, _: &Call) -> Rows {
     match services.status.snapshot().copy {
         CopyStatus::Never => one("NOT ACTIVE"),
         CopyStatus::Success => one("SUCCESS"),
-        CopyStatus::Failed(code, detail) => {
-            let (code, text) = ServerError::with(code, detail).row();
-            Ok(vec![(code, format!("FAILED: {text}"))])
+        CopyStatus::Failed(refusal) => {
+            Ok(vec![(refusal.code.number(), format!("FAILED: {}", refusal.text()))])
         }
         CopyStatus::Active => {
             let progress = services.copy_progress.gauge();

@@ -34,8 +34,8 @@ use crate::descriptors::Budget;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
+use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
-use crate::net::peer::handshake::Failure;
 use crate::operations::checkpointer::Checkpointer;
 use crate::operations::directory_copy::DirectoryCopies;
 use crate::operations::parameters::ParameterChanges;
@@ -52,7 +52,7 @@ use crate::storage::writer::Writer;
 pub type Rows = Result<Answer, ServerError>;
 
 /// Reaches the other server within a time and does the handshake.
-pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(TcpStream, Hello), Failure> + Send + Sync>;
+pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(TcpStream, Hello), Refusal> + Send + Sync>;
 
 /// What commands may look at and act on.
 pub struct AdminServices {

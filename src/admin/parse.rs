@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn refused(text: &str) -> String {
-        find(text).map(|(row, _)| row.syntax).unwrap_err().message
+        find(text).map(|(row, _)| row.syntax).unwrap_err().message()
     }
 
     #[test]

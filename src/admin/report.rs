@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::AdminServices;
-use crate::error::ServerError;
 use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -171,7 +170,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         state: now.state.name().into(),
         role: now.state.role().into(),
         connection: now.connect.name().into(),
-        connect_failure: now.connect_failure.as_ref().map(|(code, why)| format!("{}: {why}", code.number())),
+        connect_failure: now.connect_failure.as_ref().map(ToString::to_string),
         position: now.decided.into(),
         log_end: now.log_end.into(),
         on_disk,
@@ -193,7 +192,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         disk_full: now.lacks_room.clone(),
         hindered: now.hindered.clone(),
         copy_failure: match &now.copy {
-            CopyStatus::Failed(code, detail) => Some(ServerError::with(*code, detail).to_string()),
+            CopyStatus::Failed(refusal) => Some(refusal.to_string()),
             _ => None,
         },
         copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| timestamp(now.copy_since)),

@@ -10,8 +10,9 @@ use crate::error::ServerError;
 use crate::hsb::advice::{View, advise};
 use crate::hsb::codes::Code;
 use crate::hsb::event::Purpose;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
-use crate::net::peer::handshake::{self, Failure};
+use crate::net::peer::handshake;
 
 /// The other server is shown as unreachable if it has not answered by then.
 const PEER_PATIENCE: Duration = Duration::from_secs(1);
@@ -49,27 +50,27 @@ pub(super) fn json(services: &AdminServices, _: &Call) -> Rows {
 fn pair(services: &AdminServices) -> PairReport {
     let this = report::of_this_node(services);
     let asked = ask_peer(services);
-    let next = next_step(&this, asked.as_ref().map_err(|(code, _)| *code)).into_iter().collect();
+    let next = next_step(&this, asked.as_ref().map_err(|refusal| refusal.code)).into_iter().collect();
     let (other, other_problem) = match asked {
         Ok(other) => (Some(other), None),
-        Err((code, detail)) => (None, Some(ServerError::with(code, detail).to_string())),
+        Err(refusal) => (None, Some(refusal.to_string())),
     };
     PairReport { this, other, other_problem, next }
 }
 
 /// The other server's report, over a connection of its own.
-fn ask_peer(services: &AdminServices) -> Result<NodeReport, Failure> {
+fn ask_peer(services: &AdminServices) -> Result<NodeReport, Refusal> {
     let (mut stream, _) = (services.dial)(Purpose::Report, Some(PEER_PATIENCE))?;
     let text: String = handshake::hear(&mut stream, MAX_REPORT_BYTES)?;
     serde_json::from_str(&text).map_err(|error| {
-        (Code::OPERATION_FAILED, format!("The other server's report cannot be read ({error})."))
+        Refusal::new(Code::OPERATION_FAILED, format!("The other server's report cannot be read ({error})."))
     })
 }
 
 /// Tells the other server, which has asked on this connection.
-pub(crate) fn tell_peer(services: &AdminServices, stream: &mut std::net::TcpStream) -> Result<(), Failure> {
+pub(crate) fn tell_peer(services: &AdminServices, stream: &mut std::net::TcpStream) -> Result<(), Refusal> {
     let text = serde_json::to_string(&report::of_this_node(services))
-        .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+        .map_err(|error| Refusal::new(Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     handshake::say(stream, &text)
 }
 

@@ -23,9 +23,8 @@ pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
         State::Standalone => return Err(ServerError::new(Code::NOT_IN_STANDALONE)),
         _ => return Err(ServerError::new(Code::SERVER_IS_SECONDARY)),
     }
-    let refused = |(code, detail): (Code, String)| ServerError::with(code, detail);
-    let (mut stream, _) = (services.dial)(Purpose::Verify, Some(DIAL_PATIENCE)).map_err(refused)?;
-    let comparison = verify::compare(&mut stream, &services.database, &services.writer).map_err(refused)?;
+    let (mut stream, _) = (services.dial)(Purpose::Verify, Some(DIAL_PATIENCE))?;
+    let comparison = verify::compare(&mut stream, &services.database, &services.writer)?;
     match comparison.differing().first() {
         None => {
             let rows: u64 = comparison.here.iter().map(|sum| sum.1).sum();

@@ -83,9 +83,7 @@ impl ConsoleClient {
         let rows = client.command(&format!("login {user} {password}"))?;
         match rows.into_iter().find(|(code, _)| *code != 0) {
             None => Ok(client),
-            Some((code, text)) => {
-                Err(ServerError { code: Code::find(code), sqlstate: "28P01", message: text })
-            }
+            Some((code, text)) => Err(ServerError::heard(Code::find(code), "28P01", text)),
         }
     }
 

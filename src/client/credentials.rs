@@ -90,7 +90,7 @@ mod tests {
         std::fs::write(&file, "pass word \nsecond line\n").unwrap();
         assert_eq!(password_from(&file).unwrap(), "pass word ");
         std::fs::write(&file, "\n").unwrap();
-        assert!(password_from(&file).unwrap_err().message.contains("empty"));
+        assert!(password_from(&file).unwrap_err().message().contains("empty"));
         assert!(password_from(&directory.path().join("none")).is_err());
     }
 

@@ -90,14 +90,9 @@ impl Options {
             }
             let malformed = ConnectString::parse(text).err().unwrap_or_else(|| invalid(text));
             let place = self.directory.join(FILE_NAME);
-            return Err(ServerError {
-                message: format!(
-                    "{} Nor is it a name in [Data Sources] of {}.",
-                    malformed.message,
-                    place.display()
-                ),
-                ..malformed
-            });
+            let nor = format!("Nor is it a name in [Data Sources] of {}.", place.display());
+            let text = format!("{} {nor}", malformed.message());
+            return Err(malformed.saying(text));
         }
         ConnectString::parse(text)
     }

@@ -274,10 +274,7 @@ mod tests {
             node.answer = error.map_or(Ok(status), Err);
             node
         };
-        let refusal = || ServerError {
-            code: Some(Code::OPERATION_FAILED),
-            ..ServerError::sql("28P01", "needs a role")
-        };
+        let refusal = || ServerError::new(Code::OPERATION_FAILED).saying("needs a role").under("28P01");
         let refused = || node(Some(refusal()));
         let silent = || node(Some(ServerError::new(Code::SERVER_NOT_FOUND)));
         for (nodes, alone) in [

@@ -155,7 +155,12 @@ mod tests {
         ] {
             let error = ConnectString::parse(text).unwrap_err();
             assert_eq!(error.code.unwrap().number(), number, "{text}");
-            assert_eq!(error.message.contains("0.0.0.0"), text.contains('*'), "{text}: {}", error.message);
+            assert_eq!(
+                error.message().contains("0.0.0.0"),
+                text.contains('*'),
+                "{text}: {}",
+                error.message()
+            );
         }
     }
 

@@ -123,7 +123,7 @@ impl Kind {
             Kind::Address { optional } => {
                 if !(*optional && text.is_empty()) {
                     ConnectString::parse(text)
-                        .map_err(|error| format!("{} ({})", refused(), error.message))?;
+                        .map_err(|error| format!("{} ({})", refused(), error.message()))?;
                 }
                 (text, 0)
             }
@@ -144,7 +144,7 @@ impl Kind {
             }
             Kind::Listen => {
                 let first =
-                    first_address(text).map_err(|error| format!("{} ({})", refused(), error.message))?;
+                    first_address(text).map_err(|error| format!("{} ({})", refused(), error.message()))?;
                 (first, 0)
             }
             Kind::FileSpec => {

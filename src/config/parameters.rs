@@ -361,7 +361,8 @@ fn impossible(id: Id, place: &str, value: &str, allowed: &str) -> ServerError {
         _ => None,
     };
     if let Some(error) = address {
-        return ServerError { message: format!("{place}: {}", error.message), ..error };
+        let text = format!("{place}: {}", error.message());
+        return error.saying(text);
     }
     let shown = if wanted == Kind::Secret { "********" } else { value };
     invalid(format!("{place}: '{shown}' is not possible; allowed: {allowed}."))

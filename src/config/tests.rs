@@ -140,10 +140,10 @@ fn a_connect_string_that_is_none_is_refused_with_its_own_code() {
         for (section, name) in [("HotStandby", "Connect"), ("Com", "Listen")] {
             let error = parameters.set(section, name, text, false).unwrap_err();
             assert_eq!(error.code.map(Code::number), Some(number), "{error}");
-            assert!(error.message.contains(name) && error.message.contains(text), "{error}");
+            assert!(error.message().contains(name) && error.message().contains(text), "{error}");
             let error = load(&format!("[{section}]\n{name}={text}")).err().unwrap();
             assert_eq!(error.code.map(Code::number), Some(number), "{error}");
-            assert!(error.message.contains("line 2") && error.message.contains(text), "{error}");
+            assert!(error.message().contains("line 2") && error.message().contains(text), "{error}");
         }
     }
 }
@@ -179,7 +179,7 @@ fn bytes_that_are_no_text_are_refused_with_their_line() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("solid.ini"), b"[Com]\n\n; \xff\n").unwrap();
     let error = Parameters::load(directory.path()).err().unwrap();
-    assert!(error.message.ends_with("solid.ini, line 3: not UTF-8 text."), "{}", error.message);
+    assert!(error.message().ends_with("solid.ini, line 3: not UTF-8 text."), "{}", error.message());
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn the_peer_secret_is_the_files_content() {
     assert_eq!(parameters.peer_secret(), Ok(Some("hush".to_owned())));
     assert!(warnings.is_empty());
     std::fs::write(directory.path().join("secret"), "\n").unwrap();
-    assert!(parameters.peer_secret().unwrap_err().message.contains("is empty"));
+    assert!(parameters.peer_secret().unwrap_err().message().contains("is empty"));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn changes_follow_the_access_mode() {
         ("General", "BackupBlockSize", "4097", false, "a multiple of IndexFile.BlockSize"),
     ] {
         let error = parameters.set(section, name, value, temporary).unwrap_err();
-        assert!(error.message.contains(expected), "{}", error.message);
+        assert!(error.message().contains(expected), "{}", error.message());
         assert_eq!(error.code, Some(Code::INVALID_ARGUMENT));
     }
     let of_com = registry::REGISTRY.iter().filter(|row| row.section == "Com").count();

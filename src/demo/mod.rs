@@ -29,13 +29,11 @@ pub fn run(options: &DemoOptions) -> Result<(), ServerError> {
     };
     if options.stay || outcome.is_err() {
         let path = directory.keep();
-        return outcome.map_err(|error| ServerError {
-            message: format!(
-                "{}\nThe servers' directories with their logs (solmsg.out): {}",
-                error.message,
-                path.display()
-            ),
-            ..error
+        return outcome.map_err(|error| {
+            let directories =
+                format!("\nThe servers' directories with their logs (solmsg.out): {}", path.display());
+            let text = error.message() + &directories;
+            error.saying(text)
         });
     }
     outcome

@@ -4,7 +4,15 @@
 
 /// A number of the code table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(from = "u32")]
 pub struct Code(u32);
+
+/// As another server says it: one that this server does not know yet is 14501.
+impl From<u32> for Code {
+    fn from(number: u32) -> Code {
+        Code::find(number).unwrap_or(Code::OPERATION_FAILED)
+    }
+}
 
 macro_rules! codes {
     ($($name:ident = $number:literal, $sqlstate:literal, $text:literal;)*) => {

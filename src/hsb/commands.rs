@@ -4,6 +4,7 @@ use super::codes::Code;
 use super::event::{Command, ConnectStatus, Effect, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
 use super::phase::{Activity, AfterDrain, CopyStatus, DialPurpose, Phase};
+use super::refusal::Refusal;
 use super::state::State;
 use super::table::Trigger;
 
@@ -72,7 +73,7 @@ impl Heart {
         if let Some(code) = refusal {
             let because_of_activity = self.activity().refusal() == Some(code);
             let detail = if because_of_activity { self.what_is_under_way() } else { String::new() };
-            return self.refuse_with(request, code, &detail);
+            return self.refuse_with(request, &Refusal::new(code, detail));
         }
         match command {
             Command::Connect => self.command_connect(request),
@@ -116,22 +117,22 @@ impl Heart {
             Command::SetSecondaryAlone => "set secondary alone",
             _ => "disconnect",
         };
-        let (code, why) = (Code::PEER_COMMAND_CONFLICT, format!("'hsb {word}' ended the attempt."));
+        let refusal = Refusal::new(Code::PEER_COMMAND_CONFLICT, format!("'hsb {word}' ended the attempt."));
         match self.phase {
             Phase::Dialling { purpose: DialPurpose::Connect { arrived, .. }, .. } => {
                 if let Some((link, _)) = arrived {
-                    self.effects.push(Effect::TurnAway { link, code, detail: why.clone() });
+                    self.effects.push(Effect::TurnAway { link, refusal: refusal.clone() });
                 }
                 self.phase = Phase::Idle;
-                self.connect_failed(code, &why);
+                self.connect_failed(refusal.clone());
             }
             Phase::Dialling { request, .. } => {
                 self.phase = Phase::Idle;
-                return self.refuse_with(request, code, &why);
+                return self.refuse_with(request, &refusal);
             }
-            _ => self.break_off(code, &why),
+            _ => self.break_off(&refusal),
         }
-        self.close(Some(PeerMessage::Refused { code: code.number(), detail: why }));
+        self.close(Some(PeerMessage::Refused(refusal)));
     }
 
     fn command_connect(&mut self, request: RequestId) {
@@ -196,7 +197,7 @@ impl Heart {
                 let needs = format!(
                     "It is {state}; this needs PRIMARY ALONE, PRIMARY UNCERTAIN or STANDALONE ('hsb disconnect' ends PRIMARY ACTIVE)."
                 );
-                self.refuse_with(request, Code::REFUSED_IN_STATE, &needs);
+                self.refuse_with(request, &Refusal::new(Code::REFUSED_IN_STATE, needs));
             }
         }
     }
@@ -234,7 +235,7 @@ impl Heart {
         if self.settings.has_connect_string {
             self.effects.push(Effect::Dial { request, purpose: Purpose::Probe });
         } else {
-            self.dial_failed(request, Code::COMMUNICATION_ERROR, String::new());
+            self.dial_failed(request, Code::COMMUNICATION_ERROR.into());
         }
     }
 

@@ -11,6 +11,7 @@ use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, P
 use super::heart::Heart;
 use super::phase::{AfterDrain, DialPurpose, Phase};
 use super::position::Position;
+use super::refusal::Refusal;
 use super::settings::PairSettings;
 use super::severity::{Severity, of_refusal};
 use super::state::State;
@@ -37,29 +38,26 @@ impl Heart {
         match (purpose, link) {
             (DialPurpose::Connect { mine, arrived }, Some(link)) => {
                 if let Some((other, _)) = arrived {
-                    let detail = "The two servers connected from the other side.".to_string();
-                    self.effects.push(Effect::TurnAway {
-                        link: other,
-                        code: Code::PEER_COMMAND_CONFLICT,
-                        detail,
-                    });
+                    let detail = "The two servers connected from the other side.";
+                    let refusal = Refusal::new(Code::PEER_COMMAND_CONFLICT, detail);
+                    self.effects.push(Effect::TurnAway { link: other, refusal });
                 }
                 self.link = Some(link);
                 self.effects.push(Effect::StartPings(self.settings.pair));
                 match self.may_connect(mine, &hello) {
                     Ok(()) => self.meet(mine, hello),
-                    Err(code) => self.end_meeting(code, self.particulars(code, &hello)),
+                    Err(refusal) => self.end_meeting(refusal),
                 }
             }
             (DialPurpose::Connect { .. }, None) => {
                 self.phase = Phase::Dialling { request, purpose };
-                self.dial_failed(request, Code::COMMUNICATION_ERROR, String::new());
+                self.dial_failed(request, Code::COMMUNICATION_ERROR.into());
             }
             _ => self.probed(request, purpose, hello),
         }
     }
 
-    pub(super) fn dial_failed(&mut self, dial: RequestId, code: Code, detail: String) {
+    pub(super) fn dial_failed(&mut self, dial: RequestId, refusal: Refusal) {
         let Phase::Dialling { request, purpose } = self.phase else { return };
         if request != dial {
             return;
@@ -70,11 +68,12 @@ impl Heart {
                 self.welcome(link, hello);
             }
             DialPurpose::Connect { arrived: None, .. } => {
-                let standalone = self.state == State::Standalone && code == Code::COMMUNICATION_ERROR;
-                self.connect_failed(if standalone { Code::NOT_IN_STANDALONE } else { code }, &detail);
+                let standalone = self.state == State::Standalone && refusal.code == Code::COMMUNICATION_ERROR;
+                let code = if standalone { Code::NOT_IN_STANDALONE } else { refusal.code };
+                self.connect_failed(Refusal { code, ..refusal });
                 self.connect_status(ConnectStatus::Broken);
             }
-            _ => self.probe_failed(request, purpose, code, &detail),
+            _ => self.probe_failed(request, purpose, refusal),
         }
     }
 
@@ -90,14 +89,14 @@ impl Heart {
             Phase::Draining(AfterDrain::Dial { request }) => Some((request, None)),
             _ => None,
         };
-        if let Err((code, detail)) = self.may_be_dialled(wanted.is_some(), &hello) {
-            return self.effects.push(Effect::TurnAway { link, code, detail });
+        if let Err(refusal) = self.may_be_dialled(wanted.is_some(), &hello) {
+            return self.effects.push(Effect::TurnAway { link, refusal });
         }
         match wanted {
             Some((request, Some((mine, before)))) if self.my_dial_wins(mine, &hello) => {
                 if let Some((older, _)) = before {
-                    let (code, detail) = (Code::PEER_COMMAND_CONFLICT, String::new());
-                    self.effects.push(Effect::TurnAway { link: older, code, detail });
+                    let refusal = Code::PEER_COMMAND_CONFLICT.into();
+                    self.effects.push(Effect::TurnAway { link: older, refusal });
                 }
                 let purpose = DialPurpose::Connect { mine, arrived: Some((link, hello)) };
                 self.phase = Phase::Dialling { request, purpose };
@@ -131,43 +130,38 @@ impl Heart {
         }
     }
 
-    fn may_be_dialled(&self, dials_itself: bool, hello: &Hello) -> Result<(), (Code, String)> {
+    fn may_be_dialled(&self, dials_itself: bool, hello: &Hello) -> Result<(), Refusal> {
         match self.activity().refusal() {
-            _ if self.shutting_down => Err((Code::SHUTTING_DOWN, String::new())),
+            _ if self.shutting_down => Err(Code::SHUTTING_DOWN.into()),
             _ if self.is_refused_for_room(Command::Connect) => {
                 let lacks = self.lacks_room().unwrap_or_default();
-                Err((Code::DISK_FULL, format!("The other server has no room: {lacks}.")))
+                Err(Refusal::new(Code::DISK_FULL, format!("The other server has no room: {lacks}.")))
             }
-            Some(code) if !dials_itself => Err((code, "The other server is busy.".to_string())),
+            Some(code) if !dials_itself => Err(Refusal::new(code, "The other server is busy.")),
             _ if self.state.is_active() => {
                 let detail = format!("The other server is {} already.", self.state);
-                Err((Code::REFUSED_IN_STATE, detail))
+                Err(Refusal::new(Code::REFUSED_IN_STATE, detail))
             }
-            _ => self.may_connect(self.decided, hello).map_err(|code| (code, self.particulars(code, hello))),
+            _ => self.may_connect(self.decided, hello),
         }
-    }
-
-    /// What the operator should know of a refusal besides the code's own sentence.
-    fn particulars(&self, code: Code, hello: &Hello) -> String {
-        let shown = |id: [u8; 16]| format!("{:032x}", u128::from_be_bytes(id));
-        if code == Code::DIFFERENT_DATABASE {
-            return format!("The ids are {} and {}.", shown(self.database_id), shown(hello.database_id));
-        }
-        String::new()
     }
 
     /// What can be said without looking at histories. Both sides come to the same answer.
-    fn may_connect(&self, mine: Position, hello: &Hello) -> Result<(), Code> {
+    fn may_connect(&self, mine: Position, hello: &Hello) -> Result<(), Refusal> {
         let either = |state| self.state == state || hello.state == state;
         match (self.state.is_primary(), hello.state.is_primary()) {
-            _ if either(State::Plain) => Err(Code::NOT_HOTSTANDBY),
-            _ if either(State::Offline) => Err(Code::BACKUPSERVER_MODE),
-            _ if hello.database_id != self.database_id => Err(Code::DIFFERENT_DATABASE),
+            _ if either(State::Plain) => Err(Code::NOT_HOTSTANDBY.into()),
+            _ if either(State::Offline) => Err(Code::BACKUPSERVER_MODE.into()),
+            _ if hello.database_id != self.database_id => {
+                let shown = |id: [u8; 16]| format!("{:032x}", u128::from_be_bytes(id));
+                let (mine, theirs) = (shown(self.database_id), shown(hello.database_id));
+                Err(Refusal::new(Code::DIFFERENT_DATABASE, format!("The ids are {mine} and {theirs}.")))
+            }
             // R5: one of them has to look whether their histories have parted.
-            (true, true) if hello.position == mine => Err(Code::BOTH_PRIMARY),
+            (true, true) if hello.position == mine => Err(Code::BOTH_PRIMARY.into()),
             (true, true) => Ok(()),
-            (false, false) => Err(Code::BOTH_SECONDARY),
-            _ if either(State::Standalone) => Err(Code::NOT_IN_STANDALONE),
+            (false, false) => Err(Code::BOTH_SECONDARY.into()),
+            _ if either(State::Standalone) => Err(Code::NOT_IN_STANDALONE.into()),
             _ => Ok(()),
         }
     }
@@ -199,26 +193,26 @@ impl Heart {
             }
             self.effects.push(Effect::CheckHistory(peer.position));
         } else if let Some(lacks) = self.log_lacks().map(str::to_owned) {
-            self.end_meeting(Code::DISK_FULL, lacks);
+            self.end_meeting(Refusal::new(Code::DISK_FULL, lacks));
         }
     }
 
     /// At the primary: does the peer's position lie on our history?
-    pub(super) fn history_checked(&mut self, result: Result<(), (Code, String)>) {
+    pub(super) fn history_checked(&mut self, result: Result<(), Refusal>) {
         let Phase::Meeting { peer, .. } = self.phase else { return };
         match result {
             Ok(()) if peer.state.is_primary() => {
                 let detail =
                     "The other server's database is part of this one's: set the other server secondary.";
-                self.end_meeting(Code::BOTH_PRIMARY, detail.to_string());
+                self.end_meeting(Refusal::new(Code::BOTH_PRIMARY, detail));
             }
-            Err((Code::NOT_SYNCHRONIZED, detail)) if peer.state.is_primary() => {
-                self.end_meeting(Code::BOTH_DIVERGED, detail);
+            Err(Refusal { code: Code::NOT_SYNCHRONIZED, detail }) if peer.state.is_primary() => {
+                self.end_meeting(Refusal::new(Code::BOTH_DIVERGED, detail));
                 self.demote(Trigger::Diverged, None);
             }
-            Err((Code::LOG_TOO_SHORT, detail)) if peer.state.is_primary() => {
+            Err(Refusal { code: Code::LOG_TOO_SHORT, detail }) if peer.state.is_primary() => {
                 let detail = format!("Whether both have written cannot be told from the log. {detail}");
-                self.end_meeting(Code::BOTH_PRIMARY, detail);
+                self.end_meeting(Refusal::new(Code::BOTH_PRIMARY, detail));
             }
             Ok(()) => {
                 self.acknowledged = peer.position;
@@ -227,18 +221,19 @@ impl Heart {
                 self.effects.push(Effect::StartCatchup);
                 self.catchup_begins();
             }
-            Err((code, detail)) => self.end_meeting(code, detail),
+            Err(refusal) => self.end_meeting(refusal),
         }
     }
 
-    fn end_meeting(&mut self, code: Code, detail: String) {
-        self.not_connected(code, &detail);
-        self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
+    fn end_meeting(&mut self, refusal: Refusal) {
+        self.not_connected(refusal.clone());
+        self.close(Some(PeerMessage::Refused(refusal)));
     }
 
-    fn not_connected(&mut self, code: Code, detail: &str) {
+    fn not_connected(&mut self, refusal: Refusal) {
+        let code = refusal.code;
         self.phase = Phase::Idle;
-        self.connect_failed(code, detail);
+        self.connect_failed(refusal);
         if matches!(code, Code::LOG_TOO_SHORT | Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED) {
             self.say(Severity::Error, "30533: a full copy of the database is needed ('hsb netcopy'), where 'hsb rewind' is of no use");
         }
@@ -246,10 +241,10 @@ impl Heart {
 
     /// Whoever asked has been answered long ago: it is told in the message log, as an event and by `hsb status connect`,
     /// until there is another attempt.
-    pub(super) fn connect_failed(&mut self, code: Code, detail: &str) {
-        let why = format!("{} {detail}", code.text()).trim_end().to_owned();
-        self.alert(CONNECT_FAILED, of_refusal(code), format!("{}: not connected: {why}", code.number()));
-        self.connect_failure = Some((code, why));
+    pub(super) fn connect_failed(&mut self, refusal: Refusal) {
+        let text = format!("{}: not connected: {}", refusal.code.number(), refusal.text());
+        self.alert(CONNECT_FAILED, of_refusal(refusal.code), text);
+        self.connect_failure = Some(refusal);
     }
 
     /// At the secondary: the primary's verdict.
@@ -262,19 +257,16 @@ impl Heart {
         self.catchup_begins();
     }
 
-    pub(super) fn peer_refuses(&mut self, number: u32, detail: String) {
-        let code = Code::find(number).unwrap_or(Code::OPERATION_FAILED);
+    pub(super) fn peer_refuses(&mut self, refusal: Refusal) {
+        let code = refusal.code;
         if let Phase::Meeting { .. } = self.phase {
-            self.not_connected(code, &detail);
+            self.not_connected(refusal);
             self.close(None);
             if code == Code::BOTH_DIVERGED && self.state.is_primary() {
                 self.demote(Trigger::Diverged, None);
             }
         } else if let Some(link) = self.link {
-            self.link_lost(
-                link,
-                &format!("the other server refuses: {}: {} {detail}", code.number(), code.text()),
-            );
+            self.link_lost(link, &format!("the other server refuses: {refusal}"));
         }
     }
 
@@ -348,7 +340,7 @@ impl Heart {
             }
             AfterDrain::GoActive { position: wanted } => {
                 let detail = format!("The secondary is at {position}, the primary at {wanted}.");
-                self.end_meeting(Code::NOT_SYNCHRONIZED, detail);
+                self.end_meeting(Refusal::new(Code::NOT_SYNCHRONIZED, detail));
             }
             AfterDrain::Rewind { request } => self.begin_rewind(request),
             AfterDrain::TakeOver { position: wanted } => self.ready_to_take_over(wanted == position),
@@ -371,11 +363,11 @@ impl Heart {
         if !self.state.is_secondary() {
             return self.warn(format!("a change that concerns this node no more does not fit: {detail}"));
         }
-        let code = Code::APPLY_FAILED;
-        self.say(of_refusal(code), format!("{}: {} {detail}", code.number(), code.text()));
+        let refusal = Refusal::new(Code::APPLY_FAILED, detail);
+        self.say(of_refusal(refusal.code), refusal.to_string());
         self.damaged = true;
-        self.break_off(code, &detail);
-        self.close(Some(PeerMessage::Refused { code: code.number(), detail }));
+        self.break_off(&refusal);
+        self.close(Some(PeerMessage::Refused(refusal)));
         if self.state == State::SecondaryActive {
             self.go(Trigger::ApplyFailed);
         }
@@ -385,7 +377,7 @@ impl Heart {
 
     /// Ends what is under way with the peer or with the applier, and tells whoever waits for it. The only place that
     /// knows what each procedure leaves behind when it does not get to its end.
-    pub(super) fn break_off(&mut self, code: Code, why: &str) {
+    pub(super) fn break_off(&mut self, refusal: &Refusal) {
         match self.phase {
             // These depend on neither.
             Phase::Idle
@@ -394,28 +386,28 @@ impl Heart {
             | Phase::CopyingOut
             | Phase::CopyingIn
             | Phase::Rewinding { .. } => return,
-            phase if phase.is_switch_with_peer() => self.switch_failed(code, why),
+            phase if phase.is_switch_with_peer() => self.switch_failed(refusal),
             Phase::CatchingUp { .. } | Phase::Draining(AfterDrain::GoActive { .. }) => {
-                self.warn(format!("30532: catchup has failed: {why}"));
-                self.connect_failed(code, why);
+                self.warn(format!("30532: catchup has failed: {}", refusal.detail));
+                self.connect_failed(refusal.clone());
                 if self.state.is_primary() {
                     self.effects.push(Effect::StopCatchup);
                 }
             }
             Phase::Meeting { .. } | Phase::Draining(AfterDrain::Dial { .. }) => {
-                self.connect_failed(code, why)
+                self.connect_failed(refusal.clone());
             }
             Phase::Leaving { request, .. } => {
                 if let Some(request) = request {
-                    self.refuse_with(request, code, why);
+                    self.refuse_with(request, refusal);
                 }
             }
             Phase::Draining(AfterDrain::Promote { request, .. } | AfterDrain::Rewind { request }) => {
-                self.refuse_with(request, code, why);
+                self.refuse_with(request, refusal);
             }
             Phase::Draining(AfterDrain::Answer { link, .. }) => {
-                self.effects.push(Effect::TurnAway { link, code, detail: why.to_owned() });
-                self.connect_failed(code, why);
+                self.effects.push(Effect::TurnAway { link, refusal: refusal.clone() });
+                self.connect_failed(refusal.clone());
             }
             // A switch with the peer: above.
             Phase::Draining(AfterDrain::TakeOver { .. }) | Phase::HandingOver { .. } | Phase::TakingOver => {}
@@ -438,7 +430,7 @@ impl Heart {
             let waits = self.shutting_down && self.state == State::PrimaryActive && in_doubt && !auto;
             return self.left(if waits { Trigger::LinkLost } else { trigger }, request);
         }
-        self.break_off(Code::COMMUNICATION_ERROR, why);
+        self.break_off(&Refusal::new(Code::COMMUNICATION_ERROR, why));
         if phase.is_switch_with_peer() {
             self.go(Trigger::SwitchFailed);
         } else if self.state.is_active() {
@@ -449,7 +441,8 @@ impl Heart {
 
     pub(super) fn peer_promoted(&mut self) {
         self.close(None);
-        self.break_off(Code::PEER_COMMAND_CONFLICT, "The other server was set PRIMARY ALONE.");
+        let detail = "The other server was set PRIMARY ALONE.";
+        self.break_off(&Refusal::new(Code::PEER_COMMAND_CONFLICT, detail));
         self.go(Trigger::PeerPromoted);
     }
 }

@@ -6,6 +6,7 @@ pub use super::{rewind::RewindEnd, room::Store};
 
 use super::codes::Code;
 use super::position::Position;
+use super::refusal::Refusal;
 use super::settings::{PairSettings, Settings};
 use super::severity::Severity;
 use super::state::State;
@@ -73,12 +74,7 @@ pub enum PeerMessage {
         pair: PairSettings,
     },
     /// Either: no, for this reason; the link ends.
-    Refused {
-        /// Number of the code table.
-        code: u32,
-        /// The particulars.
-        detail: String,
-    },
+    Refused(Refusal),
     /// Primary: you have everything; go active at this position.
     GoActive {
         /// Where both are.
@@ -214,9 +210,7 @@ pub enum Event {
         /// Of [`Effect::Dial`].
         request: RequestId,
         /// The reason.
-        code: Code,
-        /// The particulars.
-        detail: String,
+        refusal: Refusal,
     },
     /// A peer dialled us to connect.
     PeerArrived {
@@ -237,7 +231,7 @@ pub enum Event {
         /// On which connection's behalf.
         link: LinkId,
         /// Found, or why not.
-        result: Result<(), (Code, String)>,
+        result: Result<(), Refusal>,
     },
     /// The sender of old batches is about to reach the end of the log.
     CatchupNearEnd {
@@ -264,7 +258,7 @@ pub enum Event {
     /// The netcopy, copy or backup that this node makes has ended.
     CopyEnded {
         /// How.
-        result: Result<(), (Code, String)>,
+        result: Result<(), Refusal>,
     },
     /// A primary wants to copy its database here.
     CopyArrives {
@@ -276,12 +270,12 @@ pub enum Event {
     /// A copy to this node has ended.
     CopyReceived {
         /// Database id and position of the new database, or why the old one is as before.
-        opened: Result<([u8; 16], Position), (Code, String)>,
+        opened: Result<([u8; 16], Position), Refusal>,
     },
     /// A rewind has ended.
     Rewound {
         /// How, or why nothing came of it.
-        result: Result<RewindEnd, (Code, String)>,
+        result: Result<RewindEnd, Refusal>,
     },
     /// The database file itself is durable up to here.
     Checkpointed {
@@ -392,9 +386,7 @@ pub enum Effect {
         /// Which.
         link: LinkId,
         /// Why.
-        code: Code,
-        /// The particulars.
-        detail: String,
+        refusal: Refusal,
     },
     /// Say something to the peer.
     Tell(PeerMessage),
@@ -452,12 +444,7 @@ pub enum Effect {
     /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
     Rewind,
     /// It may not.
-    RefuseCopy {
-        /// Why.
-        code: Code,
-        /// The particulars.
-        detail: String,
-    },
+    RefuseCopy(Refusal),
 }
 
 /// What `hsb status connect` answers.

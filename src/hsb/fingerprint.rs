@@ -42,7 +42,7 @@ impl Hash for Heart {
         } = self;
         (state, phase, link, settings, configured, database_id, decided, log_end).hash(hasher);
         (in_flight, held, pending, acknowledged, backlog, backlog_bytes).hash(hasher);
-        connect_failure.as_ref().map(|(code, _)| code).hash(hasher);
+        connect_failure.as_ref().map(|refusal| refusal.code).hash(hasher);
         (
             connect_status,
             switch_status,

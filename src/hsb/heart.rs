@@ -17,6 +17,7 @@ use super::event::{
 };
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
+use super::refusal::Refusal;
 use super::retention::Retention;
 use super::rewind::GivenUp;
 use super::room::Lacking;
@@ -67,7 +68,7 @@ pub struct Heart {
     pub(super) backlog_bytes: usize,
     pub(super) connect_status: ConnectStatus,
     /// Why the last attempt to connect has failed; none while there is one, or a connection.
-    pub(super) connect_failure: Option<(Code, String)>,
+    pub(super) connect_failure: Option<Refusal>,
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
@@ -161,7 +162,7 @@ impl Heart {
             Event::Acknowledged { position } => self.acknowledged_up_to(position),
             Event::LinkLost { link, why } => self.link_lost(link, &why),
             Event::Dialled { request, link, hello } => self.dialled(request, link, hello),
-            Event::DialFailed { request, code, detail } => self.dial_failed(request, code, detail),
+            Event::DialFailed { request, refusal } => self.dial_failed(request, refusal),
             Event::PeerArrived { link, hello } => self.peer_arrived(link, hello),
             Event::PeerSays { link, message } => {
                 if self.link == Some(link) {
@@ -207,7 +208,7 @@ impl Heart {
         match message {
             PeerMessage::Ping | PeerMessage::Acknowledge { .. } => {}
             PeerMessage::Accept { pair } => self.peer_accepts(pair),
-            PeerMessage::Refused { code, detail } => self.peer_refuses(code, detail),
+            PeerMessage::Refused(refusal) => self.peer_refuses(refusal),
             PeerMessage::GoActive { position } => self.peer_says_go_active(position),
             PeerMessage::Active => self.peer_is_active(),
             PeerMessage::AskDisconnect => self.peer_asks_to_disconnect(),
@@ -324,12 +325,12 @@ impl Heart {
 
     /// Refuses with the code's own sentence.
     pub(super) fn refuse(&mut self, request: RequestId, code: Code) {
-        self.reply(request, code, code.text());
+        self.refuse_with(request, &code.into());
     }
 
     /// Refuses with the code's own sentence and the particulars.
-    pub(super) fn refuse_with(&mut self, request: RequestId, code: Code, detail: &str) {
-        self.reply(request, code, format!("{} {detail}", code.text()).trim_end());
+    pub(super) fn refuse_with(&mut self, request: RequestId, refusal: &Refusal) {
+        self.reply(request, refusal.code, refusal.text());
     }
 
     /// Logs what belongs to the ordinary course of things.
@@ -399,8 +400,8 @@ impl Heart {
         self.connect_status
     }
 
-    /// For `hsb status connect`: code and sentence of the last attempt's failure.
-    pub fn connect_failure(&self) -> Option<&(Code, String)> {
+    /// For `hsb status connect`: why the last attempt failed.
+    pub fn connect_failure(&self) -> Option<&Refusal> {
         self.connect_failure.as_ref()
     }
 

@@ -5,6 +5,7 @@ use super::event::{Command, Effect, Event, Hello, PeerMessage, Purpose};
 use super::heart::Heart;
 use super::phase::{Activity, state_number};
 use super::position::{Chain, Position};
+use super::refusal::Refusal;
 use super::state::State::{self, *};
 use super::state::{StartTime, start_time_set_by};
 use super::tests::{SETTINGS, STATES, UNREACHABLE, answer, command, heart, position, with_batch_in_flight};
@@ -23,7 +24,7 @@ fn dials(effects: &[Effect]) -> bool {
 }
 
 fn failure(heart: &Heart) -> Option<Code> {
-    heart.connect_failure().map(|(code, _)| *code)
+    heart.connect_failure().map(|refusal| refusal.code)
 }
 
 fn drain(heart: &mut Heart, effects: &[Effect]) -> Vec<Effect> {
@@ -37,7 +38,7 @@ fn drain(heart: &mut Heart, effects: &[Effect]) -> Vec<Effect> {
 
 fn last_word(effects: &[Effect]) -> Option<u32> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Close { farewell: Some(PeerMessage::Refused { code, .. }) } => Some(*code),
+        Effect::Close { farewell: Some(PeerMessage::Refused(why)) } => Some(why.code.number()),
         _ => None,
     })
 }
@@ -57,7 +58,7 @@ fn when_both_dial_at_once_the_primarys_connection_wins() {
     assert!(effects.iter().any(|effect| matches!(effect, Effect::TurnAway { link: 21, .. })), "{effects:?}");
     // The secondary's own dial ends in a refusal that concerns nobody any more.
     let code = Code::PEER_COMMAND_CONFLICT;
-    assert_eq!(secondary.handle(Event::DialFailed { request: 1, code, detail: String::new() }), []);
+    assert_eq!(secondary.handle(Event::DialFailed { request: 1, refusal: code.into() }), []);
     primary.handle(Event::HistoryChecked { link: 12, result: Ok(()) });
     secondary.handle(Event::PeerSays { link: 12, message: PeerMessage::Accept { pair: SETTINGS.pair } });
     for heart in [primary, secondary] {
@@ -127,13 +128,13 @@ fn r5_primaries_whose_histories_have_parted_both_stop() {
             heart
         };
         let mut heart = meet();
-        let parted = Err((Code::NOT_SYNCHRONIZED, "parted at 3".to_string()));
+        let parted = Err(Refusal::new(Code::NOT_SYNCHRONIZED, "parted at 3"));
         let effects = heart.handle(Event::HistoryChecked { link: 3, result: parted });
         assert_eq!((heart.state(), last_word(&effects)), (SecondaryAlone, Some(14528)), "{mine} {state}");
         assert_eq!(answer(&effects), None);
         assert_eq!(failure(&heart), Some(Code::BOTH_DIVERGED));
 
-        let too_short = Err((Code::LOG_TOO_SHORT, String::new()));
+        let too_short = Err(Code::LOG_TOO_SHORT.into());
         for (result, words) in [(Ok(()), "is part of"), (too_short, "cannot be told")] {
             let mut heart = meet();
             let effects = heart.handle(Event::HistoryChecked { link: 3, result });
@@ -167,7 +168,7 @@ fn r5_the_primary_that_is_not_further_waits_for_the_verdict() {
         let peer = hello(PrimaryAlone, elsewhere(7));
         let effects = heart.handle(Event::Dialled { request: 1, link: Some(3), hello: peer });
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::CheckHistory(_))), "{effects:?}");
-        let message = PeerMessage::Refused { code, detail: String::new() };
+        let message = PeerMessage::Refused(Code::from(code).into());
         let effects = heart.handle(Event::PeerSays { link: 3, message });
         assert_eq!(answer(&effects), None);
         assert_eq!((failure(&heart), heart.state()), (Code::find(code), state));
@@ -178,7 +179,10 @@ fn r5_the_primary_that_is_not_further_waits_for_the_verdict() {
 fn r5_primaries_at_one_position_are_refused_at_once() {
     let mut heart = heart(PrimaryAlone);
     let effects = heart.handle(Event::PeerArrived { link: 3, hello: hello(Standalone, position(5)) });
-    assert!(matches!(effects[..], [Effect::TurnAway { code: Code::BOTH_PRIMARY, .. }]), "{effects:?}");
+    assert!(
+        matches!(effects[..], [Effect::TurnAway { refusal: Refusal { code: Code::BOTH_PRIMARY, .. }, .. }]),
+        "{effects:?}"
+    );
 }
 
 #[test]

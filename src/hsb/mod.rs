@@ -17,6 +17,7 @@ pub mod phase;
 pub mod position;
 #[cfg(test)]
 mod reaching_tests;
+pub mod refusal;
 #[cfg(test)]
 mod replacing_tests;
 mod retention;

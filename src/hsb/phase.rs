@@ -6,6 +6,7 @@
 use super::codes::Code;
 use super::event::{Hello, LinkId, RequestId};
 use super::position::Position;
+use super::refusal::Refusal;
 use super::state::State;
 use super::table::Trigger;
 
@@ -243,5 +244,5 @@ pub enum CopyStatus {
     /// It went through.
     Success,
     /// It did not.
-    Failed(Code, String),
+    Failed(Refusal),
 }

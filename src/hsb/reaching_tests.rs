@@ -85,7 +85,7 @@ fn a_disconnect_ends_connecting_at_every_stage() {
             |effect: &Effect| matches!(effect, Effect::TurnAway { .. } | Effect::Close { farewell: Some(_) });
         assert!(effects.iter().any(told), "{stage}: {effects:?}");
         assert_eq!((heart.state(), heart.activity()), (SecondaryAlone, Activity::Idle), "{stage}");
-        assert_eq!(heart.connect_failure().map(|failure| failure.0), Some(Code::PEER_COMMAND_CONFLICT));
+        assert_eq!(heart.connect_failure().map(|failure| failure.code), Some(Code::PEER_COMMAND_CONFLICT));
         assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains");
     }
 }
@@ -99,7 +99,7 @@ fn what_becomes_of_connecting_is_told_until_there_is_another_attempt() {
     assert_eq!(answer(&effects), None);
     let alert = |effect: &Effect| matches!(effect, Effect::Alert { name, text, .. } if *name == CONNECT_FAILED && text.starts_with("14503: "));
     assert!(effects.iter().any(alert), "{effects:?}");
-    assert_eq!(heart.connect_failure().map(|failure| failure.0), Some(Code::COMMUNICATION_ERROR));
+    assert_eq!(heart.connect_failure().map(|failure| failure.code), Some(Code::COMMUNICATION_ERROR));
     command(&mut heart, Command::Connect);
     assert_eq!(heart.connect_failure(), None);
 }
@@ -110,9 +110,12 @@ fn a_switch_that_is_refused_at_its_probe_leaves_the_status_of_the_last_one() {
     let mut heart = heart(SecondaryAlone);
     heart.switch_status = SwitchStatus::Success;
     command(&mut heart, Command::SwitchPrimary);
-    let (code, detail) = (Code::OPERATION_FAILED, String::new());
-    let effects = heart.handle(Event::DialFailed { request: 1, code, detail });
-    assert_eq!((answer(&effects), heart.switch_status()), (Some(code), SwitchStatus::Success));
+    let refusal = Code::OPERATION_FAILED.into();
+    let effects = heart.handle(Event::DialFailed { request: 1, refusal });
+    assert_eq!(
+        (answer(&effects), heart.switch_status()),
+        (Some(Code::OPERATION_FAILED), SwitchStatus::Success)
+    );
 }
 
 #[test]

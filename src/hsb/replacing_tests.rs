@@ -4,6 +4,7 @@ use super::codes::Code;
 use super::event::{Command, Effect, Event, Hello, RewindEnd};
 use super::heart::Heart;
 use super::position::Position;
+use super::refusal::Refusal;
 use super::state::State::*;
 use super::tests::{PAIR, STATES, answer, command, heart, position};
 
@@ -32,19 +33,19 @@ fn trap_23_a_netcopy_in_the_wrong_direction_is_refused() {
     ];
     for (state, hello, common, wanted) in rows {
         let effects = heart(state).handle(Event::CopyArrives { hello, common });
-        assert_eq!(refusal_of_copy(&effects).map(|(code, _)| code), wanted, "{state} {hello:?}");
+        assert_eq!(refusal_of_copy(&effects).map(|refusal| refusal.code), wanted, "{state} {hello:?}");
         assert_eq!(effects.contains(&Effect::AdmitCopy), wanted.is_none());
     }
     let stranger = Hello { database_id: [2; 16], ..source(PrimaryAlone, position(9)) };
     let effects = heart(Offline).handle(Event::CopyArrives { hello: stranger, common: None });
     assert!(effects.contains(&Effect::AdmitCopy), "-x backupserver says that it may be replaced");
     let effects = heart(SecondaryAlone).handle(Event::CopyArrives { hello: stranger, common: None });
-    assert_eq!(refusal_of_copy(&effects).map(|(code, _)| code), Some(Code::DIFFERENT_DATABASE));
+    assert_eq!(refusal_of_copy(&effects).map(|refusal| refusal.code), Some(Code::DIFFERENT_DATABASE));
 }
 
-fn refusal_of_copy(effects: &[Effect]) -> Option<(Code, String)> {
+fn refusal_of_copy(effects: &[Effect]) -> Option<Refusal> {
     effects.iter().find_map(|effect| match effect {
-        Effect::RefuseCopy { code, detail } => Some((*code, detail.clone())),
+        Effect::RefuseCopy(refusal) => Some(refusal.clone()),
         _ => None,
     })
 }
@@ -64,14 +65,14 @@ fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
         command(&mut heart, Command::Rewind);
         let ticket = heart.ticket;
         heart.handle(Event::Drained { ticket, position: position(5) });
-        let end = RewindEnd::GivenUp { common, code: Code::NOT_SYNCHRONIZED, text: "saved".into() };
+        let end = RewindEnd::GivenUp { common, refusal: Refusal::new(Code::NOT_SYNCHRONIZED, "saved") };
         let effects = heart.handle(Event::Rewound { result: Ok(end) });
         assert_eq!((answer(&effects), heart.decided()), (Some(Code::NOT_SYNCHRONIZED), position(5)));
         heart
     };
     let arrives = |heart: &mut Heart, common| heart.handle(Event::CopyArrives { hello, common });
     let refused = refusal_of_copy(&arrives(&mut heart(SecondaryAlone), Some(position(3))));
-    let (code, detail) = refused.unwrap();
+    let Refusal { code, detail } = refused.unwrap();
     assert_eq!(code, Code::NOT_SYNCHRONIZED);
     for part in ["(2 transactions)", "'hsb rewind'", "-x backupserver", &position(3).to_string()] {
         assert!(detail.contains(part), "'{part}' is not in: {detail}");
@@ -134,7 +135,7 @@ fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
     heart.handle(taken_back(5));
     assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
     let mut heart = rewinding();
-    let effects = heart.handle(Event::Rewound { result: Err((Code::LOG_TOO_SHORT, String::new())) });
+    let effects = heart.handle(Event::Rewound { result: Err(Code::LOG_TOO_SHORT.into()) });
     assert_eq!((answer(&effects), heart.state()), (Some(Code::LOG_TOO_SHORT), SecondaryAlone));
     assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(5), position(6), true));
 }

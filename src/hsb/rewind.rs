@@ -13,6 +13,7 @@ use super::event::{Effect, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, Phase};
 use super::position::Position;
+use super::refusal::Refusal;
 use super::state::State;
 
 /// How a rewind has ended.
@@ -29,10 +30,8 @@ pub enum RewindEnd {
     GivenUp {
         /// Up to here the histories are known to be the same.
         common: Option<Position>,
-        /// Why it could not be taken back.
-        code: Code,
-        /// What to tell the operator.
-        text: String,
+        /// Why it could not be taken back, and what to tell the operator.
+        refusal: Refusal,
     },
 }
 
@@ -55,7 +54,7 @@ impl Heart {
             State::SecondaryAlone => self.drain(AfterDrain::Rewind { request }),
             state => {
                 let needs = format!("It is {state}; a rewind needs SECONDARY ALONE.");
-                self.refuse_with(request, Code::REFUSED_IN_STATE, &needs);
+                self.refuse_with(request, &Refusal::new(Code::REFUSED_IN_STATE, needs));
             }
         }
     }
@@ -67,13 +66,13 @@ impl Heart {
     }
 
     /// Where the database is now and what to say, or why it is as it was.
-    pub(super) fn rewound(&mut self, result: Result<RewindEnd, (Code, String)>) {
+    pub(super) fn rewound(&mut self, result: Result<RewindEnd, Refusal>) {
         let Phase::Rewinding { request } = self.phase else { return };
         self.phase = Phase::Idle;
         match result {
-            Ok(RewindEnd::GivenUp { common, code, text }) => {
+            Ok(RewindEnd::GivenUp { common, refusal }) => {
                 self.given_up = Some(GivenUp { decided: self.decided, common });
-                self.refuse_with(request, code, &text);
+                self.refuse_with(request, &refusal);
             }
             Ok(RewindEnd::TakenBack { position, text }) => {
                 if position != self.decided {
@@ -86,7 +85,7 @@ impl Heart {
                 }
                 self.reply(request, Code::SUCCESS, text);
             }
-            Err((code, detail)) => self.refuse_with(request, code, &detail),
+            Err(refusal) => self.refuse_with(request, &refusal),
         }
     }
 

@@ -8,6 +8,7 @@
 use super::codes::Code;
 use super::event::{Command, Decision, Effect, PeerMessage};
 use super::heart::Heart;
+use super::refusal::Refusal;
 use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
@@ -53,10 +54,8 @@ impl Heart {
         self.lacking.of(store).clone_from(&lacks);
         match lacks {
             Some(detail) => {
-                let code = Code::DISK_FULL;
-                let text =
-                    format!("{}: {} No writes until there is room: {detail}", code.number(), code.text());
-                self.alert(DISK_FULL, Severity::Error, text);
+                let text = format!("No writes until there is room: {detail}");
+                self.alert(DISK_FULL, Severity::Error, Refusal::new(Code::DISK_FULL, text).to_string());
                 self.give_back_unsent(store);
                 self.check_history();
                 if self.state.is_secondary() {
@@ -88,9 +87,9 @@ impl Heart {
     }
 
     fn leave_for_room(&mut self, detail: &str) {
-        let code = Code::DISK_FULL;
-        self.break_off(code, detail);
-        self.close(Some(PeerMessage::Refused { code: code.number(), detail: detail.to_owned() }));
+        let refusal = Refusal::new(Code::DISK_FULL, detail);
+        self.break_off(&refusal);
+        self.close(Some(PeerMessage::Refused(refusal)));
         if self.state == State::SecondaryActive {
             self.go(Trigger::NoRoom);
         }
@@ -199,7 +198,7 @@ mod tests {
         };
         let ended = |effects: &[Effect]| {
             effects.iter().any(|effect| {
-                matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused { code: 11002, .. }) })
+                matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused(why)) } if why.code == Code::DISK_FULL)
             })
         };
         for before in [true, false] {
@@ -235,9 +234,7 @@ mod tests {
         for store in [Store::Log, Store::Database] {
             let mut heart = heart(State::SecondaryActive);
             let effects = heart.handle(full(store));
-            let told = |effect: &Effect| {
-                matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused { code: 11002, .. }) })
-            };
+            let told = |effect: &Effect| matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused(why)) } if why.code == Code::DISK_FULL);
             assert!(effects.iter().any(told), "{effects:?}");
             assert_eq!(heart.state(), State::SecondaryAlone);
             let refused = |effects: &[Effect]| {

@@ -5,6 +5,7 @@ use super::event::{Admission, Command, ConnectStatus, Decision, Effect, Hello, P
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
+use super::refusal::Refusal;
 use super::severity::Severity;
 use super::state::State;
 use super::table::Trigger;
@@ -40,10 +41,10 @@ impl Heart {
     }
 
     /// Whoever asked has been answered when it began.
-    pub(super) fn switch_failed(&mut self, code: Code, why: &str) {
-        self.switch_status = SwitchStatus::Failed(code);
-        let text = format!("{}: the switch has failed: {} {why}", code.number(), code.text());
-        self.alert(SWITCH_FAILED, Severity::Error, text.trim_end().to_owned());
+    pub(super) fn switch_failed(&mut self, refusal: &Refusal) {
+        self.switch_status = SwitchStatus::Failed(refusal.code);
+        let text = format!("{}: the switch has failed: {}", refusal.code.number(), refusal.text());
+        self.alert(SWITCH_FAILED, Severity::Error, text);
     }
 
     pub(super) fn try_to_hand_over(&mut self) {
@@ -110,7 +111,7 @@ impl Heart {
                     "The other server is {} at {}, this one is at {}. Nothing was changed; 'hsb status' says what to do.",
                     hello.state, hello.log_end, self.log_end
                 );
-                self.refuse_with(request, code, &detail);
+                self.refuse_with(request, &Refusal::new(code, detail));
             }
             None => self.switch_alone(request, purpose),
         }
@@ -133,13 +134,8 @@ impl Heart {
         (!peer.state.is_primary() && !level).then_some(Code::CATCHUP_FIRST)
     }
 
-    pub(super) fn probe_failed(
-        &mut self,
-        request: RequestId,
-        purpose: DialPurpose,
-        code: Code,
-        detail: &str,
-    ) {
+    pub(super) fn probe_failed(&mut self, request: RequestId, purpose: DialPurpose, refusal: Refusal) {
+        let Refusal { code, detail } = refusal;
         if code == Code::COMMUNICATION_ERROR {
             self.switch_alone(request, purpose);
         } else {
@@ -148,7 +144,7 @@ impl Heart {
             let detail = format!(
                 "{detail} Nothing was changed, because the other server may be there. If it is not: 'hsb set {alone} alone'."
             );
-            self.refuse_with(request, code, detail.trim_start());
+            self.refuse_with(request, &Refusal::new(code, detail.trim_start()));
         }
     }
 
@@ -181,7 +177,7 @@ impl Heart {
         }
         if let Phase::HandingOver { .. } = self.phase {
             // Whoever asks to leave does not take over any more.
-            self.break_off(Code::PEER_COMMAND_CONFLICT, "");
+            self.break_off(&Code::PEER_COMMAND_CONFLICT.into());
             self.admit();
         }
         if self.phase == Phase::Idle {
@@ -204,7 +200,7 @@ impl Heart {
         if let Phase::Leaving { trigger, request } = self.phase {
             return self.left(trigger, request);
         }
-        self.break_off(Code::LINK_BROKEN, "The other server has disconnected.");
+        self.break_off(&Refusal::new(Code::LINK_BROKEN, "The other server has disconnected."));
         if self.state == State::SecondaryActive {
             self.go(Trigger::Disconnect);
         }
@@ -262,26 +258,21 @@ impl Heart {
     // ---- copies ----
 
     /// The copy that this node makes, of whatever kind.
-    pub(super) fn copy_ended(&mut self, result: Result<(), (Code, String)>) {
+    pub(super) fn copy_ended(&mut self, result: Result<(), Refusal>) {
         if self.phase == Phase::CopyingOut {
             self.phase = Phase::Idle;
         }
         match &result {
             Ok(()) => self.note("30571: the copy has ended"),
-            Err((code, detail)) => {
-                self.say(
-                    Severity::Error,
-                    format!("30572: the copy has failed: {}: {} {detail}", code.number(), code.text()),
-                );
-            }
+            Err(refusal) => self.say(Severity::Error, format!("30572: the copy has failed: {refusal}")),
         }
         self.end_copy(result);
     }
 
-    fn end_copy(&mut self, result: Result<(), (Code, String)>) {
+    fn end_copy(&mut self, result: Result<(), Refusal>) {
         self.copy_status = match result {
             Ok(()) => CopyStatus::Success,
-            Err((code, detail)) => CopyStatus::Failed(code, detail),
+            Err(refusal) => CopyStatus::Failed(refusal),
         };
     }
 
@@ -309,7 +300,7 @@ impl Heart {
                         self.state, self.decided, hello.position
                     ),
                 };
-                self.effects.push(Effect::RefuseCopy { code, detail });
+                self.effects.push(Effect::RefuseCopy(Refusal::new(code, detail)));
             }
             None => {
                 self.phase = Phase::CopyingIn;
@@ -320,7 +311,7 @@ impl Heart {
         }
     }
 
-    pub(super) fn copy_received(&mut self, opened: Result<([u8; 16], Position), (Code, String)>) {
+    pub(super) fn copy_received(&mut self, opened: Result<([u8; 16], Position), Refusal>) {
         if self.phase != Phase::CopyingIn {
             return;
         }
@@ -337,13 +328,9 @@ impl Heart {
                 self.effects.push(Effect::ForgetPending);
                 self.go(Trigger::CopyArrived);
             }
-            Err((code, detail)) => self.say(
+            Err(refusal) => self.say(
                 Severity::Error,
-                format!(
-                    "30573: the netcopy has failed; this node is as it was before: {}: {} {detail}",
-                    code.number(),
-                    code.text()
-                ),
+                format!("30573: the netcopy has failed; this node is as it was before: {refusal}"),
             ),
         }
         self.end_copy(opened.map(|_| ()));
@@ -373,9 +360,9 @@ impl Heart {
             phase if phase.is_switch_with_peer() => {}
             Phase::Leaving { .. } => {}
             _ if !self.state.is_active() && self.link.is_some() => {
-                self.break_off(Code::SHUTTING_DOWN, "");
-                let code = Code::SHUTTING_DOWN.number();
-                self.close(Some(PeerMessage::Refused { code, detail: String::new() }));
+                let refusal = Refusal::from(Code::SHUTTING_DOWN);
+                self.break_off(&refusal);
+                self.close(Some(PeerMessage::Refused(refusal)));
             }
             _ => {}
         }

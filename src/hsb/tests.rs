@@ -5,6 +5,7 @@ use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessa
 use super::heart::{Heart, InFlight};
 use super::phase::CopyStatus;
 use super::position::{Chain, Position};
+use super::refusal::Refusal;
 use super::settings::{
     AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
@@ -28,8 +29,10 @@ pub(super) const SETTINGS: Settings = Settings {
 pub(super) const STATES: [State; 7] =
     [Offline, Standalone, PrimaryAlone, PrimaryActive, PrimaryUncertain, SecondaryActive, SecondaryAlone];
 
-pub(super) const UNREACHABLE: Event =
-    Event::DialFailed { request: 1, code: Code::COMMUNICATION_ERROR, detail: String::new() };
+pub(super) const UNREACHABLE: Event = Event::DialFailed {
+    request: 1,
+    refusal: Refusal { code: Code::COMMUNICATION_ERROR, detail: String::new() },
+};
 
 pub(super) fn position(sequence: u64) -> Position {
     Position { epoch: 1, sequence, chain: Chain([sequence as u8; 16]) }
@@ -157,8 +160,8 @@ fn a_backup_holds_up_copies_and_nothing_else() {
         assert_eq!(answer(&command(&mut heart, what)), Some(Code::COPY_ALREADY_ACTIVE));
     }
     assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), Some(Code::SUCCESS));
-    heart.handle(Event::CopyEnded { result: Err((Code::DISK_FULL, String::new())) });
-    assert_eq!(*heart.copy_status(), CopyStatus::Failed(Code::DISK_FULL, String::new()));
+    heart.handle(Event::CopyEnded { result: Err(Code::DISK_FULL.into()) });
+    assert_eq!(*heart.copy_status(), CopyStatus::Failed(Code::DISK_FULL.into()));
     command(&mut heart, Command::SetPrimaryAlone);
     assert_eq!(answer(&command(&mut heart, Command::Copy)), Some(Code::SUCCESS));
     assert_eq!(answer(&command(&mut heart, Command::Connect)), Some(Code::COPY_ACTIVE));
@@ -272,9 +275,9 @@ fn a_peer_that_is_there_and_cannot_be_asked_is_not_passed_over() {
     {
         let mut heart = heart(state);
         command(&mut heart, switch);
-        let (code, detail) = (Code::OPERATION_FAILED, "The peer secrets differ.".to_string());
-        let effects = heart.handle(Event::DialFailed { request: 1, code, detail });
-        assert_eq!((answer(&effects), heart.state()), (Some(code), state));
+        let refusal = Refusal::new(Code::OPERATION_FAILED, "The peer secrets differ.");
+        let effects = heart.handle(Event::DialFailed { request: 1, refusal });
+        assert_eq!((answer(&effects), heart.state()), (Some(Code::OPERATION_FAILED), state));
     }
 }
 

@@ -274,6 +274,6 @@ mod tests {
     #[test]
     fn a_missing_directory_is_an_error() {
         let error = start(Path::new("/nonexistent/directory"), false).unwrap_err();
-        assert!(error.message.contains("solmsg.out cannot be opened"), "{}", error.message);
+        assert!(error.message().contains("solmsg.out cannot be opened"), "{}", error.message());
     }
 }

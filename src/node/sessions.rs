@@ -15,6 +15,7 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::phase::Activity;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
 use crate::net::listener::places::Kind;
 use crate::net::listener::{Guest, Handlers};
@@ -56,10 +57,10 @@ fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
     let from = stream.peer_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
     let secret = match outside::secret(&context.parameters) {
         Ok(secret) => secret,
-        Err((code, detail)) => {
-            log::error!("{}", ServerError::with(code, detail));
+        Err(refusal) => {
+            log::error!("{refusal}");
             let detail = "The other server cannot read its peer secret; its solmsg.out says why.";
-            return handshake::turn_away(&stream, code, detail);
+            return handshake::turn_away(&stream, Refusal::new(refusal.code, detail));
         }
     };
     let options = LinkOptions {
@@ -70,12 +71,12 @@ fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
     };
     let (purpose, hello) = match handshake::listen(&stream, options) {
         Ok(introduction) => introduction,
-        Err((_, detail)) => return log::warn!("a peer connection from {from} was refused: {detail}"),
+        Err(refusal) => return log::warn!("a peer connection from {from} was refused: {}", refusal.detail),
     };
     if let Err(full) = guest.let_in(Kind::Peer) {
         let error = full.refusal("connections of the other server");
         log::warn!("a peer connection from {from} was refused: {}", error.detail());
-        return handshake::refuse(&mut &*stream, Code::OPERATION_FAILED, error.detail());
+        return handshake::refuse(&mut &*stream, Refusal::new(Code::OPERATION_FAILED, error.detail()));
     }
     drop(stream);
     // A link lives on when its place is given back.
@@ -92,21 +93,19 @@ fn serve_introduced(
     peers: &PeerPort,
 ) {
     if !context.parameters.hsb_enabled() {
-        return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY, "");
+        return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY);
     }
     match purpose {
         Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
         // Of two secondaries that would become the primary by asking each other, at most one may be told 'secondary'.
         Purpose::Probe if context.status.snapshot().activity == Activity::SwitchingToPrimary => {
-            handshake::refuse(&mut stream, Code::SWITCH_ACTIVE, "The other server is becoming a primary.");
+            let detail = "The other server is becoming a primary.";
+            handshake::refuse(&mut stream, Refusal::new(Code::SWITCH_ACTIVE, detail));
         }
         // It may still commit what was begun. Once it is gone it cannot be reached, and whoever asks may take over.
         Purpose::Probe if context.status.is_shutting_down() => {
-            handshake::refuse(
-                &mut stream,
-                Code::SHUTTING_DOWN,
-                "It is the other server that ends; ask again.",
-            );
+            let detail = "It is the other server that ends; ask again.";
+            handshake::refuse(&mut stream, Refusal::new(Code::SHUTTING_DOWN, detail));
         }
         Purpose::Probe => {
             if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
@@ -117,13 +116,13 @@ fn serve_introduced(
             let mine = peers.storage.hello(&context.parameters);
             let told = handshake::welcome(&mut stream, mine)
                 .and_then(|()| admin::tell_peer(&peers.services, &mut stream));
-            if let Err((_, detail)) = told {
-                log::debug!("{from} asked for this node's status and left: {detail}");
+            if let Err(why) = told {
+                log::debug!("{from} asked for this node's status and left: {}", why.detail);
             }
         }
         Purpose::History => {
-            if let Err((_, why)) = history::answer(&mut stream, &context.parameters, &peers.storage) {
-                log::warn!("{from} could not be told where the histories part: {why}");
+            if let Err(why) = history::answer(&mut stream, &context.parameters, &peers.storage) {
+                log::warn!("{from} could not be told where the histories part: {}", why.detail);
             }
         }
         Purpose::Verify => compare(&mut stream, hello, context, peers),
@@ -135,16 +134,17 @@ fn serve_introduced(
 fn compare(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
     let mine = peers.storage.hello(&context.parameters);
     if !mine.state.is_secondary() {
-        return handshake::refuse(stream, Code::REMOTE_NOT_SECONDARY, &format!("It is {}.", mine.state));
+        let detail = format!("It is {}.", mine.state);
+        return handshake::refuse(stream, Refusal::new(Code::REMOTE_NOT_SECONDARY, detail));
     }
     if mine.database_id != hello.database_id {
-        return handshake::refuse(stream, Code::DIFFERENT_DATABASE, "");
+        return handshake::refuse(stream, Code::DIFFERENT_DATABASE);
     }
     let follows = || context.status.state() == State::SecondaryActive;
     let outcome =
         handshake::welcome(stream, mine).and_then(|()| verify::answer(stream, &context.database, follows));
-    if let Err((_, detail)) = outcome {
-        log::warn!("the comparison with the primary ended early: {detail}");
+    if let Err(why) = outcome {
+        log::warn!("the comparison with the primary ended early: {}", why.detail);
     }
 }
 
@@ -152,17 +152,14 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
     context.events.post(NETCOPY_REQUEST, "");
     if let Some(Err(reason)) = peers.netcopy_requested.as_ref().as_ref().map(|ask| ask()) {
         log::warn!("a netcopy was refused by the program that embeds this server: {reason}");
-        return handshake::refuse(
-            stream,
-            Code::OPERATION_FAILED,
-            &format!("The other server refuses: {reason}"),
-        );
+        let detail = format!("The other server refuses: {reason}");
+        return handshake::refuse(stream, Refusal::new(Code::OPERATION_FAILED, detail));
     }
     let compared = handshake::welcome(stream, peers.storage.hello(&context.parameters))
         .and_then(|()| history::compare_before_arrival(stream, &peers.storage));
     let common = match compared {
         Ok(common) => common,
-        Err((_, why)) => return log::warn!("a netcopy ended before it began: {why}"),
+        Err(why) => return log::warn!("a netcopy ended before it began: {}", why.detail),
     };
     let (reply, answer) = bounded(1);
     peers.copy_arrives.do_send(CopyArrives { hello, common, reply });
@@ -184,7 +181,7 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
             let _ = when_known.recv();
             crate::net::peer::copy::answer(stream, &outcome);
         }
-        Ok(Err((code, detail))) => handshake::refuse(stream, code, &detail),
-        Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN, ""),
+        Ok(Err(refusal)) => handshake::refuse(stream, refusal),
+        Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN),
     }
 }

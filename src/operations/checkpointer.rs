@@ -214,7 +214,7 @@ impl Checkpointer {
         for (snapshot, reason) in verdict.end {
             if self.sessions.end_snapshot(snapshot, &reason) {
                 self.storage.counters.snapshots_ended.add(1);
-                self.say(&format!("{snapshot}: {}", reason.message));
+                self.say(&format!("{snapshot}: {}", reason.message()));
             }
         }
     }

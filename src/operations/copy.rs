@@ -20,8 +20,9 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::net::peer::copy::{self, CopyOptions};
-use crate::net::peer::handshake::{self, Failure, failure};
+use crate::net::peer::handshake;
 use crate::stop::stop_process;
 use crate::storage::apply::Applier;
 use crate::storage::database::Database;
@@ -35,14 +36,14 @@ pub(crate) fn send(
     storage: &Storage,
     checkpointer: &Checkpointer,
     hello: Hello,
-) -> Result<(), Failure> {
+) -> Result<(), Refusal> {
     let (mut stream, target) = outside::dial(parameters, Purpose::Netcopy, hello)?;
     history::compare_before_copy(&mut stream, storage, &target)?;
     handshake::read_answer(&mut stream)?;
     log::info!("30570: netcopy begins");
-    checkpointer.make().map_err(failure)?;
+    checkpointer.make()?;
     let block_bytes = parameters.backup_block_size_bytes().min(copy::MAX_BLOCK_BYTES);
-    let image = Image::take(&storage.database, block_bytes).map_err(failure)?;
+    let image = Image::take(&storage.database, block_bytes)?;
     let options = CopyOptions {
         compress: parameters.netcopy_compress(),
         maximum_rate: parameters.netcopy_max_rate_bytes_per_second(),
@@ -61,7 +62,7 @@ pub(crate) fn receive(
     storage: &Storage,
     stream: &mut TcpStream,
     common: Option<Position>,
-) -> Result<([u8; 16], Position), Failure> {
+) -> Result<([u8; 16], Position), Refusal> {
     let incoming = incoming(&storage.database);
     let (base, progress) = (storage.database.path(), &storage.copy_progress);
     let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
@@ -74,20 +75,20 @@ pub(crate) fn receive(
     let outcome = received.and_then(|received| {
         let reused = received.reused_bytes;
         log::info!("netcopy: the image is complete; {reused} bytes of it were here already");
-        let swapped = copy::while_working(stream, || {
+        let swapped = copy::while_working(stream, || -> Result<(), Refusal> {
             received.sync()?;
             // The last moment: from here on the copy stands, and an end of the server leaves it to the next start.
             copy::go_on_unless(abort)?;
-            rewind::save_before_copy(parameters, storage, common).map_err(failure)?;
-            swap(storage, &incoming).map_err(failure)
+            rewind::save_before_copy(parameters, storage, common)?;
+            Ok(swap(storage, &incoming)?)
         });
-        swapped.unwrap_or_else(|| Err((Code::FAILED_UNEXPECTEDLY, String::new())))?;
+        swapped.unwrap_or_else(|| Err(Code::FAILED_UNEXPECTEDLY.into()))?;
         Ok((received.database_id, received.position))
     });
-    if let Err((code, detail)) = &outcome {
-        log::error!("the netcopy has failed: {}", ServerError::with(*code, detail));
+    if let Err(refusal) = &outcome {
+        log::error!("the netcopy has failed: {refusal}");
         // Else it is kept for a repeat.
-        if matches!(*code, Code::DATABASE_CORRUPT | Code::DISK_FULL) {
+        if matches!(refusal.code, Code::DATABASE_CORRUPT | Code::DISK_FULL) {
             forget_incoming(&storage.database);
         }
     }

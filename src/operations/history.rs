@@ -13,8 +13,9 @@ use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::transactions;
-use crate::net::peer::handshake::{self, Failure, failure};
+use crate::net::peer::handshake;
 use crate::net::peer::history::{self, Answer};
 use crate::progress::Progress;
 use crate::storage::log::{self, LogReadError};
@@ -52,15 +53,15 @@ impl Comparison {
 }
 
 /// Reaches the other server and compares.
-pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Failure> {
-    let log = storage.log_configuration().map_err(failure)?;
-    let mine = log::turning_points(&log).map_err(failure)?;
+pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Refusal> {
+    let log = storage.log_configuration()?;
+    let mine = log::turning_points(&log)?;
     let (mut stream, peer) = outside::dial(parameters, Purpose::History, storage.hello(parameters))?;
     if peer.database_id != log.database_id {
-        return Err((Code::DIFFERENT_DATABASE, String::new()));
+        return Err(Code::DIFFERENT_DATABASE.into());
     }
     let answer = history::ask(&mut stream, mine.clone())?;
-    let here = log::newest_on_history(&log, &answer.turning_points).map_err(failure)?;
+    let here = log::newest_on_history(&log, &answer.turning_points)?;
     let common = [here, answer.common].into_iter().flatten().max_by_key(|position| position.sequence);
     let ends = [&mine, &answer.turning_points].map(|points| points.first().copied().unwrap_or_default());
     let beginnings = [&mine, &answer.turning_points].map(|points| points.last().copied().unwrap_or_default());
@@ -72,15 +73,15 @@ pub(crate) fn answer(
     stream: &mut TcpStream,
     parameters: &Parameters,
     storage: &Storage,
-) -> Result<(), Failure> {
+) -> Result<(), Refusal> {
     handshake::welcome(stream, storage.hello(parameters))?;
     history::answer(stream, |theirs| look_up(storage, theirs))
 }
 
-fn look_up(storage: &Storage, theirs: &[Position]) -> Result<Answer, Failure> {
-    let log = storage.log_configuration().map_err(failure)?;
-    let turning_points = log::turning_points(&log).map_err(failure)?;
-    let common = log::newest_on_history(&log, theirs).map_err(failure)?;
+fn look_up(storage: &Storage, theirs: &[Position]) -> Result<Answer, Refusal> {
+    let log = storage.log_configuration()?;
+    let turning_points = log::turning_points(&log)?;
+    let common = log::newest_on_history(&log, theirs)?;
     Ok(Answer { turning_points, common })
 }
 
@@ -90,9 +91,9 @@ pub(crate) fn compare_before_copy(
     stream: &mut TcpStream,
     storage: &Storage,
     target: &Hello,
-) -> Result<(), Failure> {
-    let log = storage.log_configuration().map_err(failure)?;
-    let mut mine = log::turning_points(&log).map_err(failure)?;
+) -> Result<(), Refusal> {
+    let log = storage.log_configuration()?;
+    let mut mine = log::turning_points(&log)?;
     let now = storage.status.snapshot();
     // The log may be gone by now, and yet the target was on this history when it acknowledged this.
     let acknowledged = Some(now.acknowledged)
@@ -114,14 +115,15 @@ pub(crate) fn compare_before_copy(
 pub(crate) fn compare_before_arrival(
     stream: &mut TcpStream,
     storage: &Storage,
-) -> Result<Option<Position>, Failure> {
+) -> Result<Option<Position>, Refusal> {
     history::answer(stream, |theirs| {
         let nothing = || Answer { turning_points: Vec::new(), common: None };
         // A server that waits for its first database has no history.
         if !storage.database.exists() {
             return Ok(nothing());
         }
-        Ok(look_up(storage, theirs).unwrap_or_else(|(_, why)| {
+        Ok(look_up(storage, theirs).unwrap_or_else(|why| {
+            let why = why.detail;
             ::log::warn!("the log does not tell the source of a netcopy what is here: {why}");
             nothing()
         }))
@@ -145,26 +147,26 @@ pub(crate) fn run_catchup(
 }
 
 /// Why the other server's position is not on this server's log, with all that can be found out.
-fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &LogReadError) -> Failure {
+fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &LogReadError) -> Refusal {
     match error {
         LogReadError::NotThere => {
             let points = storage.log_configuration().and_then(|log| log::turning_points(&log));
             let beginning = points.ok().and_then(|points| points.last().copied()).unwrap_or_default();
             let detail = format!("The other server is at {peer}, the log begins at {beginning}.");
-            (Code::LOG_TOO_SHORT, detail)
+            Refusal::new(Code::LOG_TOO_SHORT, detail)
         }
         LogReadError::Diverged { parted_at } => {
             let findings = match compare(parameters, storage) {
                 Ok(comparison) => comparison.describe(),
-                Err((_, why)) => format!(
+                Err(Refusal { detail: why, .. }) => format!(
                     "The other server is at {peer}; the histories parted at {parted_at} or before (it did not say where: {why})."
                 ),
             };
             let detail = format!(
                 "{findings} Nothing is thrown away: choose the server to keep as primary. At the other one, in SECONDARY ALONE, 'hsb rewind' saves its transactions since then to a file and takes them back, so that the servers can connect; or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary, which saves them as well."
             );
-            (Code::NOT_SYNCHRONIZED, detail)
+            Refusal::new(Code::NOT_SYNCHRONIZED, detail)
         }
-        LogReadError::Failed(error) => failure(error.clone()),
+        LogReadError::Failed(error) => error.clone().into(),
     }
 }

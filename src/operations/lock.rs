@@ -220,8 +220,8 @@ mod tests {
         let (one, other) = (at("one/solid.db"), at("other/solid.db"));
         let refused = |directory: &str, database: &Path| {
             let error = LogLock::take(&log(directory), database).err().unwrap();
-            assert!(error.code == Some(Code::LOG_OPEN_FAILED) && error.message.contains("Logging.LogDir"));
-            error.message
+            assert!(error.code == Some(Code::LOG_OPEN_FAILED) && error.message().contains("Logging.LogDir"));
+            error.message()
         };
         let held = LogLock::take(&log("logs"), &one).unwrap();
         assert!(refused("logs", &other).contains("that runs"));

@@ -13,15 +13,15 @@ use super::{copy, directory_copy, rewind};
 use crate::actors::link::PeerStream;
 use crate::actors::supervisor::{CopyEnded, DialEnded, Outside, Rewound};
 use crate::config::Parameters;
-use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::severity::{self, Severity};
 use crate::hsb::state::State;
 use crate::logging;
-use crate::net::peer::handshake::{self, Failure, LinkOptions};
+use crate::net::peer::handshake::{self, LinkOptions};
 use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use crate::services::registry::SessionRegistry;
 use crate::services::status::NodeStatus;
@@ -118,7 +118,7 @@ impl Outside for NodeOutside {
                 .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
             let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
             storage.ended_copies.add(what, directory, outcome);
-            let result = written.map_err(handshake::failure).map(|position| {
+            let result = written.map_err(Refusal::from).map(|position| {
                 if backup {
                     checkpointer.backed_up(position);
                 }
@@ -127,10 +127,10 @@ impl Outside for NodeOutside {
         });
     }
 
-    fn netcopy_ended(&mut self, result: &Result<(), Failure>) {
+    fn netcopy_ended(&mut self, result: &Result<(), Refusal>) {
         let text = match result {
             Ok(()) => "SUCCESS".to_string(),
-            Err((code, detail)) => format!("FAILED {}", ServerError::with(*code, detail)),
+            Err(refusal) => format!("FAILED {refusal}"),
         };
         self.events.post(NETCOPY_END, &text);
     }
@@ -148,7 +148,7 @@ pub(crate) fn dial(
     parameters: &Parameters,
     purpose: Purpose,
     hello: Hello,
-) -> Result<(std::net::TcpStream, Hello), Failure> {
+) -> Result<(std::net::TcpStream, Hello), Refusal> {
     dial_within(parameters, purpose, hello, None)
 }
 
@@ -158,8 +158,8 @@ pub(crate) fn dial_within(
     purpose: Purpose,
     hello: Hello,
     limit: Option<Duration>,
-) -> Result<(std::net::TcpStream, Hello), Failure> {
-    let peer = parameters.connect().ok_or((Code::NO_CONNECT_STRING, String::new()))?;
+) -> Result<(std::net::TcpStream, Hello), Refusal> {
+    let peer = parameters.connect().ok_or(Code::NO_CONNECT_STRING)?;
     let secret = secret(parameters)?;
     let configured =
         peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
@@ -186,7 +186,9 @@ fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
     }
 }
 
-pub(crate) fn secret(parameters: &Parameters) -> Result<String, Failure> {
+pub(crate) fn secret(parameters: &Parameters) -> Result<String, Refusal> {
     let secret = parameters.peer_secret();
-    secret.map(Option::unwrap_or_default).map_err(|error| (Code::OPERATION_FAILED, error.message))
+    secret
+        .map(Option::unwrap_or_default)
+        .map_err(|error| Refusal::new(Code::OPERATION_FAILED, error.message()))
 }

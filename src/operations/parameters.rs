@@ -131,5 +131,5 @@ pub(crate) fn port_refused(wanted: &ListenAddress, error: &std::io::Error) -> Se
         _ => "check the host: it is a name or an address of this machine, 0.0.0.0 stands for all",
     };
     let message = format!("Cannot listen at {host} port {port} (Com.Listen): {why} ({error}).");
-    ServerError { message, ..ServerError::new(Code::SERVER_NOT_FOUND) }
+    ServerError::new(Code::SERVER_NOT_FOUND).saying(message)
 }

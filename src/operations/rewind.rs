@@ -16,9 +16,9 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::RewindEnd;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
 use crate::hsb::transactions;
-use crate::net::peer::handshake::{Failure, failure};
 use crate::stop::stop_process;
 use crate::storage::apply::Applier;
 use crate::storage::database;
@@ -26,17 +26,20 @@ use crate::storage::recovery;
 use crate::storage::rewind::{Rewind, open_log};
 
 /// Takes back what the primary's history lacks, or saves it and gives it up.
-pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Failure> {
+pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Refusal> {
     let comparison = history::compare(parameters, storage)?;
     match comparison.peer.state {
-        State::Standalone => return Err((Code::NOT_IN_STANDALONE, "The other server is STANDALONE.".into())),
+        State::Standalone => {
+            return Err(Refusal::new(Code::NOT_IN_STANDALONE, "The other server is STANDALONE."));
+        }
         state if !state.is_primary() => {
-            return Err((Code::BOTH_SECONDARY, "A rewind needs to know whose history to keep.".into()));
+            let detail = "A rewind needs to know whose history to keep.";
+            return Err(Refusal::new(Code::BOTH_SECONDARY, detail));
         }
         _ => {}
     }
-    let connection = storage.database.open_reader().map_err(failure)?;
-    let (_, from) = database::read_identity(&connection).map_err(failure)?;
+    let connection = storage.database.open_reader()?;
+    let (_, from) = database::read_identity(&connection)?;
     drop(connection);
     let Some(common) = comparison.common else {
         return give_up_unsaved(parameters, Code::LOG_TOO_SHORT, &comparison.describe());
@@ -45,18 +48,19 @@ pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<Rewin
         let text = "There is nothing to take back: the primary has all transactions of this server. 'hsb connect' connects them.";
         return Ok(RewindEnd::TakenBack { position: from, text: text.into() });
     }
-    let log = storage.log_configuration().map_err(failure)?;
-    let rewind = Rewind::plan(&log, from, common).map_err(failure)?;
-    let path = rewind.save(&storage.database, &name(parameters)).map_err(failure)?;
+    let log = storage.log_configuration()?;
+    let rewind = Rewind::plan(&log, from, common)?;
+    let path = rewind.save(&storage.database, &name(parameters))?;
     let saved = format!("{} saved to {}", were(rewind.transactions()), path.display());
     if let Some(statement) = rewind.schema_change() {
         let text = format!(
             "{saved}. Among them is a change of the schema, which cannot be undone: {statement}. This server still has them. {CONSENT}"
         );
         log::warn!("{text}");
-        return Ok(RewindEnd::GivenUp { common: Some(common), code: Code::NOT_SYNCHRONIZED, text });
+        let refusal = Refusal::new(Code::NOT_SYNCHRONIZED, text);
+        return Ok(RewindEnd::GivenUp { common: Some(common), refusal });
     }
-    take_back(storage, rewind).map_err(failure)?;
+    take_back(storage, rewind)?;
     let text = format!("{saved} and taken back; this server is at {common} now. 'hsb connect' connects it.");
     log::warn!("{text}");
     Ok(RewindEnd::TakenBack { position: common, text })
@@ -77,7 +81,7 @@ fn name(parameters: &Parameters) -> String {
 }
 
 /// Nobody can say what only this server has.
-fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<RewindEnd, Failure> {
+fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<RewindEnd, Refusal> {
     let kept = if parameters.diskless() {
         "Its database, which is in memory, is then lost: 'backup' keeps it before."
     } else {
@@ -85,7 +89,7 @@ fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<R
     };
     let text = format!("{found} Nothing was changed. {CONSENT} {kept}");
     log::warn!("{text}");
-    Ok(RewindEnd::GivenUp { common: None, code, text })
+    Ok(RewindEnd::GivenUp { common: None, refusal: Refusal::new(code, text) })
 }
 
 /// Before a netcopy replaces this server's database: what that has beyond `common` goes to a file or, where it cannot be

@@ -120,7 +120,7 @@ mod tests {
         let unlimited = Limits { bytes: 0, ..LIMITS };
         assert!(ended(&open, u64::MAX, unlimited, false).is_empty());
         let text = &judge(&open, 100 * MB, LIMITS, false).end[0].1;
-        assert!(text.sqlstate == "25P04" && text.message.contains("General.SnapshotMaxSize"), "{text}");
+        assert!(text.sqlstate == "25P04" && text.message().contains("General.SnapshotMaxSize"), "{text}");
     }
 
     #[test]
@@ -129,6 +129,6 @@ mod tests {
         assert!(ended(&open, 0, LIMITS, false).is_empty());
         let limits = Limits { age: Duration::from_secs(600), ..LIMITS };
         assert_eq!(ended(&open, 0, limits, true), [0]);
-        assert!(judge(&open, 0, limits, false).end[0].1.message.contains("General.SnapshotMaxAge"));
+        assert!(judge(&open, 0, limits, false).end[0].1.message().contains("General.SnapshotMaxAge"));
     }
 }

@@ -285,7 +285,7 @@ impl Ticket {
 fn closing_error(code: Code) -> ServerError {
     // Whatever the code is elsewhere: the connection ends because an administrator or the server wants it.
     let sqlstate = if code.sqlstate().starts_with("57") { code.sqlstate() } else { "57P01" };
-    ServerError { sqlstate, ..ServerError::new(code) }
+    ServerError::new(code).under(sqlstate)
 }
 
 impl Drop for Ticket {

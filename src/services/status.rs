@@ -5,11 +5,11 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
-use crate::hsb::codes::Code;
 use crate::hsb::event::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
 use crate::hsb::table::STARTED;
@@ -40,8 +40,8 @@ pub struct Snapshot {
     pub log_end: Position,
     /// How far the secondary is known to be, at a primary.
     pub acknowledged: Position,
-    /// Code and sentence of the failure of the last attempt to connect, until there is another attempt.
-    pub connect_failure: Option<(Code, String)>,
+    /// Why the last attempt to connect has failed, until there is another attempt.
+    pub connect_failure: Option<Refusal>,
     /// The last switch.
     pub switch: SwitchStatus,
     /// The last copy.

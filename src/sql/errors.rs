@@ -17,22 +17,20 @@ pub fn from_sqlite(error: &Error) -> ServerError {
     }
     let found = sqlite_error(error);
     match error.sqlite_error_code() {
-        Some(ErrorCode::OutOfMemory) => ServerError {
-            message: format!(
-                "{}: the statements of a session that reads may take {} MB, those of all sessions four times that; ask for less at once, or raise General.MaxStatementMemory",
-                found.message,
+        Some(ErrorCode::OutOfMemory) => {
+            let text = format!(
+                "{found}: the statements of a session that reads may take {} MB, those of all sessions four times that; ask for less at once, or raise General.MaxStatementMemory",
                 memory::session_bytes() >> 20
-            ),
-            ..found
-        },
-        Some(ErrorCode::TooBig) if found.message.contains("string or blob") => ServerError {
-            message: format!(
-                "{}: a value or row may have {} MB; divide it, or raise General.MaxStatementMemory",
-                found.message,
+            );
+            found.saying(text)
+        }
+        Some(ErrorCode::TooBig) if found.detail().contains("string or blob") => {
+            let text = format!(
+                "{found}: a value or row may have {} MB; divide it, or raise General.MaxStatementMemory",
                 limits::value_bytes() >> 20
-            ),
-            ..found
-        },
+            );
+            found.saying(text)
+        }
         _ => found,
     }
 }
@@ -42,7 +40,7 @@ pub fn from_sqlite(error: &Error) -> ServerError {
 pub fn from_preparing(error: &Error, sql: &str) -> ServerError {
     let found = from_sqlite(error);
     let class = found.sqlstate.get(..2);
-    if class != Some("42") || !about_catalog(&found.message, sql) {
+    if class != Some("42") || !about_catalog(found.detail(), sql) {
         return found;
     }
     ServerError::sql(

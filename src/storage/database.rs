@@ -374,5 +374,5 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> ServerError {
     let cause = sqlite_error(&error);
     let code = cause.code.unwrap_or(Code::OPERATION_FAILED);
     let shown = ServerError::with(code, format!("({} cannot be opened: {error})", path.display()));
-    if cause.passes() { ServerError { sqlstate: cause.sqlstate, ..shown } } else { shown }
+    if cause.passes() { shown.under(cause.sqlstate) } else { shown }
 }

@@ -218,7 +218,7 @@ mod tests {
                     Err(error) => {
                         assert_ne!(of_file, of_log, "{error}");
                         assert_eq!(error.code, Some(Code::DATABASE_CORRUPT));
-                        assert!(error.message.contains("do not belong together"), "{error}");
+                        assert!(error.message().contains("do not belong together"), "{error}");
                         refused += 1;
                     }
                 }

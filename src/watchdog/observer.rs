@@ -193,11 +193,10 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
         (Some(named), Some(progress)) => {
             Ok(Report { view: View::new(named, progress, &reason.1), connected: connect.0 == 0 })
         }
-        _ => Err(ServerError {
-            code: Code::find(state.0).filter(|code| !code.is_success()),
-            sqlstate: "55000",
-            message: format!("It says: {}", state.1),
-        }),
+        _ => {
+            let code = Code::find(state.0).filter(|code| !code.is_success());
+            Err(ServerError::heard(code, "55000", format!("It says: {}", state.1)))
+        }
     }
 }
 

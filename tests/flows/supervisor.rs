@@ -15,6 +15,7 @@ use hotstandby::hsb::event::{
 };
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{
     AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
@@ -76,7 +77,7 @@ impl Outside for World {
         self.add("storage <- rewind".into());
     }
     fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
-    fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
+    fn netcopy_ended(&mut self, _: &Result<(), Refusal>) {}
     fn close_sessions(&mut self, _: Code) {}
 }
 

@@ -15,9 +15,10 @@ use hotstandby::demo::pair::{ADMINISTRATOR, Pair, Server};
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Hello, Purpose};
 use hotstandby::hsb::position::Position;
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
 use hotstandby::hsb::state::State;
-use hotstandby::net::peer::handshake::{self, Failure, LinkOptions};
+use hotstandby::net::peer::handshake::{self, LinkOptions};
 
 /// Runs the program until it ends by itself, which it has to do soon.
 fn run(directory: &Path, administrator: bool) -> Output {
@@ -321,7 +322,7 @@ fn hello() -> Hello {
 }
 
 /// What a dialler makes of a listener that does `answer`.
-fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Failure> {
+fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Refusal> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || answer(listener.accept().unwrap().0));
@@ -341,11 +342,11 @@ fn serve(mut stream: TcpStream) {
 #[test]
 fn who_answers_and_does_not_pass_is_not_taken_for_unreachable() {
     assert_eq!(dial_to(OPTIONS, serve), Ok(hello()));
-    let (code, detail) = dial_to(LinkOptions { secret: b"another", ..OPTIONS }, serve).unwrap_err();
+    let Refusal { code, detail } = dial_to(LinkOptions { secret: b"another", ..OPTIONS }, serve).unwrap_err();
     assert_eq!(code, Code::OPERATION_FAILED);
     assert!(detail.contains("HotStandby.PeerSecretFile"), "{detail}");
     let refusing: [fn(TcpStream); 3] = [
-        |stream| handshake::turn_away(&stream, Code::COMMUNICATION_ERROR, ""),
+        |stream| handshake::turn_away(&stream, Code::COMMUNICATION_ERROR.into()),
         |mut stream| {
             stream.write_all(b"SSH-2.0-of something else altogether\r\n").unwrap();
             stream.read_to_end(&mut Vec::new()).unwrap_or_default();
@@ -356,7 +357,7 @@ fn who_answers_and_does_not_pass_is_not_taken_for_unreachable() {
         },
     ];
     for answer in refusing {
-        assert_eq!(dial_to(OPTIONS, answer).unwrap_err().0, Code::OPERATION_FAILED);
+        assert_eq!(dial_to(OPTIONS, answer).unwrap_err().code, Code::OPERATION_FAILED);
     }
 }
 
@@ -368,8 +369,8 @@ fn who_says_nothing_is_unreachable() {
         // Until the dialler has given up.
         stream.read_to_end(&mut Vec::new()).unwrap_or_default();
     };
-    assert_eq!(dial_to(impatient, silent).unwrap_err().0, Code::COMMUNICATION_ERROR);
-    assert_eq!(dial_to(OPTIONS, drop).unwrap_err().0, Code::COMMUNICATION_ERROR);
+    assert_eq!(dial_to(impatient, silent).unwrap_err().code, Code::COMMUNICATION_ERROR);
+    assert_eq!(dial_to(OPTIONS, drop).unwrap_err().code, Code::COMMUNICATION_ERROR);
 }
 
 /// Else a server of another version would be taken for dead.
@@ -381,8 +382,8 @@ fn a_dialler_of_another_version_is_told_so() {
     let mut frame = codec::encode_message(FrameKind::Peer, &[7u8; 32]).unwrap().to_vec();
     frame[4] += 1;
     dialler.write_all(&frame).unwrap();
-    let thread = std::thread::spawn(move || handshake::listen(&stream, OPTIONS).unwrap_err().0);
-    assert_eq!(handshake::read_answer(&mut dialler).unwrap_err().0, Code::OPERATION_FAILED);
+    let thread = std::thread::spawn(move || handshake::listen(&stream, OPTIONS).unwrap_err().code);
+    assert_eq!(handshake::read_answer(&mut dialler).unwrap_err().code, Code::OPERATION_FAILED);
     drop(dialler);
     assert_eq!(thread.join().unwrap(), Code::OPERATION_FAILED);
 }

@@ -19,7 +19,7 @@ fn is_out<T>(result: Result<T, postgres::Error>) -> bool {
 
 fn console(server: &Server, user: &str, password: &str) -> Result<ConsoleClient, String> {
     let address = ([127, 0, 0, 1], server.port).into();
-    ConsoleClient::connect(address, user, password, PATIENCE).map_err(|error| error.message)
+    ConsoleClient::connect(address, user, password, PATIENCE).map_err(|error| error.message())
 }
 
 #[test]

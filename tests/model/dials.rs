@@ -2,6 +2,7 @@
 
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Event, Hello, LinkId, PeerMessage, Purpose};
+use hotstandby::hsb::refusal::Refusal;
 
 use crate::network::{Link, Network, Wire};
 
@@ -106,17 +107,17 @@ impl Network {
 
     pub fn fail_dial(&mut self, place: usize, code: Code) {
         let Dial { from, request, purpose, stage, .. } = self.dials.remove(place);
-        let detail = String::new();
+        let refusal = Refusal::from(code);
         if purpose == Purpose::Netcopy {
             if matches!(stage, Stage::Answered(Ok(_))) {
-                self.hear(1 - from, Event::CopyReceived { opened: Err((code, detail.clone())) });
+                self.hear(1 - from, Event::CopyReceived { opened: Err(refusal.clone()) });
             }
-            self.hear(from, Event::CopyEnded { result: Err((code, detail)) });
+            self.hear(from, Event::CopyEnded { result: Err(refusal) });
         } else {
             if purpose == Purpose::Probe {
                 self.record.probe_failed(&self.nodes, from);
             }
-            self.hear(from, Event::DialFailed { request, code, detail });
+            self.hear(from, Event::DialFailed { request, refusal });
         }
     }
 

@@ -334,10 +334,7 @@ impl Network {
         while let Some(place) = self.dials.iter().position(|dial| dial.from == at) {
             let dial = self.dials.remove(place);
             if dial.purpose == Purpose::Netcopy && matches!(dial.stage, Stage::Answered(Ok(_))) {
-                self.hear(
-                    1 - at,
-                    Event::CopyReceived { opened: Err((Code::COMMUNICATION_ERROR, String::new())) },
-                );
+                self.hear(1 - at, Event::CopyReceived { opened: Err(Code::COMMUNICATION_ERROR.into()) });
             }
         }
         for link in &mut self.links {
@@ -467,9 +464,9 @@ impl Network {
                 stage: Stage::Calling,
             }),
             Effect::Welcome(link) => self.answer_dial(link, Ok((Some(link), hello))),
-            Effect::TurnAway { link, code, .. } => self.answer_dial(link, Err(code)),
+            Effect::TurnAway { link, refusal } => self.answer_dial(link, Err(refusal.code)),
             Effect::AdmitCopy => self.answer_dial(0, Ok((None, hello))),
-            Effect::RefuseCopy { code, .. } => self.answer_dial(0, Err(code)),
+            Effect::RefuseCopy(refusal) => self.answer_dial(0, Err(refusal.code)),
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, LinkId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::{Chain, Position};
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{
     AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
@@ -176,13 +177,13 @@ impl Node {
     }
 
     /// As the log reader finds it.
-    pub fn find_in_log(&self, wanted: Position) -> Result<(), (Code, String)> {
+    pub fn find_in_log(&self, wanted: Position) -> Result<(), Refusal> {
         let here = self.log_end();
         if wanted.sequence < self.log_start.sequence {
-            return Err((Code::LOG_TOO_SHORT, String::new()));
+            return Err(Code::LOG_TOO_SHORT.into());
         }
         let is_prefix = batches(&here).starts_with(batches(&wanted));
-        if is_prefix { Ok(()) } else { Err((Code::NOT_SYNCHRONIZED, String::new())) }
+        if is_prefix { Ok(()) } else { Err(Code::NOT_SYNCHRONIZED.into()) }
     }
 
     /// What the source of a copy finds out about the target.

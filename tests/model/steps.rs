@@ -2,6 +2,7 @@
 
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, Command};
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::table::Transition;
 
 use crate::dials::Stage;
@@ -131,7 +132,7 @@ impl Network {
         let node = &mut self.nodes[at];
         if command == Command::Connect
             && node.answered == Some(Code::SUCCESS)
-            && let Some((code, _)) = node.heart.connect_failure()
+            && let Some(Refusal { code, .. }) = node.heart.connect_failure()
         {
             node.answered = Some(*code);
         }

@@ -11,6 +11,7 @@ use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::Hello;
 use hotstandby::hsb::position::Position;
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::state::State;
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::read_identity;
@@ -26,7 +27,7 @@ use crate::world::{Event, World};
 pub struct Copy {
     source: usize,
     incarnations: [u32; 2],
-    consent: Receiver<Result<Hello, (Code, String)>>,
+    consent: Receiver<Result<Hello, Refusal>>,
 }
 
 impl World {
@@ -34,10 +35,10 @@ impl World {
     pub fn begin_copy(&mut self, source: usize, hello: Hello) {
         let incarnations = [self.incarnation(0), self.incarnation(1)];
         let Some(target) = self.nodes[1 - source].running.as_ref().filter(|target| !target.paused) else {
-            return self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+            return self.end_copy(source, Err(Code::COMMUNICATION_ERROR.into()));
         };
         if !self.network.is_passable() {
-            return self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+            return self.end_copy(source, Err(Code::COMMUNICATION_ERROR.into()));
         }
         let (reply, consent) = bounded(1);
         let common = self.in_common(source, target);
@@ -109,13 +110,13 @@ impl World {
                         // Its database is in place and has no log: the next start begins one.
                         Err(_) if self.nodes[target].replace_bad_disk() => {
                             self.kill(target, End::Kill)?;
-                            self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new())));
+                            self.end_copy(source, Err(Code::COMMUNICATION_ERROR.into()));
                         }
                         Err(error) => return Err(format!("netcopy: {error}")),
                     }
                 }
                 Ok(Err(failure)) if lives(source) => {
-                    if failure.0 == Code::NOT_SYNCHRONIZED {
+                    if failure.code == Code::NOT_SYNCHRONIZED {
                         self.operator.replace = Some(target);
                     }
                     self.end_copy(source, Err(failure));
@@ -125,7 +126,7 @@ impl World {
                     self.after(20, Event::Copy);
                 }
                 _ if lives(target) => self.break_copy(target),
-                _ if lives(source) => self.end_copy(source, Err((Code::COMMUNICATION_ERROR, String::new()))),
+                _ if lives(source) => self.end_copy(source, Err(Code::COMMUNICATION_ERROR.into())),
                 _ => {}
             }
         }
@@ -136,12 +137,12 @@ impl World {
     fn break_copy(&mut self, target: usize) {
         if let Some(running) = &self.nodes[target].running {
             let (known, _) = unbounded();
-            let opened = Err((Code::COMMUNICATION_ERROR, String::new()));
+            let opened = Err(Code::COMMUNICATION_ERROR.into());
             running.addresses.supervisor.do_send(CopyReceived { opened, known });
         }
     }
 
-    fn end_copy(&mut self, source: usize, result: Result<(), (Code, String)>) {
+    fn end_copy(&mut self, source: usize, result: Result<(), Refusal>) {
         self.note(format_args!("copy from node {source}: {result:?}"));
         if let Some(running) = &self.nodes[source].running {
             running.addresses.supervisor.do_send(CopyEnded { netcopy: true, result });

@@ -3,6 +3,7 @@
 use hotstandby::actors::supervisor::{DialEnded, PeerArrived};
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Hello, Purpose, RequestId};
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::net::peer::handshake;
 
 use crate::network::End;
@@ -57,7 +58,7 @@ impl World {
             return self.after(50, Event::Arrive(node, incarnation, number));
         }
         let (Some(mine), Some(theirs)) = (&self.nodes[node].running, &self.nodes[peer].running) else {
-            return self.end_dial(number, Err((Code::COMMUNICATION_ERROR, "(refused)".into())));
+            return self.end_dial(number, Err(Refusal::new(Code::COMMUNICATION_ERROR, "(refused)")));
         };
         let goes_down = self.going_down[peer].is_some();
         let lives = if node == 0 { [&mine.life, &theirs.life] } else { [&theirs.life, &mine.life] };
@@ -72,7 +73,7 @@ impl World {
                 let mut listener = listener;
                 // The asker may be gone.
                 if goes_down {
-                    handshake::refuse(&mut listener, Code::SHUTTING_DOWN, "");
+                    handshake::refuse(&mut listener, Code::SHUTTING_DOWN);
                 } else if let Some(view) = self.nodes[peer].view() {
                     let _ = handshake::welcome(&mut listener, view.hello);
                 }
@@ -92,7 +93,7 @@ impl World {
         }
     }
 
-    pub fn end_dial(&mut self, number: usize, outcome: Result<(End, Hello), (Code, String)>) {
+    pub fn end_dial(&mut self, number: usize, outcome: Result<(End, Hello), Refusal>) {
         let Some(at) = self.dials.under_way.iter().position(|dial| dial.number == number) else { return };
         let dial = self.dials.under_way.swap_remove(at);
         self.note(format_args!("dial {number} of node {}: {:?}", dial.node, outcome.as_ref().map(|_| ())));

@@ -20,6 +20,7 @@ use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
@@ -130,7 +131,7 @@ impl Outside for SimulatedOutside {
         }
     }
     fn write_copy(&mut self, _: PathBuf, _: bool) {}
-    fn netcopy_ended(&mut self, _: &Result<(), (Code, String)>) {}
+    fn netcopy_ended(&mut self, _: &Result<(), Refusal>) {}
     fn close_sessions(&mut self, _: Code) {
         self.wish(Wish::CloseSessions);
     }

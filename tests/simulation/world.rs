@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::Decision;
+use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::state::State;
 use tokio::time::Sleep;
 
@@ -299,7 +300,7 @@ impl World {
                 self.arrive(number);
             }
             Event::DialTimeout(_, _, number) => {
-                self.end_dial(number, Err((Code::COMMUNICATION_ERROR, "(time-out)".into())));
+                self.end_dial(number, Err(Refusal::new(Code::COMMUNICATION_ERROR, "(time-out)")));
             }
             Event::Client(client) => self.client_acts(client)?,
             Event::Patience(client, transaction) => self.patience_ends(client, transaction),

@@ -6,9 +6,9 @@ use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 use crate::actors::link::PeerStream;
-use crate::hsb::codes::Code;
 use crate::hsb::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId, RewindEnd};
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::settings::Settings;
 use crate::services::context::Answer;
 use crate::storage::writer::WriterRequest;
@@ -65,7 +65,7 @@ pub enum CatchupSays {
         /// On which connection's behalf.
         link: LinkId,
         /// The finding.
-        result: Result<(), (Code, String)>,
+        result: Result<(), Refusal>,
     },
     /// Little is left to send.
     NearEnd {
@@ -118,7 +118,7 @@ pub struct DialEnded {
     /// What it was for.
     pub purpose: Purpose,
     /// The connection and the peer's hello.
-    pub outcome: Result<(Box<dyn PeerStream>, Hello), (Code, String)>,
+    pub outcome: Result<(Box<dyn PeerStream>, Hello), Refusal>,
 }
 
 /// From the listener: a peer that has proved itself wants to connect.
@@ -140,7 +140,7 @@ pub struct CopyArrives {
     /// The newest position that is known to lie on both histories.
     pub common: Option<Position>,
     /// Our hello, or the refusal.
-    pub reply: Sender<Result<Hello, (Code, String)>>,
+    pub reply: Sender<Result<Hello, Refusal>>,
 }
 
 /// From the thread that receives a copy.
@@ -148,7 +148,7 @@ pub struct CopyArrives {
 #[rtype(result = "()")]
 pub struct CopyReceived {
     /// The new database's id and position, or why the old one is as it was.
-    pub opened: Result<([u8; 16], Position), (Code, String)>,
+    pub opened: Result<([u8; 16], Position), Refusal>,
     /// Told when everybody at this node knows of it, so that the other server does not hear of it before.
     pub known: Sender<()>,
 }
@@ -158,7 +158,7 @@ pub struct CopyReceived {
 #[rtype(result = "()")]
 pub struct Rewound {
     /// How it ended, or why nothing came of it.
-    pub result: Result<RewindEnd, (Code, String)>,
+    pub result: Result<RewindEnd, Refusal>,
 }
 
 /// From an administrator's thread: `hsb copy` or `backup` to a directory that was looked at; the answer goes into the
@@ -181,7 +181,7 @@ pub struct CopyEnded {
     /// It was a netcopy.
     pub netcopy: bool,
     /// How it ended.
-    pub result: Result<(), (Code, String)>,
+    pub result: Result<(), Refusal>,
 }
 
 /// From the checkpointer: the database itself is durable up to here.

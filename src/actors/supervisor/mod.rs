@@ -25,6 +25,7 @@ use crate::hsb::event::{
 };
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::hsb::settings::{DurabilityLevel, Safeness, Settings};
 use crate::hsb::severity::Severity;
 use crate::hsb::state::State;
@@ -96,7 +97,7 @@ pub trait Outside {
     /// Copy the database to this directory on a thread of its own and report [`CopyEnded`].
     fn write_copy(&mut self, directory: PathBuf, backup: bool);
     /// A netcopy from or to this node is over.
-    fn netcopy_ended(&mut self, result: &Result<(), (Code, String)>);
+    fn netcopy_ended(&mut self, result: &Result<(), Refusal>);
     /// Close the sessions: the database is about to be replaced.
     fn close_sessions(&mut self, code: Code);
 }
@@ -112,7 +113,7 @@ pub struct Supervisor {
     held: Option<Submission>,
     replies: HashMap<RequestId, Sender<crate::services::context::Answer>>,
     arrivals: HashMap<LinkId, Box<dyn PeerStream>>,
-    copy_reply: Option<Sender<Result<Hello, (Code, String)>>>,
+    copy_reply: Option<Sender<Result<Hello, Refusal>>>,
     copy_directory: PathBuf,
     last_number: u64,
 }
@@ -207,9 +208,9 @@ impl Supervisor {
         match effect {
             Effect::Dial { request, purpose } => self.outside.dial(request, purpose, self.heart.hello()),
             Effect::Welcome(id) => self.welcome(id),
-            Effect::TurnAway { link, code, detail } => {
+            Effect::TurnAway { link, refusal } => {
                 if let Some(mut stream) = self.arrivals.remove(&link) {
-                    handshake::refuse(&mut stream, code, &detail);
+                    handshake::refuse(&mut stream, refusal);
                 }
             }
             Effect::Tell(message) => self.peers.tell.do_send(Tell(message)),
@@ -246,21 +247,18 @@ impl Supervisor {
                 self.outside.close_sessions(Code::SERVER_CLOSED);
                 self.answer_copy(Ok(self.heart.hello()));
             }
-            Effect::RefuseCopy { code, detail } => self.answer_copy(Err((code, detail))),
+            Effect::RefuseCopy(refusal) => self.answer_copy(Err(refusal)),
             other => log::error!("an effect that nobody carries out: {other:?}"),
         }
     }
 
     fn welcome(&mut self, link: LinkId) {
         let Some(mut stream) = self.arrivals.remove(&link) else { return };
-        match handshake::welcome(&mut stream, self.heart.hello()) {
-            Ok(()) => self.peers.attach.do_send(AttachLink { link, stream }),
+        if let Err(why) = handshake::welcome(&mut stream, self.heart.hello()) {
             // The heart hears of it when the link it now counts on reports its end.
-            Err((_, why)) => {
-                log::warn!("a peer left during the handshake: {why}");
-                self.peers.attach.do_send(AttachLink { link, stream });
-            }
+            log::warn!("a peer left during the handshake: {}", why.detail);
         }
+        self.peers.attach.do_send(AttachLink { link, stream });
     }
 
     fn answer(&mut self, request: RequestId, code: Code, text: String) {
@@ -270,7 +268,7 @@ impl Supervisor {
         }
     }
 
-    fn answer_copy(&mut self, answer: Result<Hello, (Code, String)>) {
+    fn answer_copy(&mut self, answer: Result<Hello, Refusal>) {
         if let Some(reply) = self.copy_reply.take() {
             let _ = reply.send(answer);
         }
@@ -423,7 +421,7 @@ impl Handler<DialEnded> for Supervisor {
                 Event::Dialled { request, link: Some(link), hello }
             }
             Ok((_, hello)) => Event::Dialled { request, link: None, hello },
-            Err((code, detail)) => Event::DialFailed { request, code, detail },
+            Err(refusal) => Event::DialFailed { request, refusal },
         };
         self.hear(event, context);
     }

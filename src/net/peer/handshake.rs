@@ -5,7 +5,7 @@
 //!   Open { version, nonce }  ──▶
 //!                            ◀──  Challenge { nonce, proof }   HMAC-SHA-256(secret, "listener" ‖ both nonces)
 //!   Introduce { proof, … }   ──▶                               HMAC-SHA-256(secret, "dialler" ‖ both nonces)
-//!                            ◀──  Welcome { hello } or Refused { code, detail }
+//!                            ◀──  Welcome { hello } or Refused(refusal)
 //! ```
 //! Nothing about the node is told before the proofs are checked. Without HotStandby.PeerSecretFile the secret is empty,
 //! which is allowed on loopback only. Blocking, on the thread of whoever dials or listens; every step has a time-out.
@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
-use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
+use crate::hsb::refusal::Refusal;
 use crate::net::console;
 use crate::random;
 
@@ -42,7 +42,7 @@ enum Step {
     Challenge { nonce: [u8; 32], proof: [u8; 32] },
     Introduce { proof: [u8; 32], purpose: Purpose, hello: Hello },
     Welcome { hello: Hello },
-    Refused { code: u32, detail: String },
+    Refused(Refusal),
 }
 
 /// What this node brings to a peer link.
@@ -58,9 +58,6 @@ pub struct LinkOptions<'a> {
     pub step_timeout: Duration,
 }
 
-/// A refusal or failure, as the heart wants it.
-pub type Failure = (Code, String);
-
 /// Reaches the peer and introduces this node. Returns the connection and what the peer says of itself.
 pub fn dial(
     address: (&str, u16),
@@ -68,14 +65,14 @@ pub fn dial(
     LinkOptions { secret, node, user_timeout, step_timeout }: LinkOptions<'_>,
     purpose: Purpose,
     hello: Hello,
-) -> Result<(TcpStream, Hello), Failure> {
+) -> Result<(TcpStream, Hello), Refusal> {
     let mut stream = connect(address, timeout).map_err(|error| not_connected(address, &error))?;
     prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce(&node)?;
     say(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
     let (theirs, proof) = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Challenge { nonce, proof } => (nonce, proof),
-        Step::Refused { code, detail } => return Err(refused(code, detail)),
+        Step::Refused(refusal) => return Err(refused(refusal)),
         _ => return Err(unexpected()),
     };
     check(secret, b"listener", &ours, &theirs, &proof)?;
@@ -86,40 +83,40 @@ pub fn dial(
 }
 
 /// The listener's answer to an introduction.
-pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Failure> {
+pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Refusal> {
     match hear(stream, MAX_HANDSHAKE_BYTES)? {
         Step::Welcome { hello } => Ok(hello),
-        Step::Refused { code, detail } => Err(refused(code, detail)),
+        Step::Refused(refusal) => Err(refused(refusal)),
         _ => Err(unexpected()),
     }
 }
 
 /// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`]. Whoever does not get
 /// so far is told why.
-pub fn listen(stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+pub fn listen(stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
     prepare(stream, options.step_timeout, options.user_timeout).map_err(|error| lost(&error))?;
     let introduction = hear_introduction(stream, options);
-    if let Err((code, detail)) = &introduction
-        && *code != Code::COMMUNICATION_ERROR
+    if let Err(refusal) = &introduction
+        && refusal.code != Code::COMMUNICATION_ERROR
     {
-        turn_away(stream, *code, detail);
+        turn_away(stream, refusal.clone());
     }
     introduction
 }
 
-fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Failure> {
+fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
     let LinkOptions { secret, node, .. } = options;
     let theirs = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Open { nonce, .. } if nonce.starts_with(&node) => {
             let detail = "It is the address of this server itself.";
-            return Err((Code::NO_CONNECT_STRING, detail.to_owned()));
+            return Err(Refusal::new(Code::NO_CONNECT_STRING, detail));
         }
         Step::Open { version: PROTOCOL_VERSION, nonce } => nonce,
         Step::Open { version, .. } => {
             let detail = format!(
                 "The servers speak different versions of the peer protocol ({version} and {PROTOCOL_VERSION}): update the older one."
             );
-            return Err((Code::OPERATION_FAILED, detail));
+            return Err(Refusal::new(Code::OPERATION_FAILED, detail));
         }
         _ => return Err(unexpected()),
     };
@@ -134,19 +131,19 @@ fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result
 }
 
 /// Refuses a dialler that may have sent more than was read, so that the reason arrives all the same.
-pub fn turn_away(mut stream: &TcpStream, code: Code, detail: &str) {
-    refuse(&mut stream, code, detail);
+pub fn turn_away(mut stream: &TcpStream, refusal: Refusal) {
+    refuse(&mut stream, refusal);
     console::close(stream);
 }
 
 /// Accepts the introduction.
-pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), Failure> {
+pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), Refusal> {
     say(stream, &Step::Welcome { hello })
 }
 
 /// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
-pub fn refuse(stream: &mut (impl Write + ?Sized), code: Code, detail: &str) {
-    let _ = say(stream, &Step::Refused { code: code.number(), detail: detail.to_string() });
+pub fn refuse(stream: &mut (impl Write + ?Sized), refusal: impl Into<Refusal>) {
+    let _ = say(stream, &Step::Refused(refusal.into()));
 }
 
 fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
@@ -170,13 +167,13 @@ fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Res
 }
 
 /// Whoever could not try does not know whether somebody is there.
-fn not_connected(address: (&str, u16), error: &std::io::Error) -> Failure {
+fn not_connected(address: (&str, u16), error: &std::io::Error) -> Refusal {
     use std::io::ErrorKind::{AddrNotAvailable, Other, OutOfMemory, PermissionDenied};
     let no_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
     if no_descriptors || matches!(error.kind(), AddrNotAvailable | Other | OutOfMemory | PermissionDenied) {
         let (host, port) = address;
         let detail = format!("This server cannot try to reach the other one at {host} {port}: {error}.");
-        return (Code::OPERATION_FAILED, detail);
+        return Refusal::new(Code::OPERATION_FAILED, detail);
     }
     unreachable(address, error)
 }
@@ -196,10 +193,10 @@ fn prepare(stream: &TcpStream, timeout: Duration, user_timeout: Duration) -> std
 }
 
 /// Begins with the node's own number; the rest is new each time.
-fn nonce(node: &[u8; 16]) -> Result<[u8; 32], Failure> {
+fn nonce(node: &[u8; 16]) -> Result<[u8; 32], Refusal> {
     let mut nonce = [0; 32];
     nonce[..16].copy_from_slice(node);
-    nonce[16..].copy_from_slice(&random::bytes::<16>().map_err(failure)?);
+    nonce[16..].copy_from_slice(&random::bytes::<16>()?);
     Ok(nonce)
 }
 
@@ -223,28 +220,28 @@ fn check(
     dialler: &[u8; 32],
     listener: &[u8; 32],
     proof: &[u8; 32],
-) -> Result<(), Failure> {
+) -> Result<(), Refusal> {
     mac(secret, who, dialler, listener).verify_slice(proof).map_err(|_| {
         let detail = "The two servers' peer secrets differ: compare the files that HotStandby.PeerSecretFile names at both.";
-        (Code::OPERATION_FAILED, detail.to_string())
+        Refusal::new(Code::OPERATION_FAILED, detail)
     })
 }
 
 /// Sends one message.
-pub fn say<T: Serialize>(stream: &mut (impl Write + ?Sized), message: &T) -> Result<(), Failure> {
+pub fn say<T: Serialize>(stream: &mut (impl Write + ?Sized), message: &T) -> Result<(), Refusal> {
     let frame = codec::encode_message(FrameKind::Peer, message)
-        .map_err(|error| (Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
+        .map_err(|error| Refusal::new(Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
 /// Receives one message of at most `limit` bytes.
-pub fn hear<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Failure> {
+pub fn hear<T: DeserializeOwned>(stream: &mut impl Read, limit: usize) -> Result<T, Refusal> {
     let frame = read_frame(stream, limit)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
 }
 
 /// Reads one checked frame of at most `limit` bytes from a blocking stream.
-pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Failure> {
+pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Refusal> {
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     stream.read_exact(&mut frame).map_err(|error| lost(&error))?;
     let (_, length) = codec::frame_length(&frame).map_err(malformed)?;
@@ -257,12 +254,12 @@ pub fn read_frame(stream: &mut impl Read, limit: usize) -> Result<Vec<u8>, Failu
     Ok(frame)
 }
 
-fn unreachable((host, port): (&str, u16), error: &std::io::Error) -> Failure {
-    (Code::COMMUNICATION_ERROR, format!("({host} {port}: {})", in_words(error)))
+fn unreachable((host, port): (&str, u16), error: &std::io::Error) -> Refusal {
+    Refusal::new(Code::COMMUNICATION_ERROR, format!("({host} {port}: {})", in_words(error)))
 }
 
-pub(super) fn lost(error: &std::io::Error) -> Failure {
-    (Code::COMMUNICATION_ERROR, format!("({})", in_words(error)))
+pub(super) fn lost(error: &std::io::Error) -> Refusal {
+    Refusal::new(Code::COMMUNICATION_ERROR, format!("({})", in_words(error)))
 }
 
 /// A time-out of a socket comes as EAGAIN, "Resource temporarily unavailable", or as Rust's "connection timed out".
@@ -275,29 +272,26 @@ fn in_words(error: &std::io::Error) -> String {
     }
 }
 
-/// An error of this server as the reason of a failure.
-pub fn failure(error: ServerError) -> Failure {
-    (error.code.unwrap_or(Code::OPERATION_FAILED), error.detail().to_owned())
-}
-
-pub(super) fn malformed(error: codec::FrameError) -> Failure {
+pub(super) fn malformed(error: codec::FrameError) -> Refusal {
     let detail = match error {
         codec::FrameError::Checksum => "What the other side sent has arrived damaged.".to_owned(),
         _ => format!(
             "The other side does not speak this server's peer protocol: another version or another program ({error})."
         ),
     };
-    (Code::OPERATION_FAILED, detail)
+    Refusal::new(Code::OPERATION_FAILED, detail)
 }
 
-fn unexpected() -> Failure {
-    (Code::OPERATION_FAILED, "(an unexpected message in the handshake)".to_string())
+fn unexpected() -> Refusal {
+    Refusal::new(Code::OPERATION_FAILED, "(an unexpected message in the handshake)")
 }
 
 /// The peer may have lost somebody; it has not lost us.
-fn refused(code: u32, detail: String) -> Failure {
-    let code = Code::find(code).filter(|code| *code != Code::COMMUNICATION_ERROR);
-    (code.unwrap_or(Code::OPERATION_FAILED), detail)
+fn refused(refusal: Refusal) -> Refusal {
+    match refusal.code {
+        Code::COMMUNICATION_ERROR => Refusal { code: Code::OPERATION_FAILED, ..refusal },
+        _ => refusal,
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +301,7 @@ mod tests {
     /// R4: what this server lacks must not make it the primary.
     #[test]
     fn who_could_not_try_does_not_take_the_other_server_for_dead() {
-        let code = |error: std::io::Error| not_connected(("node-b", 1964), &error).0;
+        let code = |error: std::io::Error| not_connected(("node-b", 1964), &error).code;
         for here in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOMEM, libc::EACCES, libc::EPERM]
         {
             assert_eq!(code(std::io::Error::from_raw_os_error(here)), Code::OPERATION_FAILED, "{here}");

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::handshake::{Failure, hear, lost, say};
+use super::handshake::{hear, lost, say};
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 
 /// Enough for all turning points that are told.
 const MAX_BYTES: usize = 64 << 10;
@@ -37,7 +38,7 @@ pub struct Answer {
 }
 
 /// The dialler's part.
-pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answer, Failure> {
+pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answer, Refusal> {
     say(stream, &Question { turning_points })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
     hear(stream, MAX_BYTES)
@@ -46,20 +47,20 @@ pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answ
 /// The listener's part.
 pub fn answer(
     stream: &mut TcpStream,
-    compare: impl FnOnce(&[Position]) -> Result<Answer, Failure>,
-) -> Result<(), Failure> {
+    compare: impl FnOnce(&[Position]) -> Result<Answer, Refusal>,
+) -> Result<(), Refusal> {
     let question: Question = hear(stream, MAX_BYTES)?;
     let answer = compare(&question.turning_points)?;
     say(stream, &answer)
 }
 
 /// The dialler's last word before a netcopy: the newest position that both histories are known to have.
-pub fn tell_common(stream: &mut TcpStream, common: Option<Position>) -> Result<(), Failure> {
+pub fn tell_common(stream: &mut TcpStream, common: Option<Position>) -> Result<(), Refusal> {
     say(stream, &Finding { common })
 }
 
 /// The listener hears it.
-pub fn hear_common(stream: &mut TcpStream) -> Result<Option<Position>, Failure> {
+pub fn hear_common(stream: &mut TcpStream) -> Result<Option<Position>, Refusal> {
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
     let Finding { common } = hear(stream, MAX_BYTES)?;
     Ok(common)

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::handshake::{Failure, failure, hear, lost, say};
+use super::handshake::{hear, lost, say};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 use crate::storage::checksum::logical_checksum;
 use crate::storage::database::{Database, read_identity};
 use crate::storage::writer::Writer;
@@ -51,7 +52,7 @@ enum Message {
     At { position: Position },
     Ready,
     Sums(Vec<TableSum>),
-    Failed { code: u32, detail: String },
+    Failed(Refusal),
 }
 
 /// Both databases at one position.
@@ -80,9 +81,9 @@ impl Comparison {
 }
 
 /// At the primary: compares.
-pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> Result<Comparison, Failure> {
+pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> Result<Comparison, Refusal> {
     let _reads = database.begin_long_read();
-    let snapshot = database.open_reader().map_err(failure)?;
+    let snapshot = database.open_reader()?;
     for _ in 0..ATTEMPTS {
         let sequence = current(&snapshot)?.sequence;
         set_timeout(stream, Some(APPROACH_PATIENCE + PATIENCE))?;
@@ -94,10 +95,8 @@ pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> 
         set_timeout(stream, Some(HELD_LIMIT))?;
         let stopped = writer.while_still(PATIENCE, || stop(stream, &snapshot));
         let Some(outcome) = stopped else {
-            return Err((
-                Code::TIMED_OUT,
-                "(the writer did not come to a stop; a batch waits to be decided)".into(),
-            ));
+            let detail = "(the writer did not come to a stop; a batch waits to be decided)";
+            return Err(Refusal::new(Code::TIMED_OUT, detail));
         };
         match outcome? {
             (position, None) => return finish(stream, &snapshot, position),
@@ -108,11 +107,12 @@ pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> 
             _ => sqlite(snapshot.execute_batch("ROLLBACK"))?,
         }
     }
-    Err((Code::TIMED_OUT, "(the secondary stays too far behind; try again when there is less load)".into()))
+    let detail = "(the secondary stays too far behind; try again when there is less load)";
+    Err(Refusal::new(Code::TIMED_OUT, detail))
 }
 
 /// While nothing is committed: opens the snapshot and has the other server open its own. `None`: it has.
-fn stop(stream: &mut TcpStream, snapshot: &Connection) -> Result<(Position, Option<Position>), Failure> {
+fn stop(stream: &mut TcpStream, snapshot: &Connection) -> Result<(Position, Option<Position>), Refusal> {
     sqlite(snapshot.execute_batch("BEGIN"))?;
     let position = current(snapshot)?;
     say(stream, &Message::Stop { position })?;
@@ -122,13 +122,13 @@ fn stop(stream: &mut TcpStream, snapshot: &Connection) -> Result<(Position, Opti
     }
 }
 
-fn finish(stream: &mut TcpStream, snapshot: &Connection, position: Position) -> Result<Comparison, Failure> {
-    let here = logical_checksum(snapshot).map_err(failure)?;
+fn finish(stream: &mut TcpStream, snapshot: &Connection, position: Position) -> Result<Comparison, Refusal> {
+    let here = logical_checksum(snapshot)?;
     // A large table takes its time over there too; that the other server lives, the system's keepalive watches.
     set_timeout(stream, None)?;
     match hear(stream, MAX_MESSAGE_BYTES)? {
         Message::Sums(there) => Ok(Comparison { position, here, there }),
-        Message::Failed { code, detail } => Err((Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)),
+        Message::Failed(refusal) => Err(refusal),
         _ => Err(unexpected()),
     }
 }
@@ -138,9 +138,9 @@ pub fn answer(
     stream: &mut TcpStream,
     database: &Database,
     follows: impl Fn() -> bool,
-) -> Result<(), Failure> {
+) -> Result<(), Refusal> {
     let _reads = database.begin_long_read();
-    let snapshot = database.open_reader().map_err(failure)?;
+    let snapshot = database.open_reader()?;
     set_timeout(stream, Some(APPROACH_PATIENCE + PATIENCE))?;
     loop {
         match hear(stream, MAX_MESSAGE_BYTES)? {
@@ -165,10 +165,7 @@ pub fn answer(
     }
     let sums = match logical_checksum(&snapshot) {
         Ok(sums) => Message::Sums(sums),
-        Err(error) => {
-            let (code, detail) = failure(error);
-            Message::Failed { code: code.number(), detail }
-        }
+        Err(error) => Message::Failed(error.into()),
     };
     say(stream, &sums)
 }
@@ -178,7 +175,7 @@ fn wait(
     patience: Duration,
     snapshot: &Connection,
     there: impl Fn(&Position) -> bool,
-) -> Result<Position, Failure> {
+) -> Result<Position, Refusal> {
     let deadline = Instant::now() + patience;
     loop {
         sqlite(snapshot.execute_batch("BEGIN"))?;
@@ -191,33 +188,33 @@ fn wait(
     }
 }
 
-fn current(connection: &Connection) -> Result<Position, Failure> {
-    read_identity(connection).map(|(_, position)| position).map_err(failure)
+fn current(connection: &Connection) -> Result<Position, Refusal> {
+    Ok(read_identity(connection)?.1)
 }
 
-fn position_in(message: Message) -> Result<Position, Failure> {
+fn position_in(message: Message) -> Result<Position, Refusal> {
     match message {
         Message::At { position } => Ok(position),
-        Message::Failed { code, detail } => Err((Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)),
+        Message::Failed(refusal) => Err(refusal),
         _ => Err(unexpected()),
     }
 }
 
-fn apart(here: Position, there: Position) -> Failure {
+fn apart(here: Position, there: Position) -> Refusal {
     let detail = format!("This server is at {here}, the other at {there}: 'hsb connect' first.");
-    (Code::NOT_SYNCHRONIZED, detail)
+    Refusal::new(Code::NOT_SYNCHRONIZED, detail)
 }
 
-fn sqlite(result: rusqlite::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| failure(ServerError::from(error)))
+fn sqlite(result: rusqlite::Result<()>) -> Result<(), Refusal> {
+    Ok(result.map_err(ServerError::from)?)
 }
 
-fn set_timeout(stream: &TcpStream, timeout: Option<Duration>) -> Result<(), Failure> {
+fn set_timeout(stream: &TcpStream, timeout: Option<Duration>) -> Result<(), Refusal> {
     stream.set_read_timeout(timeout).map_err(|error| lost(&error))
 }
 
-fn unexpected() -> Failure {
-    (Code::COMMUNICATION_ERROR, "(an unexpected message while comparing)".to_string())
+fn unexpected() -> Refusal {
+    Refusal::new(Code::COMMUNICATION_ERROR, "(an unexpected message while comparing)")
 }
 
 #[cfg(test)]

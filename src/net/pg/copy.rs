@@ -104,9 +104,9 @@ impl Client<'_> {
                 if line == b"\\." || (line.is_empty() && is_last) {
                     break;
                 }
-                insert_line(&mut statement, oids, line).map_err(|error| ServerError {
-                    message: format!("{} (COPY, line {})", error.message, before + count + 1),
-                    ..error
+                insert_line(&mut statement, oids, line).map_err(|error| {
+                    let text = format!("{} (COPY, line {})", error.message(), before + count + 1);
+                    error.saying(text)
                 })?;
                 count += 1;
             }

@@ -221,7 +221,7 @@ fn what_does_not_fit_is_reported_and_rolled_back() {
         pair.applier.begin().unwrap();
         let error = pair.applier.apply(&batch).unwrap_err();
         assert_eq!(error.code, Some(Code::APPLY_FAILED));
-        assert!(error.message.contains(key), "{error}");
+        assert!(error.message().contains(key), "{error}");
         pair.applier.rollback();
         assert_eq!(pair.applier.position(), start);
         let rows: i64 =

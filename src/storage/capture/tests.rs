@@ -219,7 +219,7 @@ fn what_cannot_be_replicated_is_refused() {
     }
     let error = capture.execute_schema(&connection, "CREATE TABLE s(rowid, _rowid_, oid)").unwrap_err();
     assert_eq!(error.sqlstate, "0A000");
-    assert!(error.message.contains("Table s"), "{error}");
+    assert!(error.message().contains("Table s"), "{error}");
     capture
         .execute_schema(&connection, "CREATE TABLE fine(rowid, _rowid_, oid, id INTEGER PRIMARY KEY)")
         .unwrap();
@@ -227,7 +227,7 @@ fn what_cannot_be_replicated_is_refused() {
     assert_eq!(capture.problem(), None);
     let mark = capture.mark();
     connection.execute_batch("SAVEPOINT x; INSERT INTO shadow VALUES (1,2,3)").unwrap();
-    assert!(capture.problem().unwrap().message.contains("shadow"));
+    assert!(capture.problem().unwrap().message().contains("shadow"));
     let later = capture.mark();
     capture.truncate(later);
     assert!(capture.problem().is_some());

@@ -147,8 +147,8 @@ fn trap_13_flipped_bit_in_the_middle_is_damage() {
                 }
             };
             assert_eq!(error.code, Some(Code::LOG_BAD_RECORD), "{error}");
-            assert!(error.message.contains(path.to_str().unwrap()), "{error}");
-            assert!(error.message.contains(&format!("offset {head}")), "{error}");
+            assert!(error.message().contains(path.to_str().unwrap()), "{error}");
+            assert!(error.message().contains(&format!("offset {head}")), "{error}");
         }
         fs::write(path, &whole).unwrap();
     }

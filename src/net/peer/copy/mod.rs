@@ -26,10 +26,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-use super::handshake::{Failure, lost, malformed, read_frame};
+use super::handshake::{lost, malformed, read_frame};
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::hsb::refusal::Refusal;
 
 pub use self::receive::{Received, receive, while_working};
 pub use self::send::{CopyOptions, Pace, send};
@@ -77,10 +78,7 @@ enum CopyMessage {
     /// The receiver is busy with what it has.
     Working,
     Done,
-    Failed {
-        code: u32,
-        detail: String,
-    },
+    Failed(Refusal),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,10 +103,10 @@ impl Head {
 }
 
 /// Tells the sender how the copy ended. The sender may be gone; the copy stands all the same.
-pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Failure>) {
+pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Refusal>) {
     let message = match outcome {
         Ok(()) => CopyMessage::Done,
-        Err((code, detail)) => CopyMessage::Failed { code: code.number(), detail: detail.clone() },
+        Err(refusal) => CopyMessage::Failed(refusal.clone()),
     };
     let _ = say(stream, &message);
     if outcome.is_err() {
@@ -120,14 +118,14 @@ pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Failure>) {
 }
 
 /// A server that goes down ends its copies, whichever side it is on.
-pub fn go_on_unless(abort: &AtomicBool) -> Result<(), Failure> {
+pub fn go_on_unless(abort: &AtomicBool) -> Result<(), Refusal> {
     match abort.load(Ordering::Relaxed) {
         false => Ok(()),
-        true => Err((Code::BACKUP_ABORTED, "The server is shutting down.".into())),
+        true => Err(Refusal::new(Code::BACKUP_ABORTED, "The server is shutting down.")),
     }
 }
 
-fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Failure> {
+fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Refusal> {
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     stream
         .set_read_timeout(timeout)
@@ -135,16 +133,16 @@ fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Failure> {
         .map_err(|error| lost(&error))
 }
 
-fn say(stream: &mut TcpStream, message: &CopyMessage) -> Result<(), Failure> {
+fn say(stream: &mut TcpStream, message: &CopyMessage) -> Result<(), Refusal> {
     let frame = codec::encode_message(FrameKind::Peer, message).map_err(malformed)?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
-fn hear(stream: &mut TcpStream) -> Result<CopyMessage, Failure> {
+fn hear(stream: &mut TcpStream) -> Result<CopyMessage, Refusal> {
     let frame = read_frame(stream, MAX_FRAME_BYTES)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
 }
 
-fn out_of_order() -> Failure {
-    (Code::COMMUNICATION_ERROR, "(the copy is not in the expected form)".to_string())
+fn out_of_order() -> Refusal {
+    Refusal::new(Code::COMMUNICATION_ERROR, "(the copy is not in the expected form)")
 }

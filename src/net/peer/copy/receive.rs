@@ -16,7 +16,8 @@ use super::{
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
-use crate::net::peer::handshake::{Failure, failure, lost, read_frame};
+use crate::hsb::refusal::Refusal;
+use crate::net::peer::handshake::{lost, read_frame};
 use crate::progress::{Progress, Unit};
 use crate::storage::files;
 use crate::threads;
@@ -42,7 +43,7 @@ pub struct Received {
 
 impl Received {
     /// Puts it on disk.
-    pub fn sync(&self) -> Result<(), Failure> {
+    pub fn sync(&self) -> Result<(), Refusal> {
         self.file.sync_all().map_err(|error| disk(&self.path, &error))
     }
 }
@@ -57,7 +58,7 @@ pub fn receive(
     timeout: Duration,
     progress: &Progress,
     abort: &AtomicBool,
-) -> Result<Received, Failure> {
+) -> Result<Received, Refusal> {
     set_timeouts(stream, timeout)?;
     let CopyMessage::Head(head) = hear(stream)? else { return Err(out_of_order()) };
     set_timeouts(stream, Duration::from_millis(head.timeout_ms))?;
@@ -75,7 +76,7 @@ pub fn receive(
     let reused_bytes = std::thread::scope(|scope| {
         // Its failure is one of the connection, which this thread notices as well.
         let offers = threads::spawn_scoped(scope, "copy-offers", || here.offer(offering, &given_up));
-        let offers = offers.map_err(failure)?;
+        let offers = offers?;
         let outcome = here.receive_blocks(stream, progress, abort);
         given_up.store(true, Ordering::Relaxed);
         // A sender that still sends blocks hears no offers: both would wait for each other.
@@ -122,7 +123,7 @@ impl Here {
         }
     }
 
-    fn offer(&self, mut stream: TcpStream, given_up: &AtomicBool) -> Result<(), Failure> {
+    fn offer(&self, mut stream: TcpStream, given_up: &AtomicBool) -> Result<(), Refusal> {
         let here = self.kept_bytes.max(self.base_bytes);
         let blocks = if here == self.total {
             here.div_ceil(self.head.block_bytes)
@@ -157,7 +158,7 @@ impl Here {
         stream: &mut TcpStream,
         progress: &Progress,
         abort: &AtomicBool,
-    ) -> Result<u64, Failure> {
+    ) -> Result<u64, Refusal> {
         let mut hasher = self.head.hasher();
         let (mut index, mut reused, mut block) = (0, 0, Vec::new());
         loop {
@@ -194,14 +195,15 @@ impl Here {
                     return Ok(reused);
                 }
                 CopyMessage::End { .. } => {
-                    return Err((Code::DATABASE_CORRUPT, "(the copy differs from its checksum)".to_string()));
+                    let detail = "(the copy differs from its checksum)";
+                    return Err(Refusal::new(Code::DATABASE_CORRUPT, detail));
                 }
                 _ => return Err(out_of_order()),
             }
         }
     }
 
-    fn unpack(&self, body: &[u8], index: u64, block: &mut Vec<u8>) -> Result<(), Failure> {
+    fn unpack(&self, body: &[u8], index: u64, block: &mut Vec<u8>) -> Result<(), Refusal> {
         let (received, _) = codec::borrow_value::<Block<'_>>(body).map_err(malformed)?;
         let length = self.length(index);
         block.clear();
@@ -212,7 +214,7 @@ impl Here {
             }
             block.resize(length, 0);
             let unpacked = lz4_flex::decompress_into(packed, block)
-                .map_err(|error| (Code::COMMUNICATION_ERROR, error.to_string()))?;
+                .map_err(|error| Refusal::new(Code::COMMUNICATION_ERROR, error.to_string()))?;
             block.truncate(unpacked);
         } else {
             block.extend_from_slice(received.bytes);
@@ -220,7 +222,7 @@ impl Here {
         if block.len() == length && length > 0 { Ok(()) } else { Err(out_of_order()) }
     }
 
-    fn write(&self, index: u64, block: &[u8]) -> Result<(), Failure> {
+    fn write(&self, index: u64, block: &[u8]) -> Result<(), Refusal> {
         self.file.write_all_at(block, index * self.head.block_bytes).map_err(|error| disk(&self.path, &error))
     }
 }
@@ -243,11 +245,11 @@ pub fn while_working<R: Send>(stream: &mut TcpStream, work: impl FnOnce() -> R +
     })
 }
 
-fn disk(path: &Path, error: &std::io::Error) -> Failure {
+fn disk(path: &Path, error: &std::io::Error) -> Refusal {
     let code = if error.kind() == std::io::ErrorKind::StorageFull {
         Code::DISK_FULL
     } else {
         Code::OPERATION_FAILED
     };
-    (code, format!("({}: {error})", path.display()))
+    Refusal::new(code, format!("({}: {error})", path.display()))
 }

@@ -10,8 +10,8 @@ use super::{
     Block, CopyMessage, Head, SAME_BYTES, go_on_unless, hear, malformed, out_of_order, say, set_timeouts,
 };
 use crate::codec::{self, FrameKind};
-use crate::hsb::codes::Code;
-use crate::net::peer::handshake::{Failure, failure, lost};
+use crate::hsb::refusal::Refusal;
+use crate::net::peer::handshake::lost;
 use crate::progress::{Progress, Unit};
 use crate::random;
 use crate::storage::image::Image;
@@ -38,7 +38,7 @@ pub fn send(
     image: &Image,
     options: CopyOptions<'_>,
     progress: &Progress,
-) -> Result<u64, Failure> {
+) -> Result<u64, Refusal> {
     set_timeouts(stream, options.timeout)?;
     progress.begin("netcopy", Unit::Bytes, image.bytes());
     let head = Head {
@@ -47,7 +47,7 @@ pub fn send(
         block_bytes: image.block_bytes(),
         database_id: image.database_id,
         position: image.position,
-        seed: u64::from_le_bytes(random::bytes().map_err(failure)?),
+        seed: u64::from_le_bytes(random::bytes()?),
         timeout_ms: u64::try_from(options.timeout.as_millis()).unwrap_or(u64::MAX),
     };
     say(stream, &CopyMessage::Head(head))?;
@@ -57,7 +57,7 @@ pub fn send(
     let mut hasher = head.hasher();
     let mut block = Vec::new();
     for index in 0..image.blocks() {
-        image.read(index, &mut block).map_err(failure)?;
+        image.read(index, &mut block)?;
         hasher.update(&block);
         if sending.next_offer()? == Some(head.hash(&block)) {
             sending.leave_out(head.block_bytes)?;
@@ -83,7 +83,7 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// The hash of the next block as the receiver has it, if it has one.
-    fn next_offer(&mut self) -> Result<Option<u128>, Failure> {
+    fn next_offer(&mut self) -> Result<Option<u128>, Refusal> {
         go_on_unless(self.options.abort)?;
         while self.has_heard_something()? || self.offers.is_empty() && self.more_offers {
             match hear(self.stream)? {
@@ -91,7 +91,7 @@ impl Sending<'_> {
                     self.more_offers = !hashes.is_empty();
                     self.offers.extend(hashes);
                 }
-                CopyMessage::Failed { code, detail } => return Err(failed(code, detail)),
+                CopyMessage::Failed(refusal) => return Err(refusal),
                 _ => return Err(out_of_order()),
             }
         }
@@ -99,7 +99,7 @@ impl Sending<'_> {
     }
 
     /// Looks without waiting: a receiver that has failed says so at any time.
-    fn has_heard_something(&self) -> Result<bool, Failure> {
+    fn has_heard_something(&self) -> Result<bool, Refusal> {
         let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
         self.stream.set_nonblocking(false).map_err(|error| lost(&error))?;
         match looked {
@@ -110,19 +110,19 @@ impl Sending<'_> {
         }
     }
 
-    fn leave_out(&mut self, block_bytes: u64) -> Result<(), Failure> {
+    fn leave_out(&mut self, block_bytes: u64) -> Result<(), Refusal> {
         self.same += 1;
         if self.same.saturating_mul(block_bytes) >= SAME_BYTES { self.mention_same() } else { Ok(()) }
     }
 
-    fn mention_same(&mut self) -> Result<(), Failure> {
+    fn mention_same(&mut self) -> Result<(), Refusal> {
         match std::mem::take(&mut self.same) {
             0 => Ok(()),
             blocks => say(self.stream, &CopyMessage::Same { blocks }),
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.mention_same()?;
         let smaller = self.options.compress.then(|| lz4_flex::compress_prepend_size(bytes));
         let smaller = smaller.filter(|smaller| smaller.len() < bytes.len());
@@ -140,7 +140,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    fn end(mut self, hash: u128) -> Result<u64, Failure> {
+    fn end(mut self, hash: u128) -> Result<u64, Refusal> {
         self.mention_same()?;
         say(self.stream, &CopyMessage::End { hash })?;
         loop {
@@ -148,15 +148,11 @@ impl Sending<'_> {
                 // What remains of the offers was for nothing.
                 CopyMessage::Offer { .. } | CopyMessage::Working => {}
                 CopyMessage::Done => return Ok(self.sent),
-                CopyMessage::Failed { code, detail } => return Err(failed(code, detail)),
+                CopyMessage::Failed(refusal) => return Err(refusal),
                 _ => return Err(out_of_order()),
             }
         }
     }
-}
-
-fn failed(code: u32, detail: String) -> Failure {
-    (Code::find(code).unwrap_or(Code::OPERATION_FAILED), detail)
 }
 
 /// Keeps a copy below its rate.
