@@ -11,7 +11,6 @@ use crate::actors::admin_handler::console;
 use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
 use crate::admin::{self, AdminServices};
 use crate::counters::Counters;
-use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::phase::Activity;
