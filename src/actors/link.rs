@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::ping_monitor::Heard;
-use super::replication_sender::{LinkClosed, PeerAcknowledges};
-use super::secondary_applier::BatchArrived;
-use super::supervisor::PeerSays;
+use super::ping_monitor::PingMessage;
+use super::replication_sender::SenderMessage;
+use super::secondary_applier::ApplierMessage;
+use super::supervisor::SupervisorMessage;
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameError, FrameKind};
-use crate::hsb::event::{LinkId, PeerMessage};
+use crate::hsb::event::{Event, LinkId, PeerMessage};
 
 /// Control messages are small; only batches may be as long as the frame format allows.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -43,16 +43,14 @@ impl PeerStream for std::net::TcpStream {
 /// Who hears what arrives.
 #[derive(Clone)]
 pub struct LinkRecipients {
+    /// Control messages.
+    pub supervisor: Recipient<SupervisorMessage>,
+    /// Acknowledgements, at the primary; the end.
+    pub sender: Recipient<SenderMessage>,
     /// Batches, at the secondary.
-    pub batches: Recipient<BatchArrived>,
-    /// Acknowledgements, at the primary.
-    pub acknowledgements: Recipient<PeerAcknowledges>,
-    /// Everything else.
-    pub messages: Recipient<PeerSays>,
+    pub applier: Recipient<ApplierMessage>,
     /// Signs of life.
-    pub heard: Recipient<Heard>,
-    /// The end.
-    pub closed: Recipient<LinkClosed>,
+    pub monitor: Recipient<PingMessage>,
 }
 
 /// The writing end. Dropping it closes the connection once all is written.
@@ -119,13 +117,13 @@ pub fn start(id: LinkId, stream: Box<dyn PeerStream>, recipients: LinkRecipients
                 buffer.clear();
                 continue;
             }
-            recipients.heard.do_send(Heard { link: id });
+            recipients.monitor.do_send(PingMessage::Heard { link: id });
             if let Err(error) = dispatch(id, &mut buffer, &recipients).await {
                 break error.to_string();
             }
         };
         if !is_given_up.load(Ordering::Relaxed) {
-            recipients.closed.do_send(LinkClosed { link: id, why });
+            recipients.sender.do_send(SenderMessage::Closed { link: id, why });
         }
     });
     Ok(Link { id, outgoing: Outgoing(sender), given_up })
@@ -153,17 +151,18 @@ async fn dispatch(
         }
         let bytes = buffer.split_to(length).freeze();
         match kind {
-            FrameKind::Batch => recipients.batches.do_send(BatchArrived { link, bytes }),
+            FrameKind::Batch => recipients.applier.do_send(ApplierMessage::BatchArrived { link, bytes }),
             FrameKind::Peer => {
                 codec::check_frame(&bytes)?;
                 match codec::decode_message::<PeerMessage>(&bytes[FRAME_HEADER_BYTES..])? {
                     PeerMessage::Ping => {}
                     PeerMessage::Acknowledge { position } => {
-                        recipients.acknowledgements.do_send(PeerAcknowledges { link, position });
+                        recipients.sender.do_send(SenderMessage::Acknowledged { link, position });
                     }
                     message => {
                         // Fails only when the node is going down.
-                        let _ = recipients.messages.send(PeerSays { link, message }).await;
+                        let event = SupervisorMessage::Event(Event::PeerSays { link, message });
+                        let _ = recipients.supervisor.send(event).await;
                     }
                 }
             }
@@ -175,13 +174,10 @@ async fn dispatch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hsb::effect::ApplierEffect;
     use crate::hsb::position::Position;
     use crate::hsb::settings::{AcknowledgePolicy, PairSettings};
     use crate::storage::batch::{Batch, BatchHeader};
-
-    #[derive(Message)]
-    #[rtype(result = "()")]
-    struct Followed;
 
     /// Stands for the applier; writes down in which order it hears.
     struct Applier(crossbeam_channel::Sender<&'static str>);
@@ -194,35 +190,26 @@ mod tests {
     impl Actor for Others {
         type Context = Context<Self>;
     }
-    impl Handler<Followed> for Applier {
+    impl Handler<ApplierMessage> for Applier {
         type Result = ();
-        fn handle(&mut self, _: Followed, _: &mut Context<Self>) {
-            self.0.send("message").unwrap();
+        fn handle(&mut self, message: ApplierMessage, _: &mut Context<Self>) {
+            let batch = matches!(message, ApplierMessage::BatchArrived { .. });
+            self.0.send(if batch { "batch" } else { "message" }).unwrap();
         }
     }
-    impl Handler<BatchArrived> for Applier {
+    impl Handler<SupervisorMessage> for Others {
         type Result = ();
-        fn handle(&mut self, _: BatchArrived, _: &mut Context<Self>) {
-            self.0.send("batch").unwrap();
+        fn handle(&mut self, _: SupervisorMessage, _: &mut Context<Self>) {
+            self.0.do_send(ApplierMessage::Do(ApplierEffect::ForgetPending));
         }
     }
-    impl Handler<PeerSays> for Others {
+    impl Handler<SenderMessage> for Others {
         type Result = ();
-        fn handle(&mut self, _: PeerSays, _: &mut Context<Self>) {
-            self.0.do_send(Followed);
-        }
+        fn handle(&mut self, _: SenderMessage, _: &mut Context<Self>) {}
     }
-    impl Handler<PeerAcknowledges> for Others {
+    impl Handler<PingMessage> for Others {
         type Result = ();
-        fn handle(&mut self, _: PeerAcknowledges, _: &mut Context<Self>) {}
-    }
-    impl Handler<Heard> for Others {
-        type Result = ();
-        fn handle(&mut self, _: Heard, _: &mut Context<Self>) {}
-    }
-    impl Handler<LinkClosed> for Others {
-        type Result = ();
-        fn handle(&mut self, _: LinkClosed, _: &mut Context<Self>) {}
+        fn handle(&mut self, _: PingMessage, _: &mut Context<Self>) {}
     }
 
     /// Else the batches right behind "accepted" would meet an applier that follows nobody yet, and be lost.
@@ -242,14 +229,13 @@ mod tests {
         let accept = codec::encode_message(FrameKind::Peer, &PeerMessage::Accept { pair }).unwrap();
         let mut buffer = BytesMut::from([accept, batch].concat().as_slice());
         let recipients = LinkRecipients {
-            batches: applier.clone().recipient(),
-            acknowledgements: others.clone().recipient(),
-            messages: others.clone().recipient(),
-            heard: others.clone().recipient(),
-            closed: others.recipient(),
+            supervisor: others.clone().recipient(),
+            sender: others.clone().recipient(),
+            applier: applier.clone().recipient(),
+            monitor: others.recipient(),
         };
         dispatch(1, &mut buffer, &recipients).await.unwrap();
-        applier.send(Followed).await.unwrap();
+        applier.send(ApplierMessage::Do(ApplierEffect::ForgetPending)).await.unwrap();
         assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["message", "batch", "message"]);
     }
 }

@@ -5,32 +5,23 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::time::Instant;
 
-use super::replication_sender::Tell;
-use super::supervisor::LinkEnded;
-use crate::hsb::event::{LinkId, PeerMessage};
+use super::replication_sender::SenderMessage;
+use super::supervisor::SupervisorMessage;
+use crate::hsb::effect::{PingEffect, SenderEffect};
+use crate::hsb::event::{Event, LinkId, PeerMessage};
 use crate::hsb::settings::PairSettings;
 
-/// From the supervisor: watch this connection from now on.
+/// All that the ping monitor can be told.
 #[derive(Message, Clone, Copy, Debug, PartialEq)]
 #[rtype(result = "()")]
-pub struct StartPings {
-    /// Which connection.
-    pub link: LinkId,
-    /// Interval and time-out; the primary's rule.
-    pub pair: PairSettings,
-}
-
-/// From the supervisor: the connection is gone.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct StopPings;
-
-/// From the connection: something came in.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct Heard {
-    /// On which connection.
-    pub link: LinkId,
+pub enum PingMessage {
+    /// From the supervisor: what the heart wants.
+    Do(PingEffect),
+    /// From the connection: something came in.
+    Heard {
+        /// On which connection.
+        link: LinkId,
+    },
 }
 
 struct Watch {
@@ -44,16 +35,16 @@ struct Watch {
 /// See the module.
 pub struct PingMonitor {
     /// Sends the pings.
-    pub sender: Recipient<Tell>,
-    /// Hears of silence: the supervisor.
-    pub silent: Recipient<LinkEnded>,
+    pub sender: Recipient<SenderMessage>,
+    /// Hears of silence.
+    pub supervisor: Recipient<SupervisorMessage>,
     watch: Option<Watch>,
 }
 
 impl PingMonitor {
     /// A monitor that watches nothing yet.
-    pub fn new(sender: Recipient<Tell>, silent: Recipient<LinkEnded>) -> PingMonitor {
-        PingMonitor { sender, silent, watch: None }
+    pub fn new(sender: Recipient<SenderMessage>, supervisor: Recipient<SupervisorMessage>) -> PingMonitor {
+        PingMonitor { sender, supervisor, watch: None }
     }
 
     /// Tells of a silence that has lasted long enough; looks again when one could have.
@@ -64,7 +55,7 @@ impl PingMonitor {
             watch.look = context.run_later(timeout - silence, Self::look);
         } else {
             let why = format!("30555: ping timeout, nothing heard for {} ms", silence.as_millis());
-            self.silent.do_send(LinkEnded { link: watch.link, why });
+            self.supervisor.do_send(SupervisorMessage::Event(Event::LinkLost { link: watch.link, why }));
         }
     }
 
@@ -74,15 +65,8 @@ impl PingMonitor {
         context.cancel_future(watch.look);
         Some(watch)
     }
-}
 
-impl Actor for PingMonitor {
-    type Context = Context<Self>;
-}
-
-impl Handler<StartPings> for PingMonitor {
-    type Result = ();
-    fn handle(&mut self, StartPings { link, pair }: StartPings, context: &mut Context<Self>) {
+    fn start(&mut self, link: LinkId, pair: PairSettings, context: &mut Context<Self>) {
         let before = self.stop(context);
         if pair.ping_timeout_ms == 0 {
             return;
@@ -90,30 +74,33 @@ impl Handler<StartPings> for PingMonitor {
         let heard = before.filter(|watch| watch.link == link).map_or_else(Instant::now, |watch| watch.heard);
         // At least twice within the time-out, so that one late ping is no silence.
         let tick_ms = pair.ping_interval_ms.min(pair.ping_timeout_ms.div_ceil(2)).max(5);
-        let pings = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| {
-            monitor.sender.do_send(Tell(PeerMessage::Ping));
-        });
+        let pings = context.run_interval(Duration::from_millis(tick_ms), |monitor, _| monitor.ping());
         // At its end and not with the next ping, because failover waits for it.
         let look = context.run_later(Duration::ZERO, Self::look);
         self.watch = Some(Watch { link, pair, heard, pings, look });
-        self.sender.do_send(Tell(PeerMessage::Ping));
+        self.ping();
+    }
+
+    fn ping(&self) {
+        self.sender.do_send(SenderMessage::Do(SenderEffect::Tell(PeerMessage::Ping)));
     }
 }
 
-impl Handler<StopPings> for PingMonitor {
-    type Result = ();
-    fn handle(&mut self, _: StopPings, context: &mut Context<Self>) {
-        self.stop(context);
-    }
+impl Actor for PingMonitor {
+    type Context = Context<Self>;
 }
 
-impl Handler<Heard> for PingMonitor {
+impl Handler<PingMessage> for PingMonitor {
     type Result = ();
-    fn handle(&mut self, Heard { link }: Heard, _: &mut Context<Self>) {
-        if let Some(watch) = &mut self.watch
-            && watch.link == link
-        {
-            watch.heard = Instant::now();
+    fn handle(&mut self, message: PingMessage, context: &mut Context<Self>) {
+        match message {
+            PingMessage::Do(PingEffect::Start { link, pair }) => self.start(link, pair, context),
+            PingMessage::Do(PingEffect::Stop) => drop(self.stop(context)),
+            PingMessage::Heard { link } => {
+                if let Some(watch) = self.watch.as_mut().filter(|watch| watch.link == link) {
+                    watch.heard = Instant::now();
+                }
+            }
         }
     }
 }

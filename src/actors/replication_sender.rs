@@ -10,98 +10,57 @@ use tokio::time::Instant;
 use super::catchup::{self, Catchup, CatchupReport, CatchupThread};
 use super::gathering::Gathering;
 use super::link::{self, Link, LinkRecipients, PeerStream};
-use super::supervisor::{Acknowledged, CatchupSays, LinkEnded};
+use super::supervisor::SupervisorMessage;
 use crate::counters::Counters;
-use crate::hsb::event::{LinkId, PeerMessage};
+use crate::hsb::effect::SenderEffect;
+use crate::hsb::event::{Event, LinkId, PeerMessage};
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 use crate::storage::log::{LogConfiguration, LogMark};
 
-/// From the supervisor: this connection to the peer is the one, its handshake is done.
-#[derive(Message)]
+/// All that the replication sender can be told.
+#[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct AttachLink {
-    /// Its number.
-    pub link: LinkId,
-    /// The connection itself.
-    pub stream: Box<dyn PeerStream>,
-}
-
-/// From the supervisor: a batch for the secondary. Answered, some time, by [`Acknowledged`].
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct SendBatch(pub Batch);
-
-/// From supervisor, applier and ping monitor: a message for the peer.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct Tell(pub PeerMessage);
-
-/// From the supervisor: end the connection after a last word.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct CloseLink {
-    /// The last word.
-    pub farewell: Option<PeerMessage>,
-}
-
-/// From the supervisor: look for the secondary's position in the log. Answered by [`CatchupSays`].
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct CheckHistory(pub Position);
-
-/// From the supervisor: send what the log has after the position that was checked.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct StartCatchup;
-
-/// From the supervisor: no more of that.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct StopCatchup;
-
-/// From the connection: the secondary has everything up to here.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct PeerAcknowledges {
-    /// On which connection.
-    pub link: LinkId,
-    /// Up to here.
-    pub position: Position,
-}
-
-/// From the connection: it has ended.
-#[derive(Message, Clone, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct LinkClosed {
-    /// Which.
-    pub link: LinkId,
-    /// For the log.
-    pub why: String,
-}
-
-/// From the node when a database is there or was replaced: where the log is.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct UseLog(pub LogConfiguration);
-
-/// A report of the catchup thread.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub(super) struct FromCatchup {
-    pub(super) link: LinkId,
-    pub(super) report: CatchupReport,
+pub enum SenderMessage {
+    /// From the supervisor: this connection to the peer is the one, its handshake is done.
+    Attach {
+        /// Its number.
+        link: LinkId,
+        /// The connection itself.
+        stream: Box<dyn PeerStream>,
+    },
+    /// From the supervisor: a batch for the secondary. Answered, some time, by [`Event::Acknowledged`].
+    Send(Batch),
+    /// From the supervisor: what the heart wants. Applier and ping monitor have something told, too.
+    Do(SenderEffect),
+    /// From the connection: the secondary has everything up to here.
+    Acknowledged {
+        /// On which connection.
+        link: LinkId,
+        /// Up to here.
+        position: Position,
+    },
+    /// From the connection: it has ended.
+    Closed {
+        /// Which.
+        link: LinkId,
+        /// For the log.
+        why: String,
+    },
+    /// From the catchup thread.
+    Catchup {
+        /// On which connection's behalf.
+        link: LinkId,
+        /// How it comes along.
+        report: CatchupReport,
+    },
+    /// From whoever replaces the database: where the log is now.
+    UseLog(LogConfiguration),
 }
 
 /// See the module.
 pub struct ReplicationSender {
-    /// Hears of acknowledgements: the supervisor.
-    pub acknowledged: Recipient<Acknowledged>,
-    /// Hears of the end of a connection: the supervisor.
-    pub ended: Recipient<LinkEnded>,
-    /// Hears of catchup: the supervisor.
-    pub catchup_says: Recipient<CatchupSays>,
-    /// Who hears what arrives on a connection.
+    /// Who hears of acknowledgements, of catchup and of the end of a connection (the supervisor), and what arrives on a connection.
     pub recipients: LinkRecipients,
     /// How far the log is.
     pub mark: Arc<LogMark>,
@@ -138,32 +97,22 @@ impl ReplicationSender {
             }
         }
     }
-}
 
-impl Actor for ReplicationSender {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Context<Self>) {
-        context.set_mailbox_capacity(1024);
+    fn report(&self, event: Event) {
+        self.recipients.supervisor.do_send(SupervisorMessage::Event(event));
     }
-}
 
-impl Handler<AttachLink> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, AttachLink { link: id, stream }: AttachLink, _: &mut Context<Self>) {
+    fn attach(&mut self, id: LinkId, stream: Box<dyn PeerStream>) {
         self.gathering = Gathering::default();
         match link::start(id, stream, self.recipients.clone()) {
             Ok(link) => self.link = Some(link),
-            Err(error) => self.ended.do_send(LinkEnded { link: id, why: error.to_string() }),
+            Err(error) => self.report(Event::LinkLost { link: id, why: error.to_string() }),
         }
     }
-}
 
-impl Handler<SendBatch> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, SendBatch(batch): SendBatch, context: &mut Context<Self>) {
+    fn send(&mut self, batch: &Batch, context: &mut Context<Self>) {
         let delay = (self.one_safe_max_delay)();
-        if self.gathering.add(&batch) || delay.is_zero() {
+        if self.gathering.add(batch) || delay.is_zero() {
             return self.send_gathered(context);
         }
         let due = Instant::now() + delay;
@@ -174,81 +123,46 @@ impl Handler<SendBatch> for ReplicationSender {
             }
         }
     }
-}
 
-impl Handler<Tell> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, Tell(message): Tell, context: &mut Context<Self>) {
-        if message != PeerMessage::Ping {
-            self.send_gathered(context);
-        }
-        if let Some(link) = &self.link {
-            link.outgoing.tell(&message);
+    fn carry_out(&mut self, effect: SenderEffect, context: &mut Context<Self>) {
+        match effect {
+            SenderEffect::Tell(message) => {
+                if message != PeerMessage::Ping {
+                    self.send_gathered(context);
+                }
+                if let Some(link) = &self.link {
+                    link.outgoing.tell(&message);
+                }
+            }
+            SenderEffect::Close { farewell } => {
+                self.send_gathered(context);
+                self.catchup = None;
+                if let (Some(link), Some(message)) = (self.link.take(), farewell) {
+                    link.outgoing.tell(&message);
+                }
+            }
+            SenderEffect::CheckHistory(position) => self.check_history(position, context),
+            SenderEffect::StartCatchup => {
+                if let Some(catchup) = &self.catchup {
+                    catchup.begin();
+                }
+            }
+            SenderEffect::StopCatchup => self.catchup = None,
         }
     }
-}
 
-impl Handler<CloseLink> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, CloseLink { farewell }: CloseLink, context: &mut Context<Self>) {
-        self.send_gathered(context);
-        self.catchup = None;
-        if let (Some(link), Some(message)) = (self.link.take(), farewell) {
-            link.outgoing.tell(&message);
-        }
-    }
-}
-
-impl Handler<CheckHistory> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, CheckHistory(position): CheckHistory, context: &mut Context<Self>) {
+    fn check_history(&mut self, position: Position, context: &mut Context<Self>) {
         let (Some(link), Some(log)) = (&self.link, &self.log) else { return };
-        let (id, me) = (link.id, context.address());
-        let report = move |report| me.do_send(FromCatchup { link: id, report });
+        let (link_id, me) = (link.id, context.address());
+        let report = move |report| me.do_send(SenderMessage::Catchup { link: link_id, report });
         let outgoing = link.outgoing.clone();
         let (catchup, thread) =
             catchup::prepare(log.clone(), position, outgoing, Arc::clone(&self.mark), report);
         (self.run_catchup)(thread);
         self.catchup = Some(catchup);
     }
-}
 
-impl Handler<FromCatchup> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, FromCatchup { link, report }: FromCatchup, _: &mut Context<Self>) {
-        match report {
-            CatchupReport::Failed(error) => {
-                let why = format!("catchup cannot read the log: {error}");
-                self.ended.do_send(LinkEnded { link, why });
-            }
-            CatchupReport::Checked(result) => {
-                self.catchup_says.do_send(CatchupSays::Checked { link, result })
-            }
-            CatchupReport::NearEnd => self.catchup_says.do_send(CatchupSays::NearEnd { link }),
-        }
-    }
-}
-
-impl Handler<StartCatchup> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, _: StartCatchup, _: &mut Context<Self>) {
-        if let Some(catchup) = &self.catchup {
-            catchup.begin();
-        }
-    }
-}
-
-impl Handler<StopCatchup> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, _: StopCatchup, _: &mut Context<Self>) {
-        self.catchup = None;
-    }
-}
-
-impl Handler<PeerAcknowledges> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, message: PeerAcknowledges, context: &mut Context<Self>) {
-        let PeerAcknowledges { link, position } = message;
+    fn acknowledged(&mut self, link: LinkId, position: Position, context: &mut Context<Self>) {
         if self.link.as_ref().is_some_and(|current| current.id == link) {
             if let Some(catchup) = &self.catchup {
                 catchup.acknowledged(position.sequence);
@@ -257,25 +171,48 @@ impl Handler<PeerAcknowledges> for ReplicationSender {
             if self.gathering.acknowledged(position.sequence) {
                 self.send_gathered(context);
             }
-            self.acknowledged.do_send(Acknowledged { position });
+            self.report(Event::Acknowledged { position });
         }
     }
-}
 
-impl Handler<LinkClosed> for ReplicationSender {
-    type Result = ();
-    fn handle(&mut self, LinkClosed { link, why }: LinkClosed, _: &mut Context<Self>) {
+    fn closed(&mut self, link: LinkId, why: String) {
         if self.link.as_ref().is_some_and(|current| current.id == link) {
             self.link = None;
             self.catchup = None;
         }
-        self.ended.do_send(LinkEnded { link, why });
+        self.report(Event::LinkLost { link, why });
+    }
+
+    fn catchup_reports(&self, link: LinkId, report: CatchupReport) {
+        self.report(match report {
+            CatchupReport::Failed(error) => {
+                Event::LinkLost { link, why: format!("catchup cannot read the log: {error}") }
+            }
+            CatchupReport::Checked(result) => Event::HistoryChecked { link, result },
+            CatchupReport::NearEnd => Event::CatchupNearEnd { link },
+        });
     }
 }
 
-impl Handler<UseLog> for ReplicationSender {
+impl Actor for ReplicationSender {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.set_mailbox_capacity(1024);
+    }
+}
+
+impl Handler<SenderMessage> for ReplicationSender {
     type Result = ();
-    fn handle(&mut self, UseLog(configuration): UseLog, _: &mut Context<Self>) {
-        self.log = Some(configuration);
+    fn handle(&mut self, message: SenderMessage, context: &mut Context<Self>) {
+        match message {
+            SenderMessage::Attach { link, stream } => self.attach(link, stream),
+            SenderMessage::Send(batch) => self.send(&batch, context),
+            SenderMessage::Do(effect) => self.carry_out(effect, context),
+            SenderMessage::Acknowledged { link, position } => self.acknowledged(link, position, context),
+            SenderMessage::Closed { link, why } => self.closed(link, why),
+            SenderMessage::Catchup { link, report } => self.catchup_reports(link, report),
+            SenderMessage::UseLog(configuration) => self.log = Some(configuration),
+        }
     }
 }

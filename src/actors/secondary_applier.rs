@@ -7,82 +7,50 @@ use actix::prelude::*;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 
-use super::log_writer::{Append, Flush, Flushed, LogProgress, TruncateAfter};
-use super::replication_sender::Tell;
-use super::supervisor::ApplierSays;
+use super::log_writer::LogWriterMessage;
+use super::replication_sender::SenderMessage;
+use super::supervisor::SupervisorMessage;
 use super::threads::apply::{ApplyJob, ApplyReport};
-use crate::hsb::event::{LinkId, PeerMessage};
+use crate::hsb::effect::{ApplierEffect, LogWriterEffect, SenderEffect};
+use crate::hsb::event::{Event, LinkId, PeerMessage, Store};
 use crate::hsb::position::Position;
-use crate::hsb::settings::AcknowledgePolicy;
+use crate::hsb::settings::{AcknowledgePolicy, AcknowledgeRule};
 use crate::storage::batch::Batch;
 
 /// With this much received and not yet applied, "received" is not acknowledged until apply has come along: the
 /// primary slows down instead of this node's memory filling up.
 const BACKLOG_BYTES: usize = 32 << 20;
 
-/// From the supervisor: follow the primary on this connection; start at the database's own position.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct Follow {
-    /// Batches of other connections are ignored.
-    pub link: LinkId,
-    /// When to acknowledge; the primary's rule.
-    pub policy: AcknowledgePolicy,
-    /// The decided position.
-    pub position: Position,
-    /// Strict durability: what is applied is in the log on disk. Otherwise a power cut may leave the database ahead of the
-    /// log, which begins anew then and is of no use to the other server for catching up.
-    pub strict: bool,
-}
-
-/// From the supervisor: the primary has changed its rule; it counts for what comes, and for what is not acknowledged.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct AcknowledgeBy {
-    /// When to acknowledge.
-    pub policy: AcknowledgePolicy,
-    /// As in [`Follow`].
-    pub strict: bool,
-}
-
-/// From the connection: one frame that says it is a batch.
+/// All that the secondary applier can be told.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
-pub struct BatchArrived {
-    /// On which connection.
-    pub link: LinkId,
-    /// The frame, unchecked.
-    pub bytes: Bytes,
+pub enum ApplierMessage {
+    /// From the supervisor: what the heart wants.
+    Do(ApplierEffect),
+    /// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it.
+    KeepPending(Batch),
+    /// From the connection: one frame that says it is a batch.
+    BatchArrived {
+        /// On which connection.
+        link: LinkId,
+        /// The frame, unchecked.
+        bytes: Bytes,
+    },
+    /// From the log writer: how far the log is.
+    LogProgress {
+        /// In the file up to here.
+        position: Position,
+        /// And on disk.
+        durable: bool,
+    },
+    /// From the log writer: the flush with this ticket is done.
+    Flushed {
+        /// The flush's.
+        ticket: u64,
+    },
+    /// From the apply thread.
+    Thread(ApplyReport),
 }
-
-/// From the supervisor: report when all that was received is applied and on disk. Answered by [`ApplierSays::Drained`].
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct Drain {
-    /// Comes back.
-    pub ticket: u64,
-    /// The pending batch counts as decided: apply it too.
-    pub with_pending: bool,
-}
-
-/// From the supervisor: this batch was abandoned (set secondary alone, a failed switch); keep it. None: the database
-/// was replaced, forget what was pending in the old one.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct KeepPending(pub Option<Batch>);
-
-/// From the supervisor: the pending batch does not exist in the primary's history.
-#[derive(Message, Clone, Copy, Debug, PartialEq)]
-#[rtype(result = "()")]
-pub struct DropPending {
-    /// The last decided position.
-    pub position: Position,
-}
-
-/// A report of the apply thread.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct FromApplyThread(pub ApplyReport);
 
 struct Draining {
     ticket: u64,
@@ -94,21 +62,16 @@ struct Draining {
 pub struct SecondaryApplier {
     /// The apply thread's jobs.
     pub jobs: Sender<ApplyJob>,
-    /// The log writer.
-    pub append: Recipient<Append>,
-    /// The log writer.
-    pub flush: Recipient<Flush>,
-    /// The log writer.
-    pub truncate: Recipient<TruncateAfter>,
-    /// The replication sender, for acknowledgements.
-    pub tell: Recipient<Tell>,
-    /// The supervisor.
-    pub supervisor: Recipient<ApplierSays>,
+    /// Logs what was received.
+    pub log_writer: Recipient<LogWriterMessage>,
+    /// Sends acknowledgements.
+    pub sender: Recipient<SenderMessage>,
+    /// Hears how far this node is.
+    pub supervisor: Recipient<SupervisorMessage>,
     /// The batch whose outcome is open.
     pub pending: Option<Batch>,
     following: Option<LinkId>,
-    policy: AcknowledgePolicy,
-    strict: bool,
+    rule: AcknowledgeRule,
     received: Position,
     applied: Position,
     durable: Position,
@@ -121,23 +84,19 @@ impl SecondaryApplier {
     /// An applier that follows nobody yet.
     pub fn new(
         jobs: Sender<ApplyJob>,
-        log_writer: (Recipient<Append>, Recipient<Flush>, Recipient<TruncateAfter>),
-        tell: Recipient<Tell>,
-        supervisor: Recipient<ApplierSays>,
+        log_writer: Recipient<LogWriterMessage>,
+        sender: Recipient<SenderMessage>,
+        supervisor: Recipient<SupervisorMessage>,
         pending: Option<Batch>,
     ) -> SecondaryApplier {
-        let (append, flush, truncate) = log_writer;
         SecondaryApplier {
             jobs,
-            append,
-            flush,
-            truncate,
-            tell,
+            log_writer,
+            sender,
             supervisor,
             pending,
             following: None,
-            policy: AcknowledgePolicy::Received,
-            strict: false,
+            rule: AcknowledgeRule::default(),
             received: Position::ORIGIN,
             applied: Position::ORIGIN,
             durable: Position::ORIGIN,
@@ -168,16 +127,17 @@ impl SecondaryApplier {
         let in_log = self.pending.take().is_some_and(|pending| {
             let same = pending.after == batch.after;
             if !same {
-                self.truncate.do_send(TruncateAfter(self.received));
+                self.log_writer.do_send(LogWriterMessage::TruncateAfter(self.received));
             }
             same
         });
         if in_log {
-            self.flush.do_send(Flush { ticket: None });
+            self.log_writer.do_send(LogWriterMessage::Do(LogWriterEffect::Flush));
         } else {
             // The apply thread waits for what the log thread publishes, which is what is synced then.
-            let sync = self.strict || self.policy == AcknowledgePolicy::Durable;
-            self.append.do_send(Append { batch: batch.clone(), sync, only_here: false });
+            let sync = self.rule.strict || self.rule.policy == AcknowledgePolicy::Durable;
+            let batch = batch.clone();
+            self.log_writer.do_send(LogWriterMessage::Append { batch, sync, only_here: false });
         }
         self.received = batch.after;
         self.backlog_bytes += batch.bytes.len();
@@ -188,7 +148,7 @@ impl SecondaryApplier {
 
     /// Tells the primary how far this node is, by the policy in force.
     fn acknowledge(&mut self) {
-        let position = match self.policy {
+        let position = match self.rule.policy {
             AcknowledgePolicy::Received if self.backlog_bytes <= BACKLOG_BYTES => self.received,
             AcknowledgePolicy::Received | AcknowledgePolicy::Visible => self.applied,
             AcknowledgePolicy::Durable if self.durable.sequence >= self.applied.sequence => self.applied,
@@ -196,28 +156,42 @@ impl SecondaryApplier {
         };
         if self.following.is_some() && position.sequence > self.acknowledged.sequence {
             self.acknowledged = position;
-            self.tell.do_send(Tell(PeerMessage::Acknowledge { position }));
+            let acknowledge = SenderEffect::Tell(PeerMessage::Acknowledge { position });
+            self.sender.do_send(SenderMessage::Do(acknowledge));
         }
     }
 
     fn end_drain(&mut self) {
         if let Some(Draining { ticket, flushed: true, reached: Some(position) }) = self.draining {
             self.draining = None;
-            self.supervisor.do_send(ApplierSays::Drained { ticket, position });
+            self.report(Event::Drained { ticket, position });
         }
     }
-}
 
-impl Actor for SecondaryApplier {
-    type Context = Context<Self>;
-}
+    fn report(&self, event: Event) {
+        self.supervisor.do_send(SupervisorMessage::Event(event));
+    }
 
-impl Handler<Follow> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, Follow { link, policy, position, strict }: Follow, _: &mut Context<Self>) {
+    fn carry_out(&mut self, effect: ApplierEffect) {
+        match effect {
+            ApplierEffect::Follow { link, position, rule } => self.follow(link, position, rule),
+            ApplierEffect::AcknowledgeBy(rule) => {
+                self.rule = rule;
+                self.acknowledge();
+            }
+            ApplierEffect::Drain { ticket, with_pending } => self.drain(ticket, with_pending),
+            ApplierEffect::DropPending { position } => {
+                if self.pending.take().is_some() {
+                    self.log_writer.do_send(LogWriterMessage::TruncateAfter(position));
+                }
+            }
+            ApplierEffect::ForgetPending => self.pending = None,
+        }
+    }
+
+    fn follow(&mut self, link: LinkId, position: Position, rule: AcknowledgeRule) {
         self.following = Some(link);
-        self.policy = policy;
-        self.strict = strict;
+        self.rule = rule;
         self.received = position;
         self.applied = position;
         self.durable = position;
@@ -225,33 +199,8 @@ impl Handler<Follow> for SecondaryApplier {
         self.backlog_bytes = 0;
         self.job(ApplyJob::Follow);
     }
-}
 
-impl Handler<AcknowledgeBy> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, AcknowledgeBy { policy, strict }: AcknowledgeBy, _: &mut Context<Self>) {
-        self.policy = policy;
-        self.strict = strict;
-        self.acknowledge();
-    }
-}
-
-impl Handler<BatchArrived> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, BatchArrived { link, bytes }: BatchArrived, _: &mut Context<Self>) {
-        if self.following != Some(link) {
-            return;
-        }
-        if let Err(detail) = self.receive(bytes) {
-            self.following = None;
-            self.supervisor.do_send(ApplierSays::Unusable { link, detail });
-        }
-    }
-}
-
-impl Handler<Drain> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, Drain { ticket, with_pending }: Drain, _: &mut Context<Self>) {
+    fn drain(&mut self, ticket: u64, with_pending: bool) {
         if with_pending {
             // The node takes over: what still arrives belongs to nobody.
             self.following = None;
@@ -265,69 +214,74 @@ impl Handler<Drain> for SecondaryApplier {
         }
         self.draining = Some(Draining { ticket, flushed: false, reached: None });
         self.job(ApplyJob::Barrier { ticket });
-        self.flush.do_send(Flush { ticket: Some(ticket) });
+        self.log_writer.do_send(LogWriterMessage::FlushFor { ticket });
     }
-}
 
-impl Handler<KeepPending> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, KeepPending(batch): KeepPending, _: &mut Context<Self>) {
-        self.pending = batch;
-    }
-}
-
-impl Handler<DropPending> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, DropPending { position }: DropPending, _: &mut Context<Self>) {
-        if self.pending.take().is_some() {
-            self.truncate.do_send(TruncateAfter(position));
+    fn batch_arrived(&mut self, link: LinkId, bytes: Bytes) {
+        if self.following != Some(link) {
+            return;
+        }
+        if let Err(why) = self.receive(bytes) {
+            self.following = None;
+            self.report(Event::LinkLost { link, why });
         }
     }
-}
 
-impl Handler<LogProgress> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, LogProgress { position, durable }: LogProgress, _: &mut Context<Self>) {
+    fn log_progressed(&mut self, position: Position, durable: bool) {
         if durable && self.following.is_some() {
             self.durable = position;
             self.acknowledge();
         }
     }
-}
 
-impl Handler<Flushed> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, Flushed { ticket }: Flushed, _: &mut Context<Self>) {
-        if let Some(draining) = self.draining.as_mut().filter(|draining| draining.ticket == ticket) {
-            draining.flushed = true;
-            self.end_drain();
-        }
-    }
-}
-
-impl Handler<FromApplyThread> for SecondaryApplier {
-    type Result = ();
-    fn handle(&mut self, FromApplyThread(report): FromApplyThread, _: &mut Context<Self>) {
+    fn thread_reports(&mut self, report: ApplyReport) {
         match report {
             ApplyReport::Applied { position, bytes } => {
                 self.applied = position;
                 self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
-                self.supervisor.do_send(ApplierSays::Applied { position });
+                self.report(Event::Applied { position });
                 self.acknowledge();
             }
             ApplyReport::Reached { ticket, position } => {
-                if let Some(draining) = self.draining.as_mut().filter(|draining| draining.ticket == ticket) {
+                if let Some(draining) = self.draining(ticket) {
                     draining.reached = Some(position);
                     self.end_drain();
                 }
             }
             // Said where the thread was started; nothing follows from it.
             ApplyReport::Hindered { .. } => {}
-            ApplyReport::Room { lacks } => self.supervisor.do_send(ApplierSays::Room { lacks }),
+            ApplyReport::Room { lacks } => self.report(Event::Room { store: Store::Database, lacks }),
             ApplyReport::Failed(error) => {
                 self.following = None;
-                self.supervisor.do_send(ApplierSays::Failed { detail: error.detail().to_owned() });
+                self.report(Event::ApplyFailed { detail: error.detail().to_owned() });
             }
+        }
+    }
+
+    fn draining(&mut self, ticket: u64) -> Option<&mut Draining> {
+        self.draining.as_mut().filter(|draining| draining.ticket == ticket)
+    }
+}
+
+impl Actor for SecondaryApplier {
+    type Context = Context<Self>;
+}
+
+impl Handler<ApplierMessage> for SecondaryApplier {
+    type Result = ();
+    fn handle(&mut self, message: ApplierMessage, _: &mut Context<Self>) {
+        match message {
+            ApplierMessage::Do(effect) => self.carry_out(effect),
+            ApplierMessage::KeepPending(batch) => self.pending = Some(batch),
+            ApplierMessage::BatchArrived { link, bytes } => self.batch_arrived(link, bytes),
+            ApplierMessage::LogProgress { position, durable } => self.log_progressed(position, durable),
+            ApplierMessage::Flushed { ticket } => {
+                if let Some(draining) = self.draining(ticket) {
+                    draining.flushed = true;
+                    self.end_drain();
+                }
+            }
+            ApplierMessage::Thread(report) => self.thread_reports(report),
         }
     }
 }

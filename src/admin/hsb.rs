@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::event::ConnectStatus;
+use crate::hsb::effect::ConnectStatus;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::services::context::Answer;
 

@@ -1,7 +1,8 @@
 //! Heart, part commands: what operators and watchdogs ask (guide, chapter 4 and appendix C).
 
 use super::codes::Code;
-use super::event::{Command, ConnectStatus, Effect, PeerMessage, Purpose, RequestId};
+use super::effect::{AnswerEffect, ConnectStatus, CopyKind, Effect, NodeEffect};
+use super::event::{Command, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
 use super::phase::{Activity, AfterDrain, CopyStatus, DialPurpose, Phase};
 use super::refusal::Refusal;
@@ -121,7 +122,7 @@ impl Heart {
         match self.phase {
             Phase::Dialling { purpose: DialPurpose::Connect { arrived, .. }, .. } => {
                 if let Some((link, _)) = arrived {
-                    self.effects.push(Effect::TurnAway { link, refusal: refusal.clone() });
+                    self.want(AnswerEffect::TurnAway { link, refusal: refusal.clone() });
                 }
                 self.phase = Phase::Idle;
                 self.connect_failed(refusal.clone());
@@ -233,7 +234,7 @@ impl Heart {
     fn probe_for_switch(&mut self, request: RequestId, purpose: DialPurpose) {
         self.phase = Phase::Dialling { request, purpose };
         if self.settings.has_connect_string {
-            self.effects.push(Effect::Dial { request, purpose: Purpose::Probe });
+            self.want(NodeEffect::Dial { request, purpose: Purpose::Probe, hello: self.hello() });
         } else {
             self.dial_failed(request, Code::COMMUNICATION_ERROR.into());
         }
@@ -250,7 +251,11 @@ impl Heart {
             }
             State::PrimaryAlone => {
                 self.phase = Phase::CopyingOut;
-                let effect = if to_peer { Effect::SendCopy } else { Effect::WriteCopy { backup: false } };
+                let effect = if to_peer {
+                    NodeEffect::SendCopy { hello: self.hello() }.into()
+                } else {
+                    Effect::WriteCopy(CopyKind::Copy)
+                };
                 self.start_copy(request, effect, "Copy started.");
             }
             state if state.is_primary() => self.refuse(request, Code::COPY_ONLY_ALONE),
@@ -262,13 +267,13 @@ impl Heart {
         if self.copy_status == CopyStatus::Active {
             self.refuse(request, Code::COPY_ALREADY_ACTIVE);
         } else {
-            self.start_copy(request, Effect::WriteCopy { backup: true }, "Backup started.");
+            self.start_copy(request, Effect::WriteCopy(CopyKind::Backup), "Backup started.");
         }
     }
 
     fn start_copy(&mut self, request: RequestId, effect: Effect, text: &str) {
         self.copy_status = CopyStatus::Active;
-        self.effects.push(effect);
+        self.want(effect);
         self.reply(request, Code::SUCCESS, text);
     }
 

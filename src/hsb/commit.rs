@@ -5,7 +5,8 @@
 //! n+1 is not logged before batch n is decided; the writer keeps to that by sealing one batch at a time.
 
 use super::codes::Code;
-use super::event::{BatchInfo, Decision, Effect};
+use super::effect::{BatchEffect, Decision, LogWriterEffect, WriterEffect};
+use super::event::BatchInfo;
 use super::heart::{Heart, InFlight};
 use super::phase::Phase;
 use super::position::Position;
@@ -18,25 +19,25 @@ const ONE_SAFE_BACKLOG_BYTES: usize = 32 << 20;
 impl Heart {
     pub(super) fn batch_ready(&mut self, info: BatchInfo) {
         if !self.takes_batches() {
-            self.effects.push(Effect::Decide(Decision::Reject(self.rejection())));
+            self.want(WriterEffect::Decide(Decision::Reject(self.rejection())));
         } else if info.before != self.decided || self.decided != self.log_end {
             // Cannot happen while there is one writer; if it did, histories would part unnoticed.
             self.say(
                 Severity::Error,
                 format!("a batch that follows {} was refused at {}", info.before, self.decided),
             );
-            self.effects.push(Effect::Decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY)));
+            self.want(WriterEffect::Decide(Decision::Reject(Code::FAILED_UNEXPECTEDLY)));
         } else if self.holds_batches() {
             self.held = true;
-            self.effects.push(Effect::Hold);
+            self.want(BatchEffect::Hold);
         } else {
             self.log_end = info.after;
             let (marked, sent) = (info.needs_acknowledgement, self.state == State::PrimaryActive);
             let (logged, durable, acknowledged) = (false, false, false);
             self.in_flight = Some(InFlight { info, logged, durable, acknowledged, sent, marked });
-            self.effects.push(Effect::Log { sync: info.strict, only_here: !sent });
+            self.want(BatchEffect::Log { sync: info.strict, only_here: !sent });
             if sent {
-                self.effects.push(Effect::Send);
+                self.want(BatchEffect::Send);
                 self.backlog.push_back((info.after.sequence, info.bytes));
                 self.backlog_bytes += info.bytes;
             }
@@ -71,7 +72,7 @@ impl Heart {
         if self.held {
             self.held = false;
             let code = if self.state == State::PrimaryUncertain { Code::UNCERTAIN } else { Code::TIMED_OUT };
-            self.effects.push(Effect::Decide(Decision::Reject(code)));
+            self.want(WriterEffect::Decide(Decision::Reject(code)));
         }
     }
 
@@ -117,7 +118,7 @@ impl Heart {
             self.decided = batch.info.after;
             let alone = batch.marked && !batch.acknowledged;
             let decision = if alone { Decision::CommitAlone } else { Decision::Commit };
-            self.effects.push(Effect::Decide(decision));
+            self.want(WriterEffect::Decide(decision));
             self.nothing_in_flight();
         }
     }
@@ -125,7 +126,7 @@ impl Heart {
     /// PRIMARY ACTIVE is over. What was answered in it may be on no disk yet, and has to be before the first answer after
     /// it: that of the batch in flight, whatever its durability and whoever has to acknowledge it.
     pub(super) fn flush_before_the_next_answer(&mut self) {
-        self.effects.push(Effect::Flush);
+        self.want(LogWriterEffect::Flush);
         if let Some(batch) = &mut self.in_flight {
             batch.info.strict = true;
         }
@@ -144,7 +145,7 @@ impl Heart {
     pub(super) fn release(&mut self) {
         if self.held && !self.holds_batches() && self.in_flight.is_none() {
             self.held = false;
-            self.effects.push(Effect::Release);
+            self.want(BatchEffect::Release);
         }
     }
 
@@ -163,6 +164,7 @@ impl Heart {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effect::{AnswerEffect, Effect};
     use super::super::event::Event;
     use super::super::position::Chain;
     use super::super::tests::heart;
@@ -180,7 +182,7 @@ mod tests {
 
     fn decisions(effects: &[Effect]) -> Vec<Decision> {
         let decision = |effect: &Effect| match effect {
-            Effect::Decide(decision) => Some(*decision),
+            Effect::Writer(WriterEffect::Decide(decision)) => Some(*decision),
             _ => None,
         };
         effects.iter().filter_map(decision).collect()
@@ -193,14 +195,14 @@ mod tests {
         heart.handle(one_safe(6));
         let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
         assert_eq!(heart.state(), State::PrimaryUncertain);
-        assert!(effects.contains(&Effect::Flush));
+        assert!(effects.contains(&Effect::LogWriter(LogWriterEffect::Flush)));
         let written = heart.handle(Event::Logged { position: position(6), durable: false });
         assert_eq!(decisions(&written), []);
         let synced = heart.handle(Event::Logged { position: position(6), durable: true });
         assert_eq!(decisions(&synced), [Decision::Commit]);
         // It is the only one: those who come later wait, 1-safe or not.
         let effects = heart.handle(one_safe(7));
-        assert!(effects.contains(&Effect::Hold) && decisions(&effects).is_empty());
+        assert!(effects.contains(&Effect::Batch(BatchEffect::Hold)) && decisions(&effects).is_empty());
         assert_eq!(decisions(&heart.handle(Event::Withdraw)), [Decision::Reject(Code::UNCERTAIN)]);
     }
 
@@ -216,6 +218,10 @@ mod tests {
         let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
         assert_eq!(heart.state(), State::PrimaryUncertain);
         assert_eq!(decisions(&effects), [Decision::Abandon]);
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { request: 1, .. })));
+        assert!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Answer(AnswerEffect::Reply { request: 1, .. })))
+        );
     }
 }

@@ -7,7 +7,8 @@
 //! `hsb connect` is answered here before anybody is reached (the admin handler waits a moment for a failure). What becomes of it, [`Heart::connect_failed`] tells.
 
 use super::codes::Code;
-use super::event::{Command, ConnectStatus, Effect, Hello, LinkId, PeerMessage, Purpose, RequestId};
+use super::effect::{AnswerEffect, ApplierEffect, ConnectStatus, NodeEffect, SenderEffect};
+use super::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, DialPurpose, Phase};
 use super::position::Position;
@@ -26,7 +27,7 @@ impl Heart {
     pub(super) fn dial_to_connect(&mut self, request: RequestId) {
         let purpose = DialPurpose::Connect { mine: self.decided, arrived: None };
         self.phase = Phase::Dialling { request, purpose };
-        self.effects.push(Effect::Dial { request, purpose: Purpose::Connect });
+        self.want(NodeEffect::Dial { request, purpose: Purpose::Connect, hello: self.hello() });
     }
 
     pub(super) fn dialled(&mut self, dial: RequestId, link: Option<LinkId>, hello: Hello) {
@@ -40,10 +41,10 @@ impl Heart {
                 if let Some((other, _)) = arrived {
                     let detail = "The two servers connected from the other side.";
                     let refusal = Refusal::new(Code::PEER_COMMAND_CONFLICT, detail);
-                    self.effects.push(Effect::TurnAway { link: other, refusal });
+                    self.want(AnswerEffect::TurnAway { link: other, refusal });
                 }
                 self.link = Some(link);
-                self.effects.push(Effect::StartPings(self.settings.pair));
+                self.watch_peer();
                 match self.may_connect(mine, &hello) {
                     Ok(()) => self.meet(mine, hello),
                     Err(refusal) => self.end_meeting(refusal),
@@ -90,13 +91,13 @@ impl Heart {
             _ => None,
         };
         if let Err(refusal) = self.may_be_dialled(wanted.is_some(), &hello) {
-            return self.effects.push(Effect::TurnAway { link, refusal });
+            return self.want(AnswerEffect::TurnAway { link, refusal });
         }
         match wanted {
             Some((request, Some((mine, before)))) if self.my_dial_wins(mine, &hello) => {
                 if let Some((older, _)) = before {
                     let refusal = Code::PEER_COMMAND_CONFLICT.into();
-                    self.effects.push(Effect::TurnAway { link: older, refusal });
+                    self.want(AnswerEffect::TurnAway { link: older, refusal });
                 }
                 let purpose = DialPurpose::Connect { mine, arrived: Some((link, hello)) };
                 self.phase = Phase::Dialling { request, purpose };
@@ -168,8 +169,8 @@ impl Heart {
 
     fn welcome(&mut self, link: LinkId, hello: Hello) {
         self.link = Some(link);
-        self.effects.push(Effect::Welcome(link));
-        self.effects.push(Effect::StartPings(self.settings.pair));
+        self.want(AnswerEffect::Welcome { link, hello: self.hello() });
+        self.watch_peer();
         self.connect_status(ConnectStatus::Connecting);
         self.meet(self.decided, hello);
     }
@@ -191,7 +192,7 @@ impl Heart {
             if let Phase::Meeting { looks, .. } = &mut self.phase {
                 *looks = false;
             }
-            self.effects.push(Effect::CheckHistory(peer.position));
+            self.want(SenderEffect::CheckHistory(peer.position));
         } else if let Some(lacks) = self.log_lacks().map(str::to_owned) {
             self.end_meeting(Refusal::new(Code::DISK_FULL, lacks));
         }
@@ -218,7 +219,7 @@ impl Heart {
                 self.acknowledged = peer.position;
                 self.tell(PeerMessage::Accept { pair: self.settings.pair });
                 self.tell_settings();
-                self.effects.push(Effect::StartCatchup);
+                self.want(SenderEffect::StartCatchup);
                 self.catchup_begins();
             }
             Err(refusal) => self.end_meeting(refusal),
@@ -252,8 +253,8 @@ impl Heart {
         let Phase::Meeting { .. } = self.phase else { return };
         self.tell_settings();
         self.settings.pair = pair;
-        self.effects.push(Effect::Follow { pair });
-        self.effects.push(Effect::StartPings(pair));
+        self.follow();
+        self.watch_peer();
         self.catchup_begins();
     }
 
@@ -305,7 +306,7 @@ impl Heart {
         if !matches!(self.phase, Phase::CatchingUp { told: true, .. }) {
             return;
         }
-        self.effects.push(Effect::StopCatchup);
+        self.want(SenderEffect::StopCatchup);
         self.phase = Phase::Idle;
         if let Some(batch) = &mut self.in_flight {
             batch.acknowledged = true;
@@ -331,7 +332,7 @@ impl Heart {
             AfterDrain::Answer { link, hello } => self.welcome(link, hello),
             AfterDrain::GoActive { position: wanted } if wanted == position => {
                 if self.pending {
-                    self.effects.push(Effect::DropPending);
+                    self.want(ApplierEffect::DropPending { position });
                 }
                 self.pending = false;
                 self.log_end = position;
@@ -391,7 +392,7 @@ impl Heart {
                 self.warn(format!("30532: catchup has failed: {}", refusal.detail));
                 self.connect_failed(refusal.clone());
                 if self.state.is_primary() {
-                    self.effects.push(Effect::StopCatchup);
+                    self.want(SenderEffect::StopCatchup);
                 }
             }
             Phase::Meeting { .. } | Phase::Draining(AfterDrain::Dial { .. }) => {
@@ -406,7 +407,7 @@ impl Heart {
                 self.refuse_with(request, refusal);
             }
             Phase::Draining(AfterDrain::Answer { link, .. }) => {
-                self.effects.push(Effect::TurnAway { link, refusal: refusal.clone() });
+                self.want(AnswerEffect::TurnAway { link, refusal: refusal.clone() });
                 self.connect_failed(refusal.clone());
             }
             // A switch with the peer: above.

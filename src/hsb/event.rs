@@ -1,14 +1,12 @@
-//! What the heart hears and what it wants done.
+//! What the heart hears. What it wants done is in `effect`.
 
 use serde::{Deserialize, Serialize};
 
 pub use super::{rewind::RewindEnd, room::Store};
 
-use super::codes::Code;
 use super::position::Position;
 use super::refusal::Refusal;
 use super::settings::{PairSettings, Settings};
-use super::severity::Severity;
 use super::state::State;
 
 /// Names one connection to the peer for as long as the process lives.
@@ -121,31 +119,6 @@ pub struct BatchInfo {
     pub bytes: usize,
 }
 
-/// How a batch ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Decision {
-    /// It is part of the history.
-    Commit,
-    /// It is, by this node's word alone, though the mark in the log says that the secondary's is needed: the database
-    /// has to be on disk before the answer, or a power cut would leave it in doubt again.
-    CommitAlone,
-    /// It was never sent: rolled back, and this is why.
-    Reject(Code),
-    /// Its outcome stays open; this node stops being the primary and keeps it in the log.
-    Abandon,
-}
-
-/// Who may write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Admission {
-    /// Writers are let in.
-    Open,
-    /// Writers wait as for a lock; those whose time is over get the code.
-    Wait(Code),
-    /// Writers get the code at once.
-    Refuse(Code),
-}
-
 /// Why the heart meets the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Hash)]
 pub enum Purpose {
@@ -198,7 +171,7 @@ pub enum Event {
     },
     /// The dialled peer answered.
     Dialled {
-        /// Of [`Effect::Dial`].
+        /// Of [`NodeEffect::Dial`](super::effect::NodeEffect::Dial).
         request: RequestId,
         /// The new connection; none after a probe.
         link: Option<LinkId>,
@@ -207,7 +180,7 @@ pub enum Event {
     },
     /// The dialled peer refused or could not be reached.
     DialFailed {
-        /// Of [`Effect::Dial`].
+        /// Of [`NodeEffect::Dial`](super::effect::NodeEffect::Dial).
         request: RequestId,
         /// The reason.
         refusal: Refusal,
@@ -240,7 +213,7 @@ pub enum Event {
     },
     /// Everything received is applied and on disk.
     Drained {
-        /// Which [`Effect::Drain`] this answers.
+        /// Which [`ApplierEffect::Drain`](super::effect::ApplierEffect::Drain) this answers.
         ticket: u64,
         /// The applied position.
         position: Position,
@@ -303,185 +276,14 @@ pub enum Event {
         /// Its number.
         timer: u64,
     },
+    /// An operator has changed a parameter.
+    SettingsChanged {
+        /// This server's own settings now.
+        settings: Settings,
+    },
     /// The server goes down in order: leave the peer in order.
     ShuttingDown {
         /// Answered when the peer was told.
         request: RequestId,
     },
-}
-
-/// What is to be done, in this order.
-#[derive(Clone, PartialEq, Debug, Eq, Hash)]
-pub enum Effect {
-    /// Answer a command.
-    Reply {
-        /// Whose.
-        request: RequestId,
-        /// The outcome.
-        code: Code,
-        /// The sentence.
-        text: String,
-    },
-    /// The state changed: log it, publish it, post the event.
-    Entered {
-        /// Before.
-        from: State,
-        /// After.
-        to: State,
-        /// Why.
-        reason: &'static str,
-    },
-    /// The connect status changed: publish it.
-    ConnectStatus(ConnectStatus),
-    /// Log a line.
-    Note(Severity, String),
-    /// Log a line and post it as an event.
-    Alert {
-        /// The event's.
-        name: &'static str,
-        /// How much it matters.
-        severity: Severity,
-        /// What happened.
-        text: String,
-    },
-    /// Nobody needs the log before this.
-    Retain(Position),
-    /// This node is the primary from here on: the history goes on at the position, in the epoch.
-    BeginHistory {
-        /// Where the history stands.
-        position: Position,
-        /// The epoch of what is written next.
-        epoch: u64,
-    },
-    /// Let writers in or keep them out.
-    Admit(Admission),
-    /// Give the batch just reported to the log, synced or not.
-    Log {
-        /// Sync at once.
-        sync: bool,
-        /// Nobody else can have it: if there is no room for it, it never was.
-        only_here: bool,
-    },
-    /// Give the batch just reported to the peer.
-    Send,
-    /// Keep the batch just reported; nobody has it yet.
-    Hold,
-    /// Report the held batch again, under the rules now in force.
-    Release,
-    /// Tell the writer how its batch ended.
-    Decide(Decision),
-    /// Sync the log.
-    Flush,
-    /// Reach the peer and say hello.
-    Dial {
-        /// Whose command needs it; comes back with the answer.
-        request: RequestId,
-        /// What for.
-        purpose: Purpose,
-    },
-    /// Answer the arrived peer with our hello and keep the connection.
-    Welcome(LinkId),
-    /// Answer the arrived peer with a refusal and end the connection.
-    TurnAway {
-        /// Which.
-        link: LinkId,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// Say something to the peer.
-    Tell(PeerMessage),
-    /// End the connection, after a last word.
-    Close {
-        /// The last word.
-        farewell: Option<PeerMessage>,
-    },
-    /// Look the secondary's position up in the log.
-    CheckHistory(Position),
-    /// Send what the log has after the position that was checked.
-    StartCatchup,
-    /// Stop sending old batches.
-    StopCatchup,
-    /// Follow a primary from here: what arrives on the connection is applied.
-    Follow {
-        /// The primary's settings.
-        pair: PairSettings,
-    },
-    /// Apply all that was received and sync the log, then report [`Event::Drained`].
-    Drain {
-        /// Comes back with the report.
-        ticket: u64,
-        /// The pending batch, if any, counts as decided: apply it too.
-        with_pending: bool,
-    },
-    /// The pending batch turned out not to exist: cut it off the log.
-    DropPending,
-    /// Keep the batch that was abandoned as pending.
-    KeepPending,
-    /// The database was replaced: what was pending in the old one is of no interest.
-    ForgetPending,
-    /// Acknowledge by the policy and the durability of these from here on.
-    AcknowledgeBy(Settings),
-    /// Signs of life, with these settings.
-    StartPings(PairSettings),
-    /// No more.
-    StopPings,
-    /// Report [`Event::TimedOut`] after this time.
-    StartTimer {
-        /// Its number.
-        timer: u64,
-        /// Milliseconds.
-        after_ms: u64,
-    },
-    /// Copy the database to the peer.
-    SendCopy,
-    /// Copy the database to the directory that came with the command.
-    WriteCopy {
-        /// It is a backup.
-        backup: bool,
-    },
-    /// A copy may come: close the sessions and let the receiver go on.
-    AdmitCopy,
-    /// Find out what the primary's history lacks and take it back, then report [`Event::Rewound`].
-    Rewind,
-    /// It may not.
-    RefuseCopy(Refusal),
-}
-
-/// What `hsb status connect` answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
-pub enum ConnectStatus {
-    /// Both nodes are active.
-    Connected,
-    /// Under way.
-    Connecting,
-    /// The secondary is catching up.
-    Catchup,
-    /// An orderly end is under way.
-    Disconnecting,
-    /// Not connected.
-    Broken,
-}
-
-impl ConnectStatus {
-    /// As it is printed.
-    pub fn name(self) -> &'static str {
-        match self {
-            ConnectStatus::Connected => "CONNECTED",
-            ConnectStatus::Connecting => "CONNECTING",
-            ConnectStatus::Catchup => "CATCHUP",
-            ConnectStatus::Disconnecting => "DISCONNECTING",
-            ConnectStatus::Broken => "BROKEN",
-        }
-    }
-
-    /// The RC that goes with it.
-    pub fn code(self) -> Code {
-        match self {
-            ConnectStatus::Connected => Code::SUCCESS,
-            ConnectStatus::Connecting => Code::CONNECTING,
-            ConnectStatus::Catchup => Code::CATCHUP,
-            ConnectStatus::Disconnecting => Code::DISCONNECTING,
-            ConnectStatus::Broken => Code::LINK_BROKEN,
-        }
-    }
 }

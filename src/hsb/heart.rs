@@ -12,9 +12,11 @@
 use std::collections::VecDeque;
 
 use super::codes::Code;
-use super::event::{
-    Admission, BatchInfo, ConnectStatus, Decision, Effect, Event, Hello, LinkId, PeerMessage, RequestId,
+use super::effect::{
+    Admission, AnswerEffect, ApplierEffect, BatchEffect, ConnectStatus, Decision, Effect, NodeEffect,
+    PingEffect, SenderEffect, WriterEffect,
 };
+use super::event::{BatchInfo, Event, Hello, LinkId, PeerMessage, RequestId};
 use super::phase::{Activity, AfterDrain, CopyStatus, Phase, SwitchStatus};
 use super::position::Position;
 use super::refusal::Refusal;
@@ -198,6 +200,7 @@ impl Heart {
             Event::Checkpointed { position, delete_log } => self.checkpointed(position, delete_log),
             Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
             Event::Room { store, lacks } => self.room_changed(store, lacks),
+            Event::SettingsChanged { settings } => self.settings_changed(settings),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
         self.try_to_shut_down();
@@ -230,7 +233,7 @@ impl Heart {
         };
         self.state = row.to;
         self.given_up = None;
-        self.effects.push(Effect::Entered { from: row.from, to: row.to, reason: row.reason });
+        self.want(NodeEffect::Entered { from: row.from, to: row.to, reason: row.reason });
         match (row.from.is_primary(), row.to.is_primary()) {
             (true, false) => {
                 self.note("30505: this node's role is now secondary");
@@ -277,32 +280,52 @@ impl Heart {
             State::PrimaryUncertain => Admission::Wait(Code::UNCERTAIN),
             State::Plain | State::Standalone | State::PrimaryAlone | State::PrimaryActive => Admission::Open,
         };
-        self.effects.push(Effect::Admit(admission));
+        self.want(WriterEffect::Admit(admission));
     }
 
     /// A node that takes over writes in an epoch of its own, so that histories that part can be told apart.
     fn begin_history(&mut self) {
         let epoch = if self.state == State::Plain { self.decided.epoch } else { self.decided.epoch + 1 };
-        self.effects.push(Effect::BeginHistory { position: self.decided, epoch });
+        self.want(WriterEffect::BeginHistory { position: self.decided, epoch });
     }
 
     fn stop_being_primary(&mut self) {
         if self.held {
             self.held = false;
-            self.effects.push(Effect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
+            self.want(WriterEffect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
         }
         if self.in_flight.take().is_some() {
             self.pending = true;
-            self.effects.push(Effect::KeepPending);
-            self.effects.push(Effect::Decide(Decision::Abandon));
+            self.want(BatchEffect::KeepPending);
+            self.want(WriterEffect::Decide(Decision::Abandon));
+        }
+    }
+
+    /// Adds an effect. They are carried out in this order.
+    pub(super) fn want(&mut self, effect: impl Into<Effect>) {
+        self.effects.push(effect.into());
+    }
+
+    /// Applies what arrives on the connection.
+    pub(super) fn follow(&mut self) {
+        if let Some(link) = self.link {
+            let (position, rule) = (self.decided, self.settings.acknowledge_rule());
+            self.want(ApplierEffect::Follow { link, position, rule });
+        }
+    }
+
+    /// Signs of life on the connection, by the settings in force.
+    pub(super) fn watch_peer(&mut self) {
+        if let Some(link) = self.link {
+            self.want(PingEffect::Start { link, pair: self.settings.pair });
         }
     }
 
     /// Ends the connection and everything that lives on it.
     pub(super) fn close(&mut self, farewell: Option<PeerMessage>) {
         if self.link.take().is_some() {
-            self.effects.push(Effect::StopPings);
-            self.effects.push(Effect::Close { farewell });
+            self.want(PingEffect::Stop);
+            self.want(SenderEffect::Close { farewell });
         }
         self.connect_status(ConnectStatus::Broken);
     }
@@ -315,12 +338,12 @@ impl Heart {
         }
         if self.connect_status != status {
             self.connect_status = status;
-            self.effects.push(Effect::ConnectStatus(status));
+            self.want(NodeEffect::ConnectStatus(status));
         }
     }
 
     pub(super) fn reply(&mut self, request: RequestId, code: Code, text: impl Into<String>) {
-        self.effects.push(Effect::Reply { request, code, text: text.into() });
+        self.want(AnswerEffect::Reply { request, code, text: text.into() });
     }
 
     /// Refuses with the code's own sentence.
@@ -344,17 +367,17 @@ impl Heart {
     }
 
     pub(super) fn say(&mut self, severity: Severity, text: impl Into<String>) {
-        self.effects.push(Effect::Note(severity, text.into()));
+        self.want(NodeEffect::Note { severity, text: text.into() });
     }
 
     pub(super) fn tell(&mut self, message: PeerMessage) {
-        self.effects.push(Effect::Tell(message));
+        self.want(SenderEffect::Tell(message));
     }
 
     pub(super) fn start_timer(&mut self) {
         self.next_number += 1;
         self.timer = self.next_number;
-        self.effects.push(Effect::StartTimer { timer: self.timer, after_ms: PEER_ANSWER_TIMEOUT_MS });
+        self.want(Effect::StartTimer { timer: self.timer, after_ms: PEER_ANSWER_TIMEOUT_MS });
     }
 
     pub(super) fn drain(&mut self, after: AfterDrain) {
@@ -362,7 +385,7 @@ impl Heart {
         self.ticket = self.next_number;
         let with_pending = matches!(after, AfterDrain::Promote { .. });
         self.phase = Phase::Draining(after);
-        self.effects.push(Effect::Drain { ticket: self.ticket, with_pending });
+        self.want(ApplierEffect::Drain { ticket: self.ticket, with_pending });
     }
 
     /// The present state.

@@ -1,14 +1,17 @@
 //! The heart alone: two nodes that meet (connect, both at once, two primaries), and what operators see of it.
 
 use super::codes::Code;
-use super::event::{Command, Effect, Event, Hello, PeerMessage, Purpose};
+use super::effect::{AnswerEffect, ApplierEffect, Effect, NodeEffect, SenderEffect};
+use super::event::{Command, Event, Hello, PeerMessage, Purpose};
 use super::heart::Heart;
 use super::phase::{Activity, state_number};
 use super::position::{Chain, Position};
 use super::refusal::Refusal;
 use super::state::State::{self, *};
 use super::state::{StartTime, start_time_set_by};
-use super::tests::{SETTINGS, STATES, UNREACHABLE, answer, command, heart, position, with_batch_in_flight};
+use super::tests::{
+    SETTINGS, STATES, UNREACHABLE, answer, command, heart, position, welcomes, with_batch_in_flight,
+};
 
 fn hello(state: State, position: Position) -> Hello {
     Hello { database_id: [1; 16], state, position, log_end: position, pair: SETTINGS.pair }
@@ -20,7 +23,10 @@ fn elsewhere(sequence: u64) -> Position {
 }
 
 fn dials(effects: &[Effect]) -> bool {
-    effects.contains(&Effect::Dial { request: 1, purpose: Purpose::Connect })
+    let is_it = |effect: &Effect| {
+        matches!(effect, Effect::Node(NodeEffect::Dial { request: 1, purpose: Purpose::Connect, .. }))
+    };
+    effects.iter().any(is_it)
 }
 
 fn failure(heart: &Heart) -> Option<Code> {
@@ -29,7 +35,7 @@ fn failure(heart: &Heart) -> Option<Code> {
 
 fn drain(heart: &mut Heart, effects: &[Effect]) -> Vec<Effect> {
     let ticket = effects.iter().find_map(|effect| match effect {
-        Effect::Drain { ticket, .. } => Some(*ticket),
+        Effect::Applier(ApplierEffect::Drain { ticket, .. }) => Some(*ticket),
         _ => None,
     });
     let (ticket, position) = (ticket.expect("it drains first"), heart.decided());
@@ -38,7 +44,9 @@ fn drain(heart: &mut Heart, effects: &[Effect]) -> Vec<Effect> {
 
 fn last_word(effects: &[Effect]) -> Option<u32> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Close { farewell: Some(PeerMessage::Refused(why)) } => Some(why.code.number()),
+        Effect::Sender(SenderEffect::Close { farewell: Some(PeerMessage::Refused(why)) }) => {
+            Some(why.code.number())
+        }
         _ => None,
     })
 }
@@ -53,9 +61,14 @@ fn when_both_dial_at_once_the_primarys_connection_wins() {
     // Each hears the other's dial before its own is answered.
     assert_eq!(primary.handle(Event::PeerArrived { link: 21, hello: from_secondary }), []);
     let effects = secondary.handle(Event::PeerArrived { link: 12, hello: from_primary });
-    assert!(effects.contains(&Effect::Welcome(12)), "{effects:?}");
+    assert!(welcomes(&effects, 12), "{effects:?}");
     let effects = primary.handle(Event::Dialled { request: 1, link: Some(12), hello: secondary.hello() });
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::TurnAway { link: 21, .. })), "{effects:?}");
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Answer(AnswerEffect::TurnAway { link: 21, .. }))),
+        "{effects:?}"
+    );
     // The secondary's own dial ends in a refusal that concerns nobody any more.
     let code = Code::PEER_COMMAND_CONFLICT;
     assert_eq!(secondary.handle(Event::DialFailed { request: 1, refusal: code.into() }), []);
@@ -72,7 +85,7 @@ fn a_dial_that_arrived_first_is_taken_when_our_own_fails() {
     command(&mut primary, Command::Connect);
     primary.handle(Event::PeerArrived { link: 21, hello: hello(SecondaryAlone, position(5)) });
     let effects = primary.handle(UNREACHABLE);
-    assert!(effects.contains(&Effect::Welcome(21)), "{effects:?}");
+    assert!(welcomes(&effects, 21), "{effects:?}");
     primary.handle(Event::HistoryChecked { link: 21, result: Ok(()) });
     assert_eq!(primary.activity(), Activity::CatchingUp);
 }
@@ -83,7 +96,7 @@ fn a_secondary_that_is_dialled_while_it_drains_for_its_own_dial_does_not_dial() 
     let effects = command(&mut secondary, Command::Connect);
     secondary.handle(Event::PeerArrived { link: 12, hello: hello(PrimaryAlone, position(5)) });
     let effects = drain(&mut secondary, &effects);
-    assert!(effects.contains(&Effect::Welcome(12)) && !dials(&effects), "{effects:?}");
+    assert!(welcomes(&effects, 12) && !dials(&effects), "{effects:?}");
 }
 
 #[test]
@@ -124,7 +137,10 @@ fn r5_primaries_whose_histories_have_parted_both_stop() {
                 heart.handle(Event::PeerArrived { link: 3, hello: peer })
             };
             // It is further, so it is the one who can look.
-            assert!(effects.contains(&Effect::CheckHistory(peer.position)), "{effects:?}");
+            assert!(
+                effects.contains(&Effect::Sender(SenderEffect::CheckHistory(peer.position))),
+                "{effects:?}"
+            );
             heart
         };
         let mut heart = meet();
@@ -153,7 +169,8 @@ fn the_log_is_searched_once_the_last_batch_is_in_it() {
         batch.logged = false;
     }
     let peer = hello(SecondaryAlone, position(6));
-    let searches = |effects: &[Effect]| effects.contains(&Effect::CheckHistory(peer.position));
+    let searches =
+        |effects: &[Effect]| effects.contains(&Effect::Sender(SenderEffect::CheckHistory(peer.position)));
     assert!(!searches(&heart.handle(Event::PeerArrived { link: 3, hello: peer })));
     let logged = |durable| Event::Logged { position: position(6), durable };
     assert!(searches(&heart.handle(logged(false))));
@@ -167,7 +184,10 @@ fn r5_the_primary_that_is_not_further_waits_for_the_verdict() {
         command(&mut heart, Command::Connect);
         let peer = hello(PrimaryAlone, elsewhere(7));
         let effects = heart.handle(Event::Dialled { request: 1, link: Some(3), hello: peer });
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::CheckHistory(_))), "{effects:?}");
+        assert!(
+            !effects.iter().any(|effect| matches!(effect, Effect::Sender(SenderEffect::CheckHistory(_)))),
+            "{effects:?}"
+        );
         let message = PeerMessage::Refused(Code::from(code).into());
         let effects = heart.handle(Event::PeerSays { link: 3, message });
         assert_eq!(answer(&effects), None);
@@ -180,7 +200,13 @@ fn r5_primaries_at_one_position_are_refused_at_once() {
     let mut heart = heart(PrimaryAlone);
     let effects = heart.handle(Event::PeerArrived { link: 3, hello: hello(Standalone, position(5)) });
     assert!(
-        matches!(effects[..], [Effect::TurnAway { refusal: Refusal { code: Code::BOTH_PRIMARY, .. }, .. }]),
+        matches!(
+            effects[..],
+            [Effect::Answer(AnswerEffect::TurnAway {
+                refusal: Refusal { code: Code::BOTH_PRIMARY, .. },
+                ..
+            })]
+        ),
         "{effects:?}"
     );
 }
@@ -189,7 +215,7 @@ fn r5_primaries_at_one_position_are_refused_at_once() {
 fn a_primary_hears_from_a_dialling_primary_that_it_was_replaced() {
     let mut heart = heart(PrimaryActive);
     let effects = heart.handle(Event::PeerArrived { link: 3, hello: hello(PrimaryAlone, position(7)) });
-    assert!(effects.contains(&Effect::Welcome(3)), "{effects:?}");
+    assert!(welcomes(&effects, 3), "{effects:?}");
     assert_eq!(heart.state(), PrimaryUncertain);
 }
 
@@ -321,7 +347,7 @@ fn a_shutdown_during_a_switch_waits_for_its_end_and_then_takes_leave() {
     let says = |message| Event::PeerSays { link, message };
     let effects = old.handle(says(PeerMessage::TakeOver));
     assert_eq!((old.state(), answer(&effects)), (SecondaryActive, None));
-    assert!(effects.contains(&Effect::Tell(PeerMessage::AskDisconnect)), "{effects:?}");
+    assert!(effects.contains(&Effect::Sender(SenderEffect::Tell(PeerMessage::AskDisconnect))), "{effects:?}");
     assert_eq!(answer(&old.handle(says(PeerMessage::Disconnected))), Some(Code::SUCCESS));
     assert_eq!(old.state(), SecondaryAlone);
 }

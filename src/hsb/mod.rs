@@ -7,6 +7,7 @@ pub mod codes;
 mod commands;
 mod commit;
 mod connect;
+pub mod effect;
 pub mod event;
 mod fingerprint;
 pub mod heart;

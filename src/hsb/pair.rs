@@ -3,17 +3,18 @@
 //! Both tell each other theirs when they connect; the primary also whenever an operator changes one. Invariants: a switch
 //! changes nothing of what is in force; when the connection ends, each server is back at its own.
 
-use super::event::{Effect, PeerMessage};
+use super::effect::ApplierEffect;
+use super::event::PeerMessage;
 use super::heart::Heart;
-use super::settings::{DurabilityLevel, Settings};
+use super::settings::Settings;
 
 impl Heart {
     /// New settings from the operator. What the primary rules is changed at the primary.
-    pub fn set_settings(&mut self, configured: Settings) -> Vec<Effect> {
+    pub(super) fn settings_changed(&mut self, configured: Settings) {
         let before = std::mem::replace(&mut self.configured, configured);
         if self.link.is_none() {
             self.settings = configured;
-            return Vec::new();
+            return;
         }
         let mut in_force = configured.with_rule_of(&self.settings);
         if self.state.is_primary() {
@@ -21,11 +22,10 @@ impl Heart {
             if in_force.with_rule_of(&self.settings) != in_force {
                 self.settings = in_force;
                 self.tell_settings();
-                self.effects.push(Effect::StartPings(in_force.pair));
+                self.watch_peer();
             }
         }
         self.settings = in_force;
-        std::mem::take(&mut self.effects)
     }
 
     pub(super) fn tell_settings(&mut self) {
@@ -41,16 +41,13 @@ impl Heart {
             return;
         }
         let ruled = self.settings.with_rule_of(&theirs);
-        if ruled.pair != self.settings.pair {
-            self.effects.push(Effect::StartPings(ruled.pair));
+        let before = std::mem::replace(&mut self.settings, ruled);
+        if ruled.pair != before.pair {
+            self.watch_peer();
         }
-        let way = |settings: &Settings| {
-            (settings.pair.acknowledge_policy, settings.durability == DurabilityLevel::Strict)
-        };
-        if way(&ruled) != way(&self.settings) {
-            self.effects.push(Effect::AcknowledgeBy(ruled));
+        if ruled.acknowledge_rule() != before.acknowledge_rule() {
+            self.want(ApplierEffect::AcknowledgeBy(ruled.acknowledge_rule()));
         }
-        self.settings = ruled;
     }
 
     /// The connection has ended.
@@ -61,9 +58,12 @@ impl Heart {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effect::{Effect, NodeEffect, PingEffect, SenderEffect};
     use super::super::event::Event;
     use super::super::position::Position;
-    use super::super::settings::{AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel};
+    use super::super::settings::{
+        AcknowledgePolicy, AcknowledgeRule, DurabilityLevel, PairSettings, SafenessLevel,
+    };
     use super::super::severity::Severity;
     use super::super::state::State;
     use super::super::table::Trigger;
@@ -80,6 +80,10 @@ mod tests {
         heart.handle(Event::PeerSays { link: 7, message: PeerMessage::Settings { settings } })
     }
 
+    fn set(heart: &mut Heart, settings: Settings) -> Vec<Effect> {
+        heart.handle(Event::SettingsChanged { settings })
+    }
+
     /// Other values of everything that the primary rules.
     fn other() -> Settings {
         let acknowledge_policy = AcknowledgePolicy::Durable;
@@ -91,32 +95,38 @@ mod tests {
     fn the_primary_rules_until_the_connection_ends() {
         let mut secondary = connected(State::SecondaryActive);
         let done = hears(&mut secondary, other());
-        assert!(done.contains(&Effect::StartPings(other().pair)), "{done:?}");
+        assert!(
+            done.contains(&Effect::PingMonitor(PingEffect::Start { link: 7, pair: other().pair })),
+            "{done:?}"
+        );
         let obeys = |effects: &[Effect]| {
             effects.iter().find_map(|effect| match effect {
-                Effect::AcknowledgeBy(by) => Some((by.pair.acknowledge_policy, by.durability)),
+                Effect::Applier(ApplierEffect::AcknowledgeBy(rule)) => Some(*rule),
                 _ => None,
             })
         };
-        assert_eq!(obeys(&done), Some((AcknowledgePolicy::Durable, DurabilityLevel::Strict)));
+        let rule = AcknowledgeRule { policy: AcknowledgePolicy::Durable, strict: true };
+        assert_eq!(obeys(&done), Some(rule));
         // A change of the durability alone is passed on, too.
         let adaptive = Settings { durability: DurabilityLevel::Adaptive, ..other() };
         let mut changed = connected(State::SecondaryActive);
         hears(&mut changed, other());
-        let durability = obeys(&hears(&mut changed, adaptive)).map(|(_, durability)| durability);
-        assert_eq!(durability, Some(DurabilityLevel::Adaptive));
+        assert_eq!(obeys(&hears(&mut changed, adaptive)), Some(AcknowledgeRule { strict: false, ..rule }));
         assert_eq!(secondary.settings(), other());
         // A change here waits for the end of the connection, but for what is this server's own.
         let mine = Settings { auto_primary_alone: true, safeness: SafenessLevel::Auto, ..SETTINGS };
-        assert!(secondary.set_settings(mine).is_empty());
+        assert!(set(&mut secondary, mine).is_empty());
         assert_eq!(secondary.settings(), Settings { auto_primary_alone: true, ..other() });
         // The switch changes nothing, and then this one rules, with what its operator changes.
         secondary.go(Trigger::Switch);
         assert_eq!((secondary.state(), secondary.settings().pair), (State::PrimaryActive, other().pair));
         let changed = Settings { durability: DurabilityLevel::Relaxed, ..mine };
-        let told = secondary.set_settings(changed);
+        let told = set(&mut secondary, changed);
         let in_force = Settings { auto_primary_alone: true, durability: DurabilityLevel::Relaxed, ..other() };
-        assert!(told.contains(&Effect::Tell(PeerMessage::Settings { settings: in_force })), "{told:?}");
+        assert!(
+            told.contains(&Effect::Sender(SenderEffect::Tell(PeerMessage::Settings { settings: in_force }))),
+            "{told:?}"
+        );
         assert_eq!(secondary.settings(), in_force);
         secondary.handle(Event::LinkLost { link: 7, why: String::new() });
         assert_eq!(secondary.settings(), changed);
@@ -130,13 +140,22 @@ mod tests {
         let warning = "Logging.DurabilityLevel is 2 here and 3 at the other server; it should be the same at both servers";
         assert_eq!(
             (warned.len(), warned.last()),
-            (2, Some(&Effect::Note(Severity::Warning, warning.to_owned())))
+            (
+                2,
+                Some(&Effect::Node(NodeEffect::Note {
+                    severity: Severity::Warning,
+                    text: warning.to_owned()
+                }))
+            )
         );
-        assert_eq!(primary.set_settings(SETTINGS), []);
-        let told = primary.set_settings(other());
+        assert_eq!(set(&mut primary, SETTINGS), []);
+        let told = set(&mut primary, other());
         assert_eq!(
             told,
-            [Effect::Tell(PeerMessage::Settings { settings: other() }), Effect::StartPings(other().pair)]
+            [
+                Effect::Sender(SenderEffect::Tell(PeerMessage::Settings { settings: other() })),
+                Effect::PingMonitor(PingEffect::Start { link: 7, pair: other().pair })
+            ]
         );
     }
 }

@@ -2,7 +2,8 @@
 //! ended.
 
 use super::codes::Code;
-use super::event::{Command, Effect, Event, Hello, PeerMessage};
+use super::effect::{AnswerEffect, ApplierEffect, Effect, NodeEffect, SenderEffect};
+use super::event::{Command, Event, Hello, PeerMessage};
 use super::phase::{Activity, SwitchStatus};
 use super::position::Position;
 use super::state::State::*;
@@ -11,7 +12,7 @@ use super::{CONNECT_FAILED, SWITCH_FAILED};
 
 fn replies(effects: &[Effect]) -> Vec<(u64, Code)> {
     let reply = |effect: &Effect| match effect {
-        Effect::Reply { request, code, .. } => Some((*request, *code)),
+        Effect::Answer(AnswerEffect::Reply { request, code, .. }) => Some((*request, *code)),
         _ => None,
     };
     effects.iter().filter_map(reply).collect()
@@ -37,12 +38,12 @@ fn what_forces_a_state_ends_a_dial_and_waits_for_nobody() {
         let mut heart = heart(state);
         let mut effects = command(&mut heart, dials);
         assert_eq!(answer(&effects), (dials == Connect).then_some(Code::SUCCESS), "{state} {dials:?}");
-        if let Some(Effect::Drain { ticket, .. }) = effects.last().cloned() {
+        if let Some(Effect::Applier(ApplierEffect::Drain { ticket, .. })) = effects.last().cloned() {
             effects = heart.handle(Event::Drained { ticket, position: position(5) });
         }
-        assert!(matches!(effects.last(), Some(Effect::Dial { .. })), "{effects:?}");
+        assert!(matches!(effects.last(), Some(Effect::Node(NodeEffect::Dial { .. }))), "{effects:?}");
         let mut told = heart.handle(Event::Command { request: 2, command: forces });
-        if let Some(Effect::Drain { ticket, .. }) = told.last().cloned() {
+        if let Some(Effect::Applier(ApplierEffect::Drain { ticket, .. })) = told.last().cloned() {
             told.extend(heart.handle(Event::Drained { ticket, position: position(5) }));
         }
         assert_eq!(heart.state(), after, "{state} {dials:?} {forces:?}");
@@ -70,7 +71,9 @@ fn a_disconnect_ends_connecting_at_every_stage() {
     for stage in 0..4 {
         let mut heart = heart(SecondaryAlone);
         let effects = heart.handle(Event::PeerArrived { link: 3, hello: primary(position(9)) });
-        let Some(Effect::Drain { ticket, .. }) = effects.last().cloned() else { panic!("{effects:?}") };
+        let Some(Effect::Applier(ApplierEffect::Drain { ticket, .. })) = effects.last().cloned() else {
+            panic!("{effects:?}")
+        };
         let steps = [
             Event::Drained { ticket, position: position(5) },
             Event::PeerSays { link: 3, message: PeerMessage::Accept { pair: SETTINGS.pair } },
@@ -81,8 +84,13 @@ fn a_disconnect_ends_connecting_at_every_stage() {
         }
         let effects = command(&mut heart, Command::Disconnect);
         assert_eq!(answer(&effects), Some(Code::SUCCESS), "{stage}");
-        let told =
-            |effect: &Effect| matches!(effect, Effect::TurnAway { .. } | Effect::Close { farewell: Some(_) });
+        let told = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Answer(AnswerEffect::TurnAway { .. })
+                    | Effect::Sender(SenderEffect::Close { farewell: Some(_) })
+            )
+        };
         assert!(effects.iter().any(told), "{stage}: {effects:?}");
         assert_eq!((heart.state(), heart.activity()), (SecondaryAlone, Activity::Idle), "{stage}");
         assert_eq!(heart.connect_failure().map(|failure| failure.code), Some(Code::PEER_COMMAND_CONFLICT));
@@ -97,7 +105,7 @@ fn what_becomes_of_connecting_is_told_until_there_is_another_attempt() {
     assert_eq!(answer(&command(&mut heart, Command::Connect)), Some(Code::SUCCESS));
     let effects = heart.handle(UNREACHABLE);
     assert_eq!(answer(&effects), None);
-    let alert = |effect: &Effect| matches!(effect, Effect::Alert { name, text, .. } if *name == CONNECT_FAILED && text.starts_with("14503: "));
+    let alert = |effect: &Effect| matches!(effect, Effect::Node(NodeEffect::Alert { name, text, .. }) if *name == CONNECT_FAILED && text.starts_with("14503: "));
     assert!(effects.iter().any(alert), "{effects:?}");
     assert_eq!(heart.connect_failure().map(|failure| failure.code), Some(Code::COMMUNICATION_ERROR));
     command(&mut heart, Command::Connect);
@@ -123,7 +131,7 @@ fn a_switch_that_breaks_off_is_told_with_its_code() {
     let mut heart = heart(PrimaryActive);
     assert_eq!(answer(&command(&mut heart, Command::SwitchSecondary)), Some(Code::SUCCESS));
     let effects = heart.handle(Event::LinkLost { link: 9, why: "cable".into() });
-    let alert = |effect: &Effect| matches!(effect, Effect::Alert { name, text, .. } if *name == SWITCH_FAILED && text.starts_with("14503: "));
+    let alert = |effect: &Effect| matches!(effect, Effect::Node(NodeEffect::Alert { name, text, .. }) if *name == SWITCH_FAILED && text.starts_with("14503: "));
     assert!(effects.iter().any(alert), "{effects:?}");
     assert_eq!(heart.switch_status(), SwitchStatus::Failed(Code::COMMUNICATION_ERROR));
 }
@@ -136,7 +144,9 @@ fn a_command_that_a_state_does_not_allow_says_which_one_does() {
         (PrimaryAlone, Command::Rewind, "needs SECONDARY ALONE"),
     ] {
         let effects = command(&mut heart(state), what);
-        let Some(Effect::Reply { code: Code::REFUSED_IN_STATE, text, .. }) = effects.last() else {
+        let Some(Effect::Answer(AnswerEffect::Reply { code: Code::REFUSED_IN_STATE, text, .. })) =
+            effects.last()
+        else {
             panic!("{effects:?}")
         };
         assert!(text.contains(state.name()) && text.contains(needed), "{text}");

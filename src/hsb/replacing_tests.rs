@@ -1,12 +1,17 @@
 //! The heart alone: what a netcopy may replace, and what a rewind takes back or gives up.
 
 use super::codes::Code;
-use super::event::{Command, Effect, Event, Hello, RewindEnd};
+use super::effect::{AnswerEffect, ApplierEffect, Effect, NodeEffect};
+use super::event::{Command, Event, Hello, RewindEnd};
 use super::heart::Heart;
 use super::position::Position;
 use super::refusal::Refusal;
 use super::state::State::*;
 use super::tests::{PAIR, STATES, answer, command, heart, position};
+
+fn admits(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Answer(AnswerEffect::AdmitCopy { .. })))
+}
 
 #[test]
 fn trap_23_a_netcopy_in_the_wrong_direction_is_refused() {
@@ -34,18 +39,18 @@ fn trap_23_a_netcopy_in_the_wrong_direction_is_refused() {
     for (state, hello, common, wanted) in rows {
         let effects = heart(state).handle(Event::CopyArrives { hello, common });
         assert_eq!(refusal_of_copy(&effects).map(|refusal| refusal.code), wanted, "{state} {hello:?}");
-        assert_eq!(effects.contains(&Effect::AdmitCopy), wanted.is_none());
+        assert_eq!(admits(&effects), wanted.is_none());
     }
     let stranger = Hello { database_id: [2; 16], ..source(PrimaryAlone, position(9)) };
     let effects = heart(Offline).handle(Event::CopyArrives { hello: stranger, common: None });
-    assert!(effects.contains(&Effect::AdmitCopy), "-x backupserver says that it may be replaced");
+    assert!(admits(&effects), "-x backupserver says that it may be replaced");
     let effects = heart(SecondaryAlone).handle(Event::CopyArrives { hello: stranger, common: None });
     assert_eq!(refusal_of_copy(&effects).map(|refusal| refusal.code), Some(Code::DIFFERENT_DATABASE));
 }
 
 fn refusal_of_copy(effects: &[Effect]) -> Option<Refusal> {
     effects.iter().find_map(|effect| match effect {
-        Effect::RefuseCopy(refusal) => Some(refusal.clone()),
+        Effect::Answer(AnswerEffect::RefuseCopy(refusal)) => Some(refusal.clone()),
         _ => None,
     })
 }
@@ -88,7 +93,7 @@ fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
     .chain([(None, None, true), (None, Some(1), true)])
     {
         let effects = arrives(&mut given_up(saved.map(position)), common.map(position));
-        assert_eq!(effects.contains(&Effect::AdmitCopy), is_admitted, "{saved:?} {common:?}");
+        assert_eq!(admits(&effects), is_admitted, "{saved:?} {common:?}");
     }
     // A promotion and its end, a netcopy, a rewind after all.
     let mut heart = given_up(None);
@@ -120,7 +125,10 @@ fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
         heart.pending = true;
         command(&mut heart, Command::Rewind);
         let ticket = heart.ticket;
-        assert_eq!(heart.handle(Event::Drained { ticket, position: position(5) }), [Effect::Rewind]);
+        assert_eq!(
+            heart.handle(Event::Drained { ticket, position: position(5) }),
+            [Effect::Node(NodeEffect::Rewind)]
+        );
         for what in [Command::SetPrimaryAlone, Command::Connect, Command::Rewind] {
             assert_eq!(answer(&command(&mut heart, what)), Some(Code::REFUSED_IN_STATE), "{what:?}");
         }
@@ -128,7 +136,10 @@ fn a_rewind_takes_the_secondary_back_and_nothing_else_begins_meanwhile() {
     };
     let mut heart = rewinding();
     let effects = heart.handle(taken_back(3));
-    assert!(effects.contains(&Effect::ForgetPending) && answer(&effects) == Some(Code::SUCCESS));
+    assert!(
+        effects.contains(&Effect::Applier(ApplierEffect::ForgetPending))
+            && answer(&effects) == Some(Code::SUCCESS)
+    );
     assert_eq!((heart.decided(), heart.log_end(), heart.pending), (position(3), position(3), false));
     // Nothing to take back: what is pending stays for the primary's history to settle.
     let mut heart = rewinding();

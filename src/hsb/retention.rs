@@ -4,7 +4,7 @@
 //! delete log) and while the peer may need it: since it was last connected. With MaxLogSize the peer's claim ends: a
 //! PRIMARY ALONE becomes STANDALONE.
 
-use super::event::Effect;
+use super::effect::LogWriterEffect;
 use super::heart::Heart;
 use super::position::Position;
 use super::severity::Severity;
@@ -31,7 +31,7 @@ impl Heart {
     }
 
     fn retain(&mut self) {
-        self.effects.push(Effect::Retain(self.needed_from()));
+        self.want(LogWriterEffect::RetainFrom(self.needed_from()));
     }
 
     /// A primary that keeps the log for its peer needs it from where the peer is known to be, and so does a node that
@@ -68,6 +68,7 @@ impl Heart {
 
 #[cfg(test)]
 mod tests {
+    use super::super::effect::{Effect, NodeEffect};
     use super::super::event::Event;
     use super::super::phase::Phase;
     use super::super::position::Chain;
@@ -81,7 +82,7 @@ mod tests {
 
     fn retained(effects: &[Effect]) -> Option<u64> {
         effects.iter().rev().find_map(|effect| match effect {
-            Effect::Retain(position) => Some(position.sequence),
+            Effect::LogWriter(LogWriterEffect::RetainFrom(position)) => Some(position.sequence),
             _ => None,
         })
     }
@@ -120,7 +121,7 @@ mod tests {
         let mut heart = limited(State::PrimaryAlone, Some(1000));
         heart.handle(Event::Checkpointed { position: position(50), delete_log: true });
         let alerts = |effects: &[Effect]| {
-            effects.iter().filter(|effect| matches!(effect, Effect::Alert { .. })).count()
+            effects.iter().filter(|effect| matches!(effect, Effect::Node(NodeEffect::Alert { .. }))).count()
         };
         assert_eq!(alerts(&heart.handle(Event::LogSize { bytes: 799, retained: true })), 0);
         assert_eq!(alerts(&heart.handle(Event::LogSize { bytes: 800, retained: false })), 1);

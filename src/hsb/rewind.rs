@@ -9,7 +9,8 @@
 //! that was decided here, or with consent.
 
 use super::codes::Code;
-use super::event::{Effect, RequestId};
+use super::effect::{ApplierEffect, NodeEffect};
+use super::event::RequestId;
 use super::heart::Heart;
 use super::phase::{AfterDrain, Phase};
 use super::position::Position;
@@ -62,7 +63,7 @@ impl Heart {
     /// Everything that this node has received is applied: it can be compared with the primary's history.
     pub(super) fn begin_rewind(&mut self, request: RequestId) {
         self.phase = Phase::Rewinding { request };
-        self.effects.push(Effect::Rewind);
+        self.want(NodeEffect::Rewind);
     }
 
     /// Where the database is now and what to say, or why it is as it was.
@@ -81,7 +82,7 @@ impl Heart {
                     self.decided = position;
                     self.log_end = position;
                     self.pending = false;
-                    self.effects.push(Effect::ForgetPending);
+                    self.want(ApplierEffect::ForgetPending);
                 }
                 self.reply(request, Code::SUCCESS, text);
             }

@@ -6,7 +6,8 @@
 //! acknowledged is held in memory and written when there is room. Connecting again works from then on.
 
 use super::codes::Code;
-use super::event::{Command, Decision, Effect, PeerMessage};
+use super::effect::{Decision, NodeEffect, WriterEffect};
+use super::event::{Command, PeerMessage};
 use super::heart::Heart;
 use super::refusal::Refusal;
 use super::severity::Severity;
@@ -74,14 +75,14 @@ impl Heart {
     }
 
     pub(super) fn alert(&mut self, name: &'static str, severity: Severity, text: String) {
-        self.effects.push(Effect::Alert { name, severity, text });
+        self.want(NodeEffect::Alert { name, severity, text });
     }
 
     /// The batch that the log could not take: if nobody else can have it, the log has dropped it, and it never was.
     fn give_back_unsent(&mut self, store: Store) {
         if store == Store::Log && self.in_flight.take_if(|batch| !batch.logged && !batch.sent).is_some() {
             self.log_end = self.decided;
-            self.effects.push(Effect::Decide(Decision::Reject(Code::DISK_FULL)));
+            self.want(WriterEffect::Decide(Decision::Reject(Code::DISK_FULL)));
             self.nothing_in_flight();
         }
     }
@@ -122,7 +123,8 @@ impl Heart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::{Admission, BatchInfo, Event, Hello};
+    use super::super::effect::{Admission, AnswerEffect, ApplierEffect, BatchEffect, Effect, SenderEffect};
+    use super::super::event::{BatchInfo, Event, Hello};
     use super::super::position::{Chain, Position};
     use super::super::tests::{SETTINGS, heart};
     use super::*;
@@ -154,9 +156,9 @@ mod tests {
         effects.contains(wanted)
     }
 
-    const REFUSED: Effect = Effect::Admit(Admission::Refuse(Code::DISK_FULL));
-    const ADMITTED: Effect = Effect::Admit(Admission::Open);
-    const REJECTED: Effect = Effect::Decide(Decision::Reject(Code::DISK_FULL));
+    const REFUSED: Effect = Effect::Writer(WriterEffect::Admit(Admission::Refuse(Code::DISK_FULL)));
+    const ADMITTED: Effect = Effect::Writer(WriterEffect::Admit(Admission::Open));
+    const REJECTED: Effect = Effect::Writer(WriterEffect::Decide(Decision::Reject(Code::DISK_FULL)));
 
     #[test]
     fn alone_the_batch_is_refused_and_taken_back() {
@@ -168,7 +170,10 @@ mod tests {
             assert_eq!(heart.log_end(), position(5));
             assert!(has(&ready(&mut heart), &REJECTED), "{state} takes a batch without room");
             assert!(has(&heart.handle(room(Store::Log)), &ADMITTED));
-            assert!(has(&ready(&mut heart), &Effect::Log { sync: true, only_here: true }));
+            assert!(has(
+                &ready(&mut heart),
+                &Effect::Batch(BatchEffect::Log { sync: true, only_here: true })
+            ));
         }
     }
 
@@ -179,10 +184,10 @@ mod tests {
         heart.handle(Event::Acknowledged { position: position(6) });
         let effects = heart.handle(full(Store::Log));
         assert!(has(&effects, &REFUSED));
-        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Decide(_))));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Writer(WriterEffect::Decide(_)))));
         assert!(heart.handle(Event::Withdraw).is_empty());
         let effects = heart.handle(Event::Logged { position: position(6), durable: true });
-        assert!(has(&effects, &Effect::Decide(Decision::Commit)));
+        assert!(has(&effects, &Effect::Writer(WriterEffect::Decide(Decision::Commit))));
         assert!(has(&heart.handle(room(Store::Log)), &ADMITTED));
     }
 
@@ -198,7 +203,7 @@ mod tests {
         };
         let ended = |effects: &[Effect]| {
             effects.iter().any(|effect| {
-                matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused(why)) } if why.code == Code::DISK_FULL)
+                matches!(effect, Effect::Sender(SenderEffect::Close { farewell: Some(PeerMessage::Refused(why)) }) if why.code == Code::DISK_FULL)
             })
         };
         for before in [true, false] {
@@ -216,7 +221,10 @@ mod tests {
             assert!(ended(&effects), "{effects:?}");
             assert_eq!(heart.state(), State::PrimaryUncertain);
             let effects = heart.handle(Event::Command { request: 1, command: Command::SetSecondaryAlone });
-            assert!(effects.iter().any(|effect| matches!(effect, Effect::Reply { code: Code::SUCCESS, .. })));
+            assert!(effects.iter().any(|effect| matches!(
+                effect,
+                Effect::Answer(AnswerEffect::Reply { code: Code::SUCCESS, .. })
+            )));
         }
     }
 
@@ -234,11 +242,13 @@ mod tests {
         for store in [Store::Log, Store::Database] {
             let mut heart = heart(State::SecondaryActive);
             let effects = heart.handle(full(store));
-            let told = |effect: &Effect| matches!(effect, Effect::Close { farewell: Some(PeerMessage::Refused(why)) } if why.code == Code::DISK_FULL);
+            let told = |effect: &Effect| matches!(effect, Effect::Sender(SenderEffect::Close { farewell: Some(PeerMessage::Refused(why)) }) if why.code == Code::DISK_FULL);
             assert!(effects.iter().any(told), "{effects:?}");
             assert_eq!(heart.state(), State::SecondaryAlone);
             let refused = |effects: &[Effect]| {
-                effects.iter().any(|effect| matches!(effect, Effect::Reply { code: Code::DISK_FULL, .. }))
+                effects.iter().any(|effect| {
+                    matches!(effect, Effect::Answer(AnswerEffect::Reply { code: Code::DISK_FULL, .. }))
+                })
             };
             for command in
                 [Command::Connect, Command::SetPrimaryAlone, Command::SetStandalone, Command::SwitchPrimary]
@@ -247,7 +257,9 @@ mod tests {
             }
             heart.handle(room(store));
             let effects = heart.handle(Event::Command { request: 1, command: Command::Connect });
-            assert!(effects.iter().any(|effect| matches!(effect, Effect::Drain { .. })));
+            assert!(
+                effects.iter().any(|effect| matches!(effect, Effect::Applier(ApplierEffect::Drain { .. })))
+            );
         }
     }
 
@@ -257,8 +269,9 @@ mod tests {
         let mut heart = heart(State::SecondaryAlone);
         heart.handle(Event::Command { request: 7, command: Command::SetPrimaryAlone });
         let effects = heart.handle(full(Store::Database));
-        let answered =
-            |effect: &Effect| matches!(effect, Effect::Reply { request: 7, code: Code::DISK_FULL, .. });
+        let answered = |effect: &Effect| {
+            matches!(effect, Effect::Answer(AnswerEffect::Reply { request: 7, code: Code::DISK_FULL, .. }))
+        };
         assert!(effects.iter().any(answered), "{effects:?}");
         assert_eq!(heart.state(), State::SecondaryAlone);
     }
@@ -269,6 +282,6 @@ mod tests {
         ready(&mut heart);
         heart.handle(full(Store::Log));
         let effects = heart.handle(Event::ShuttingDown { request: 1 });
-        assert!(has(&effects, &Effect::Decide(Decision::Abandon)));
+        assert!(has(&effects, &Effect::Writer(WriterEffect::Decide(Decision::Abandon))));
     }
 }

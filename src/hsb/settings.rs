@@ -170,6 +170,16 @@ pub struct PairSettings {
     pub ping_timeout_ms: u64,
 }
 
+/// When a secondary acknowledges what it has received, and what it has on disk then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct AcknowledgeRule {
+    /// The primary's.
+    pub policy: AcknowledgePolicy,
+    /// Strict durability: what is applied is in the log on disk. Otherwise a power cut may leave the database ahead of the
+    /// log, which begins anew then and is of no use to the other server for catching up.
+    pub strict: bool,
+}
+
 /// What should be the same at both servers and that the heart does not decide by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub struct SameSettings {
@@ -246,6 +256,12 @@ impl Settings {
             found.push(format!("HotStandby.AutoPrimaryAlone is {here} here and {there} at the other server"));
         }
         found
+    }
+
+    /// How a secondary under these settings acknowledges.
+    pub fn acknowledge_rule(&self) -> AcknowledgeRule {
+        let strict = self.durability == DurabilityLevel::Strict;
+        AcknowledgeRule { policy: self.pair.acknowledge_policy, strict }
     }
 
     /// Whether a transaction that asks for `safeness` and `durability` is 2-safe.

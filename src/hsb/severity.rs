@@ -52,7 +52,8 @@ pub fn of_refusal(code: Code) -> Severity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::{Effect, Event, PeerMessage};
+    use super::super::effect::{Effect, NodeEffect};
+    use super::super::event::{Event, PeerMessage};
     use super::super::heart::Heart;
     use super::super::phase::Phase;
     use super::super::tests::{SETTINGS, heart};
@@ -139,7 +140,7 @@ mod tests {
 
     fn notes(effects: &[Effect]) -> Vec<(Severity, String)> {
         let note = |effect: &Effect| match effect {
-            Effect::Note(severity, text) => Some((*severity, text.clone())),
+            Effect::Node(NodeEffect::Note { severity, text }) => Some((*severity, text.clone())),
             _ => None,
         };
         effects.iter().filter_map(note).collect()

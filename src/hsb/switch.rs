@@ -1,7 +1,10 @@
 //! Heart, part switch: switchover, orderly disconnect, promotion, demotion, copies, shutdown.
 
 use super::codes::Code;
-use super::event::{Admission, Command, ConnectStatus, Decision, Effect, Hello, PeerMessage, RequestId};
+use super::effect::{
+    Admission, AnswerEffect, ApplierEffect, ConnectStatus, Decision, NodeEffect, WriterEffect,
+};
+use super::event::{Command, Hello, PeerMessage, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
 use super::position::Position;
@@ -24,10 +27,10 @@ impl Heart {
 
     pub(super) fn begin_hand_over(&mut self) {
         self.begin_switch(Phase::HandingOver { told: false });
-        self.effects.push(Effect::Admit(Admission::Refuse(Code::TRANSACTION_READ_ONLY)));
+        self.want(WriterEffect::Admit(Admission::Refuse(Code::TRANSACTION_READ_ONLY)));
         if self.held {
             self.held = false;
-            self.effects.push(Effect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
+            self.want(WriterEffect::Decide(Decision::Reject(Code::REPLICATED_ABORTED)));
         }
         self.try_to_hand_over();
     }
@@ -81,7 +84,7 @@ impl Heart {
         self.phase = Phase::Idle;
         self.switch_status = SwitchStatus::Success;
         self.go(Trigger::Switch);
-        self.effects.push(Effect::Follow { pair: self.settings.pair });
+        self.follow();
         self.tell(PeerMessage::HandedOver);
     }
 
@@ -300,13 +303,14 @@ impl Heart {
                         self.state, self.decided, hello.position
                     ),
                 };
-                self.effects.push(Effect::RefuseCopy(Refusal::new(code, detail)));
+                self.want(AnswerEffect::RefuseCopy(Refusal::new(code, detail)));
             }
             None => {
                 self.phase = Phase::CopyingIn;
                 self.copy_status = CopyStatus::Active;
                 self.note("30570: a netcopy arrives from the primary");
-                self.effects.push(Effect::AdmitCopy);
+                self.want(NodeEffect::CloseSessions(Code::SERVER_CLOSED));
+                self.want(AnswerEffect::AdmitCopy { hello: self.hello() });
             }
         }
     }
@@ -325,7 +329,7 @@ impl Heart {
                 self.damaged = false;
                 // What the other server was known to have belongs to the old database.
                 self.acknowledged = Position::ORIGIN;
-                self.effects.push(Effect::ForgetPending);
+                self.want(ApplierEffect::ForgetPending);
                 self.go(Trigger::CopyArrived);
             }
             Err(refusal) => self.say(
@@ -352,7 +356,7 @@ impl Heart {
         let waits = self.state == State::PrimaryUncertain || self.log_lacks().is_some();
         if waits && self.in_flight.take().is_some() {
             // It stays at the end of the log and is pending again at the next start (R7).
-            self.effects.push(Effect::Decide(Decision::Abandon));
+            self.want(WriterEffect::Decide(Decision::Abandon));
         }
         self.withdraw();
         match self.phase {

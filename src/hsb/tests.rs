@@ -1,7 +1,10 @@
 //! The heart alone: rulings and rules that no other test shows as directly.
 
 use super::codes::Code;
-use super::event::{BatchInfo, Command, Decision, Effect, Event, Hello, PeerMessage};
+use super::effect::{
+    AnswerEffect, ApplierEffect, BatchEffect, CopyKind, Decision, Effect, LogWriterEffect, WriterEffect,
+};
+use super::event::{BatchInfo, Command, Event, Hello, LinkId, PeerMessage};
 use super::heart::{Heart, InFlight};
 use super::phase::CopyStatus;
 use super::position::{Chain, Position};
@@ -46,9 +49,14 @@ pub(super) fn heart(state: State) -> Heart {
 
 pub(super) fn answer(effects: &[Effect]) -> Option<Code> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Reply { code, .. } => Some(*code),
+        Effect::Answer(AnswerEffect::Reply { code, .. }) => Some(*code),
         _ => None,
     })
+}
+
+pub(super) fn welcomes(effects: &[Effect], who: LinkId) -> bool {
+    let is_it = |effect: &Effect| matches!(effect, Effect::Answer(AnswerEffect::Welcome { link, .. }) if *link == who);
+    effects.iter().any(is_it)
 }
 
 pub(super) fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {
@@ -146,7 +154,7 @@ fn a_backup_is_made_in_any_state_that_has_a_database() {
         let wanted = if state == Offline { Code::BACKUPSERVER_MODE } else { Code::SUCCESS };
         assert_eq!(answer(&effects), Some(wanted), "{state}");
         if state != Offline {
-            assert!(effects.contains(&Effect::WriteCopy { backup: true }));
+            assert!(effects.contains(&Effect::WriteCopy(CopyKind::Backup)));
             assert_eq!(answer(&command(&mut heart, Command::Backup)), Some(Code::COPY_ALREADY_ACTIVE));
         }
     }
@@ -180,7 +188,7 @@ fn the_log_is_kept_for_the_other_server_unless_it_is_connected_or_given_up() {
     ] {
         let event = Event::Checkpointed { position: position(5), delete_log: true };
         let effects = heart(state).handle(event);
-        let from = |effect: &Effect| matches!(effect, Effect::Retain(from) if from.sequence == wanted);
+        let from = |effect: &Effect| matches!(effect, Effect::LogWriter(LogWriterEffect::RetainFrom(from)) if from.sequence == wanted);
         assert!(effects.iter().any(from), "{state}: {effects:?}");
     }
 }
@@ -189,7 +197,10 @@ fn the_log_is_kept_for_the_other_server_unless_it_is_connected_or_given_up() {
 fn r3_set_secondary_alone_keeps_what_is_pending() {
     let mut heart = with_batch_in_flight(PrimaryUncertain);
     let effects = command(&mut heart, Command::SetSecondaryAlone);
-    assert!(effects.contains(&Effect::KeepPending) && effects.contains(&Effect::Decide(Decision::Abandon)));
+    assert!(
+        effects.contains(&Effect::Batch(BatchEffect::KeepPending))
+            && effects.contains(&Effect::Writer(WriterEffect::Decide(Decision::Abandon)))
+    );
     assert_eq!((heart.state(), heart.decided(), heart.log_end()), (SecondaryAlone, position(5), position(6)));
 }
 
@@ -197,11 +208,15 @@ fn r3_set_secondary_alone_keeps_what_is_pending() {
 fn a_promotion_counts_what_is_pending_as_decided() {
     let mut heart = Heart::new(SecondaryAlone, SETTINGS, [1; 16], position(5), position(6));
     let effects = command(&mut heart, Command::SetPrimaryAlone);
-    let Some(Effect::Drain { ticket, with_pending: true }) = effects.first().cloned() else {
+    let Some(Effect::Applier(ApplierEffect::Drain { ticket, with_pending: true })) = effects.first().cloned()
+    else {
         panic!("{effects:?}")
     };
     let effects = heart.handle(Event::Drained { ticket, position: position(6) });
-    assert!(effects.contains(&Effect::BeginHistory { position: position(6), epoch: 2 }), "{effects:?}");
+    assert!(
+        effects.contains(&Effect::Writer(WriterEffect::BeginHistory { position: position(6), epoch: 2 })),
+        "{effects:?}"
+    );
     assert_eq!(heart.state(), PrimaryAlone);
 }
 
@@ -287,7 +302,8 @@ fn a_command_that_is_refused_during_a_dial_is_told_what_ends_it() {
     let mut heart = heart(SecondaryAlone);
     command(&mut heart, Command::SwitchPrimary);
     let effects = command(&mut heart, Command::Connect);
-    let Some(Effect::Reply { code: Code::SWITCH_ACTIVE, text, .. }) = effects.last() else {
+    let Some(Effect::Answer(AnswerEffect::Reply { code: Code::SWITCH_ACTIVE, text, .. })) = effects.last()
+    else {
         panic!("{effects:?}")
     };
     assert!(text.contains("SWITCHING TO PRIMARY") && text.contains("'hsb disconnect' ends it"), "{text}");
@@ -296,7 +312,7 @@ fn a_command_that_is_refused_during_a_dial_is_told_what_ends_it() {
 #[test]
 fn a_peer_with_a_newer_epoch_makes_the_primary_uncertain_even_with_auto_primary_alone() {
     let mut heart = heart(PrimaryActive);
-    heart.set_settings(Settings { auto_primary_alone: true, ..SETTINGS });
+    heart.handle(Event::SettingsChanged { settings: Settings { auto_primary_alone: true, ..SETTINGS } });
     heart.handle(Event::PeerSays { link: 9, message: PeerMessage::Promoted });
     assert_eq!(heart.state(), PrimaryUncertain);
     heart.handle(Event::LinkLost { link: 9, why: String::new() });
@@ -323,18 +339,21 @@ fn one_safe_backlog_slows_the_writer_down_instead_of_growing_without_bound() {
         bytes: 20 << 20,
     };
     for from in [5, 6] {
-        assert!(heart.handle(Event::BatchReady(batch(from))).contains(&Effect::Send));
+        assert!(heart.handle(Event::BatchReady(batch(from))).contains(&Effect::Batch(BatchEffect::Send)));
         let logged = Event::Logged { position: position(from + 1), durable: false };
-        assert!(heart.handle(logged).contains(&Effect::Decide(Decision::Commit)));
+        assert!(heart.handle(logged).contains(&Effect::Writer(WriterEffect::Decide(Decision::Commit))));
     }
-    assert_eq!(heart.handle(Event::BatchReady(batch(7))), [Effect::Hold]);
-    assert_eq!(heart.handle(Event::Acknowledged { position: position(6) }), [Effect::Release]);
+    assert_eq!(heart.handle(Event::BatchReady(batch(7))), [Effect::Batch(BatchEffect::Hold)]);
+    assert_eq!(
+        heart.handle(Event::Acknowledged { position: position(6) }),
+        [Effect::Batch(BatchEffect::Release)]
+    );
 }
 
 #[test]
 fn a_link_that_breaks_before_the_histories_are_compared_leaves_nothing_under_way() {
     let mut heart = heart(PrimaryAlone);
-    assert!(arrival(&mut heart, SecondaryAlone).contains(&Effect::Welcome(3)));
+    assert!(welcomes(&arrival(&mut heart, SecondaryAlone), 3));
     heart.handle(Event::LinkLost { link: 3, why: "reset".into() });
     assert_eq!(answer(&command(&mut heart, Command::SetStandalone)), Some(Code::SUCCESS));
 }
@@ -352,7 +371,10 @@ fn a_peer_that_waits_for_a_drain_that_fails_is_turned_away() {
     let mut heart = heart(SecondaryAlone);
     arrival(&mut heart, PrimaryAlone);
     let effects = heart.handle(Event::ApplyFailed { detail: "row".into() });
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::TurnAway { link: 3, .. })), "{effects:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Answer(AnswerEffect::TurnAway { link: 3, .. }))),
+        "{effects:?}"
+    );
 }
 
 /// Its mark in the log says "in doubt"; only the database on disk will say otherwise after a power cut.
@@ -360,10 +382,13 @@ fn a_peer_that_waits_for_a_drain_that_fails_is_turned_away() {
 fn what_was_in_doubt_is_committed_durably() {
     for decision in [Command::SetPrimaryAlone, Command::SetStandalone] {
         let effects = command(&mut with_batch_in_flight(PrimaryUncertain), decision);
-        assert!(effects.contains(&Effect::Decide(Decision::CommitAlone)), "{effects:?}");
+        assert!(
+            effects.contains(&Effect::Writer(WriterEffect::Decide(Decision::CommitAlone))),
+            "{effects:?}"
+        );
     }
     let effects = with_batch_in_flight(PrimaryActive).handle(Event::Acknowledged { position: position(6) });
-    assert!(effects.contains(&Effect::Decide(Decision::Commit)), "{effects:?}");
+    assert!(effects.contains(&Effect::Writer(WriterEffect::Decide(Decision::Commit))), "{effects:?}");
 }
 
 /// Found by simulation: a primary that was restarted and made a checkpoint before its peer was back had deleted what the
@@ -375,7 +400,10 @@ fn a_restarted_primary_keeps_the_log_for_its_peer() {
         [(SecondaryAlone, Position::ORIGIN), (SecondaryActive, position(5)), (Standalone, position(5))]
     {
         let effects = heart(state).handle(checkpoint.clone());
-        assert!(effects.contains(&Effect::Retain(kept_from)), "{state}: {effects:?}");
+        assert!(
+            effects.contains(&Effect::LogWriter(LogWriterEffect::RetainFrom(kept_from))),
+            "{state}: {effects:?}"
+        );
     }
 }
 
@@ -384,14 +412,20 @@ fn a_restarted_primary_keeps_the_log_for_its_peer() {
 fn the_first_answer_alone_waits_for_the_disk_whatever_the_durability() {
     let mut heart = with_batch_in_flight(PrimaryActive);
     let relaxed = DurabilityLevel::Relaxed;
-    heart.set_settings(Settings { auto_primary_alone: true, durability: relaxed, ..SETTINGS });
+    heart.handle(Event::SettingsChanged {
+        settings: Settings { auto_primary_alone: true, durability: relaxed, ..SETTINGS },
+    });
     assert_eq!(heart.settings().durability, relaxed);
     if let Some(batch) = &mut heart.in_flight {
         batch.durable = false;
     }
     let effects = heart.handle(Event::LinkLost { link: 9, why: String::new() });
     assert_eq!(heart.state, PrimaryAlone);
-    let decides = |effects: &[Effect]| effects.contains(&Effect::Decide(Decision::CommitAlone));
-    assert!(effects.contains(&Effect::Flush) && !decides(&effects), "{effects:?}");
+    let decides =
+        |effects: &[Effect]| effects.contains(&Effect::Writer(WriterEffect::Decide(Decision::CommitAlone)));
+    assert!(
+        effects.contains(&Effect::LogWriter(LogWriterEffect::Flush)) && !decides(&effects),
+        "{effects:?}"
+    );
     assert!(decides(&heart.handle(Event::Logged { position: position(6), durable: true })));
 }

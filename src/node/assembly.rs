@@ -125,21 +125,15 @@ impl Mailboxes {
         let Addresses { supervisor, log_writer, sender, applier } = &self.addresses;
         self.for_log_writer.run(LogWriter {
             jobs: parts.log_jobs,
-            progress: vec![supervisor.clone().recipient(), applier.clone().recipient()],
-            flushed: applier.clone().recipient(),
-            room: supervisor.clone().recipient(),
-            size: supervisor.clone().recipient(),
+            supervisor: supervisor.clone().recipient(),
+            applier: applier.clone().recipient(),
         });
         self.for_sender.run(ReplicationSender {
-            acknowledged: supervisor.clone().recipient(),
-            ended: supervisor.clone().recipient(),
-            catchup_says: supervisor.clone().recipient(),
             recipients: LinkRecipients {
-                batches: applier.clone().recipient(),
-                acknowledgements: sender.clone().recipient(),
-                messages: supervisor.clone().recipient(),
-                heard: self.monitor.clone().recipient(),
-                closed: sender.clone().recipient(),
+                supervisor: supervisor.clone().recipient(),
+                sender: sender.clone().recipient(),
+                applier: applier.clone().recipient(),
+                monitor: self.monitor.clone().recipient(),
             },
             mark: parts.mark,
             log: parts.log,
@@ -153,41 +147,19 @@ impl Mailboxes {
         });
         self.for_applier.run(SecondaryApplier::new(
             parts.apply_jobs,
-            (log_writer.clone().recipient(), log_writer.clone().recipient(), log_writer.clone().recipient()),
+            log_writer.clone().recipient(),
             sender.clone().recipient(),
             supervisor.clone().recipient(),
             parts.pending,
         ));
         self.for_monitor.run(PingMonitor::new(sender.clone().recipient(), supervisor.clone().recipient()));
-        let peers = peers(log_writer, sender, applier, &self.monitor);
+        let peers = Peers {
+            log_writer: log_writer.clone().recipient(),
+            sender: sender.clone().recipient(),
+            applier: applier.clone().recipient(),
+            monitor: self.monitor.clone().recipient(),
+        };
         self.for_supervisor.run(Supervisor::new(parts.heart, peers, parts.outside));
-    }
-}
-
-fn peers(
-    log_writer: &Addr<LogWriter>,
-    sender: &Addr<ReplicationSender>,
-    applier: &Addr<SecondaryApplier>,
-    monitor: &Addr<PingMonitor>,
-) -> Peers {
-    Peers {
-        append: log_writer.clone().recipient(),
-        flush: log_writer.clone().recipient(),
-        retain: log_writer.clone().recipient(),
-        attach: sender.clone().recipient(),
-        send: sender.clone().recipient(),
-        tell: sender.clone().recipient(),
-        close: sender.clone().recipient(),
-        check_history: sender.clone().recipient(),
-        start_catchup: sender.clone().recipient(),
-        stop_catchup: sender.clone().recipient(),
-        follow: applier.clone().recipient(),
-        drain: applier.clone().recipient(),
-        keep_pending: applier.clone().recipient(),
-        drop_pending: applier.clone().recipient(),
-        acknowledge_by: applier.clone().recipient(),
-        start_pings: monitor.clone().recipient(),
-        stop_pings: monitor.clone().recipient(),
     }
 }
 

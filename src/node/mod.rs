@@ -20,7 +20,7 @@ use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use self::start::{NetcopyRequested, StartOptions};
-use crate::actors::supervisor::Operator;
+use crate::actors::supervisor::SupervisorMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -38,7 +38,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
 pub struct Node {
     context: Arc<NodeContext>,
     listener: Arc<ListenerHandle>,
-    operator: Recipient<Operator>,
+    supervisor: Recipient<SupervisorMessage>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
     log_jobs: Sender<LogJob>,
@@ -114,7 +114,7 @@ impl Node {
         }
         self.checkpointer.give_up_copies(SHUTDOWN_PATIENCE);
         let (reply, answer) = bounded(1);
-        self.operator.do_send(Operator { command: None, reply });
+        self.supervisor.do_send(SupervisorMessage::ShutDown { reply });
         if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {
             log::warn!("the other server did not take leave in time");
         }

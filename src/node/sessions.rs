@@ -8,7 +8,7 @@ use crossbeam_channel::bounded;
 
 use super::NetcopyRequested;
 use crate::actors::admin_handler::console;
-use crate::actors::supervisor::{CopyArrives, CopyReceived, PeerArrived};
+use crate::actors::supervisor::SupervisorMessage;
 use crate::admin::{self, AdminServices};
 use crate::counters::Counters;
 use crate::hsb::codes::Code;
@@ -32,9 +32,7 @@ use crate::services::events::NETCOPY_REQUEST;
 pub(super) struct PeerPort {
     pub(super) services: Arc<AdminServices>,
     pub(super) storage: Arc<Storage>,
-    pub(super) arrived: Recipient<PeerArrived>,
-    pub(super) copy_arrives: Recipient<CopyArrives>,
-    pub(super) copy_received: Recipient<CopyReceived>,
+    pub(super) supervisor: Recipient<SupervisorMessage>,
     pub(super) netcopy_requested: Arc<Option<NetcopyRequested>>,
 }
 
@@ -95,7 +93,9 @@ fn serve_introduced(
         return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY);
     }
     match purpose {
-        Purpose::Connect => peers.arrived.do_send(PeerArrived { stream: Box::new(stream), hello }),
+        Purpose::Connect => {
+            peers.supervisor.do_send(SupervisorMessage::PeerArrived { stream: Box::new(stream), hello });
+        }
         // Of two secondaries that would become the primary by asking each other, at most one may be told 'secondary'.
         Purpose::Probe if context.status.snapshot().activity == Activity::SwitchingToPrimary => {
             let detail = "The other server is becoming a primary.";
@@ -161,7 +161,7 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
         Err(why) => return log::warn!("a netcopy ended before it began: {}", why.detail),
     };
     let (reply, answer) = bounded(1);
-    peers.copy_arrives.do_send(CopyArrives { hello, common, reply });
+    peers.supervisor.do_send(SupervisorMessage::CopyArrives { hello, common, reply });
     match answer.recv() {
         Ok(Ok(mine)) => {
             let opened = handshake::welcome(stream, mine)
@@ -176,7 +176,7 @@ fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, pee
             let _unanswered = context.will_be_answered();
             // First this node: whoever acts on the answer finds it ready.
             let (known, when_known) = bounded(1);
-            peers.copy_received.do_send(CopyReceived { opened, known });
+            peers.supervisor.do_send(SupervisorMessage::CopyReceived { opened, known });
             let _ = when_known.recv();
             crate::net::peer::copy::answer(stream, &outcome);
         }

@@ -14,9 +14,9 @@ use super::memory::{self, MemoryDirectory};
 use super::sessions::{self, PeerPort};
 use super::{Node, budget, opening};
 use crate::actors::admin_handler::{self, AdminHandler};
-use crate::actors::log_writer::FromLogThread;
-use crate::actors::secondary_applier::FromApplyThread;
-use crate::actors::supervisor::{FromWriter, Supervisor};
+use crate::actors::log_writer::LogWriterMessage;
+use crate::actors::secondary_applier::ApplierMessage;
+use crate::actors::supervisor::{Supervisor, SupervisorMessage};
 use crate::actors::threads::apply::{ApplyJob, ApplyReport, ApplyThread};
 use crate::actors::threads::log::{LogJob, LogThread};
 use crate::admin::AdminServices;
@@ -154,7 +154,7 @@ struct Building {
     apply_channel: (Sender<ApplyJob>, Receiver<ApplyJob>),
     writer: Arc<Writer>,
     /// The writer is made before the supervisor that it talks to.
-    supervisor: Arc<OnceLock<Recipient<FromWriter>>>,
+    supervisor: Arc<OnceLock<Recipient<SupervisorMessage>>>,
     sessions: Arc<SessionRegistry>,
     copy_progress: Arc<Progress>,
     catchup_progress: Arc<Progress>,
@@ -186,11 +186,11 @@ impl Building {
         lock: &Arc<DatabaseLock>,
         budget: Budget,
     ) -> Building {
-        let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
+        let supervisor: Arc<OnceLock<Recipient<SupervisorMessage>>> = Arc::default();
         let target = Arc::clone(&supervisor);
         let submit = move |request: WriterRequest| {
             if let Some(supervisor) = target.get() {
-                supervisor.do_send(FromWriter(request));
+                supervisor.do_send(SupervisorMessage::Writer(request));
             }
         };
         let counters: Arc<Counters> = Arc::default();
@@ -258,9 +258,7 @@ impl Building {
         let peers = PeerPort {
             services: Arc::clone(&wiring.services),
             storage: Arc::clone(&wiring.storage),
-            arrived: wiring.targets.actors.supervisor.clone().recipient(),
-            copy_arrives: wiring.targets.actors.supervisor.clone().recipient(),
-            copy_received: wiring.targets.actors.supervisor.clone().recipient(),
+            supervisor: wiring.targets.actors.supervisor.clone().recipient(),
             netcopy_requested: Arc::new(netcopy_requested),
         };
         let handlers = sessions::handlers(&context, Arc::clone(&this.counters), peers);
@@ -274,7 +272,7 @@ impl Building {
         Ok(Node {
             context,
             listener,
-            operator: wiring.targets.actors.supervisor.clone().recipient(),
+            supervisor: wiring.targets.actors.supervisor.clone().recipient(),
             shutdown: this.shutdown.1.clone(),
             request_shutdown: this.shutdown.0.clone(),
             log_jobs: this.log_channel.0.clone(),
@@ -291,13 +289,13 @@ impl Building {
         writer: Option<crate::storage::log::LogWriter>,
         actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromLogThread> = actors.log_writer.clone().recipient();
+        let reports = actors.log_writer.clone();
         let body = LogThread::new(
             writer,
             Arc::clone(&self.mark),
             self.parameters.relaxed_max_delay(),
             Arc::clone(&self.counters),
-            Box::new(move |report| reports.do_send(FromLogThread(report))),
+            Box::new(move |report| reports.do_send(LogWriterMessage::Thread(report))),
         );
         let jobs = self.log_channel.1.clone();
         spawn("log", move || body.run(&jobs))
@@ -308,13 +306,13 @@ impl Building {
         applier: Option<Applier>,
         actors: &Addresses,
     ) -> Result<JoinHandle<()>, ServerError> {
-        let reports: Recipient<FromApplyThread> = actors.applier.clone().recipient();
+        let reports = actors.applier.clone();
         let (status, events) = (Arc::clone(&self.status), Arc::clone(&self.events));
         let report = Box::new(move |report: ApplyReport| {
             if let ApplyReport::Hindered { by } = &report {
                 status.hindered(by.as_deref(), &events);
             }
-            reports.do_send(FromApplyThread(report));
+            reports.do_send(ApplierMessage::Thread(report));
         });
         let body = ApplyThread::new(
             applier,
@@ -373,7 +371,7 @@ impl Building {
             log: self.log.clone(),
             log_jobs: self.log_channel.0.clone(),
             apply_jobs: self.apply_channel.0.clone(),
-            use_log: actors.sender.clone().recipient(),
+            sender: actors.sender.clone().recipient(),
             copy_progress: Arc::clone(&self.copy_progress),
             ended_copies: Arc::default(),
             abort_copies: AtomicBool::new(false),
@@ -396,8 +394,8 @@ impl Building {
             Arc::clone(&self.events),
         ));
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
-        let operator = actors.supervisor.clone().recipient();
-        let admin = AdminHandler { commands: Box::new(Arc::clone(&services)), operator }.start();
+        let supervisor = actors.supervisor.clone().recipient();
+        let admin = AdminHandler { commands: Box::new(Arc::clone(&services)), supervisor }.start();
         let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
@@ -416,9 +414,7 @@ impl Building {
                 events: Arc::clone(&self.events),
                 sessions: Arc::clone(&self.sessions),
                 parameters: Arc::clone(&self.parameters),
-                dialled: actors.supervisor.clone().recipient(),
-                copied: actors.supervisor.clone().recipient(),
-                rewound: actors.supervisor.clone().recipient(),
+                supervisor: actors.supervisor.clone().recipient(),
                 lock: Arc::clone(&self.lock),
             }),
         });

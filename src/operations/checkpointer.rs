@@ -12,12 +12,13 @@ use crossbeam_channel::bounded;
 use super::copy::{send_job, wait};
 use super::snapshots::{self, Limits};
 use super::storage::Storage;
-use crate::actors::supervisor::Checkpointed;
+use crate::actors::supervisor::SupervisorMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
 use crate::descriptors;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::Event;
 use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -38,7 +39,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub struct Checkpointer {
     storage: Arc<Storage>,
     parameters: Arc<Parameters>,
-    checkpointed: Recipient<Checkpointed>,
+    supervisor: Recipient<SupervisorMessage>,
     sessions: Arc<SessionRegistry>,
     events: Arc<EventHub>,
     /// The snapshot that was warned of last.
@@ -58,13 +59,13 @@ impl Checkpointer {
         storage: Arc<Storage>,
         parameters: Arc<Parameters>,
         position: Position,
-        checkpointed: Recipient<Checkpointed>,
+        supervisor: Recipient<SupervisorMessage>,
         sessions: Arc<SessionRegistry>,
         events: Arc<EventHub>,
     ) -> Checkpointer {
         let (last, warned) = (Mutex::new(Last { position, at: Instant::now() }), Mutex::default());
         let count = AtomicU64::new(0);
-        Checkpointer { storage, parameters, checkpointed, sessions, events, warned, last, count }
+        Checkpointer { storage, parameters, supervisor, sessions, events, warned, last, count }
     }
 
     /// How many were made since the node started.
@@ -88,7 +89,7 @@ impl Checkpointer {
         self.count.fetch_add(1, Ordering::Relaxed);
         log::info!("checkpoint at {position}");
         let delete_log = self.parameters.checkpoint_delete_log();
-        self.checkpointed.do_send(Checkpointed { position, delete_log });
+        self.tell(position, delete_log);
         Ok(position)
     }
 
@@ -139,8 +140,13 @@ impl Checkpointer {
         if !self.parameters.checkpoint_delete_log() && self.parameters.backup_delete_log() {
             let last = self.lock().position;
             let position = if last.sequence < backup.sequence { last } else { backup };
-            self.checkpointed.do_send(Checkpointed { position, delete_log: true });
+            self.tell(position, true);
         }
+    }
+
+    fn tell(&self, position: Position, delete_log: bool) {
+        let event = Event::Checkpointed { position, delete_log };
+        self.supervisor.do_send(SupervisorMessage::Event(event));
     }
 
     fn sync_log(&self) -> Result<(), ServerError> {
@@ -230,7 +236,7 @@ pub(crate) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
     let checkpointer = Arc::clone(checkpointer);
     // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
     threads::spawn("checkpoint", move || {
-        while checkpointer.checkpointed.connected() {
+        while checkpointer.supervisor.connected() {
             std::thread::sleep(INTERVAL);
             descriptors::fill_reserve();
             if let Err(error) = checkpointer.look() {

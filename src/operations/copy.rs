@@ -13,7 +13,7 @@ use crossbeam_channel::bounded;
 use super::checkpointer::Checkpointer;
 use super::storage::Storage;
 use super::{history, outside, rewind};
-use crate::actors::replication_sender::UseLog;
+use crate::actors::replication_sender::SenderMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
 use crate::error::ServerError;
@@ -144,7 +144,7 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     wait(&when_opened)?;
 
     let (database, log) = (Arc::clone(&storage.database), storage.log_configuration()?);
-    let use_log = UseLog(log.clone());
+    let use_log = SenderMessage::UseLog(log.clone());
     let (ready, when_ready) = bounded(1);
     let log_part = move || match open_log(&database, &log) {
         Ok((writer, _)) => Some(writer),
@@ -154,7 +154,7 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     send_job(&storage.log_jobs, LogJob::Replace(Box::new(log_part), ready))?;
     wait(&when_ready)?;
 
-    storage.use_log.do_send(use_log);
+    storage.sender.do_send(use_log);
     storage.attach_writer()?;
     storage.database.schema_changed();
     Ok(())

@@ -18,7 +18,7 @@ use crossbeam_channel::bounded;
 use super::lock::DatabaseLock;
 use super::storage::Storage;
 use super::{copy, storage};
-use crate::actors::supervisor::CopyToDirectory;
+use crate::actors::supervisor::SupervisorMessage;
 use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -38,7 +38,7 @@ use crate::storage::log::{self as storage_log, LogConfiguration};
 pub struct DirectoryCopies {
     pub(crate) parameters: Arc<Parameters>,
     pub(crate) storage: Arc<Storage>,
-    pub(crate) supervisor: Recipient<CopyToDirectory>,
+    pub(crate) supervisor: Recipient<SupervisorMessage>,
 }
 
 /// A backup or copy that has ended.
@@ -103,7 +103,7 @@ impl DirectoryCopies {
         }
         let (reply, answer) = bounded(1);
         let directory = directory.unwrap_or_default();
-        self.supervisor.do_send(CopyToDirectory { command, directory, reply });
+        self.supervisor.do_send(SupervisorMessage::CopyToDirectory { command, directory, reply });
         answer.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
     }
 }

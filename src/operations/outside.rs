@@ -11,12 +11,12 @@ use super::lock::DatabaseLock;
 use super::storage::Storage;
 use super::{copy, directory_copy, rewind};
 use crate::actors::link::PeerStream;
-use crate::actors::supervisor::{CopyEnded, DialEnded, Outside, Rewound};
+use crate::actors::supervisor::{Outside, SupervisorMessage};
 use crate::config::Parameters;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
+use crate::hsb::effect::{ConnectStatus, CopyKind, NodeEffect, WriterEffect};
+use crate::hsb::event::{Event, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
-use crate::hsb::position::Position;
 use crate::hsb::refusal::Refusal;
 use crate::hsb::severity::{self, Severity};
 use crate::hsb::state::State;
@@ -36,26 +36,70 @@ pub(crate) struct NodeOutside {
     pub(crate) events: Arc<EventHub>,
     pub(crate) sessions: Arc<SessionRegistry>,
     pub(crate) parameters: Arc<Parameters>,
-    pub(crate) dialled: Recipient<DialEnded>,
-    pub(crate) copied: Recipient<CopyEnded>,
+    pub(crate) supervisor: Recipient<SupervisorMessage>,
     pub(crate) checkpointer: Arc<Checkpointer>,
-    pub(crate) rewound: Recipient<Rewound>,
     pub(crate) lock: Arc<DatabaseLock>,
 }
 
 impl Outside for NodeOutside {
-    fn decide(&mut self, decision: Decision) {
-        self.storage.writer.decide(decision);
+    fn tell_writer(&mut self, effect: WriterEffect) {
+        let writer = &self.storage.writer;
+        match effect {
+            WriterEffect::Decide(decision) => writer.decide(decision),
+            WriterEffect::Admit(admission) => writer.admit(admission),
+            WriterEffect::BeginHistory { position, epoch } => writer.begin_history(position, epoch),
+        }
     }
 
-    fn admit(&mut self, admission: Admission) {
-        self.storage.writer.admit(admission);
+    fn carry_out(&mut self, effect: NodeEffect) {
+        match effect {
+            NodeEffect::Entered { from, to, reason } => self.entered(from, to, reason),
+            NodeEffect::ConnectStatus(status) => self.connect_status(status),
+            NodeEffect::Note { severity, text } => logging::say(severity, &text),
+            NodeEffect::Alert { name, severity, text } => self.alert(name, severity, &text),
+            NodeEffect::Dial { request, purpose, hello } => self.dial(request, purpose, hello),
+            NodeEffect::SendCopy { hello } => self.send_copy(hello),
+            NodeEffect::Rewind => self.rewind(),
+            NodeEffect::CloseSessions(code) => self.close_sessions(code),
+        }
     }
 
-    fn begin_history(&mut self, position: Position, epoch: u64) {
-        self.storage.writer.begin_history(position, epoch);
+    fn write_copy(&mut self, kind: CopyKind, directory: PathBuf) {
+        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
+        let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
+        let what = match kind {
+            CopyKind::Backup => "backup",
+            CopyKind::Copy => "hsb copy",
+        };
+        threads::run("copy", move || {
+            let written = checkpointer
+                .make()
+                .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
+            let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
+            storage.ended_copies.add(what, directory, outcome);
+            let result = written.map_err(Refusal::from).map(|position| {
+                if kind == CopyKind::Backup {
+                    checkpointer.backed_up(position);
+                }
+            });
+            supervisor.do_send(SupervisorMessage::Event(Event::CopyEnded { result }));
+        });
     }
 
+    fn publish(&mut self, heart: &Heart) {
+        self.status.publish(heart);
+    }
+
+    fn netcopy_ended(&mut self, result: &Result<(), Refusal>) {
+        let text = match result {
+            Ok(()) => "SUCCESS".to_string(),
+            Err(refusal) => format!("FAILED {refusal}"),
+        };
+        self.events.post(NETCOPY_END, &text);
+    }
+}
+
+impl NodeOutside {
     fn entered(&mut self, from: State, to: State, reason: &'static str) {
         self.status.changed(from, to, reason);
         self.lock.note(&self.status.snapshot());
@@ -78,61 +122,31 @@ impl Outside for NodeOutside {
         self.events.post(name, text);
     }
 
-    fn publish(&mut self, heart: &Heart) {
-        self.status.publish(heart);
-    }
-
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
-        let (parameters, dialled) = (Arc::clone(&self.parameters), self.dialled.clone());
+        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
         threads::run("dial", move || {
             let outcome = dial(&parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
-            dialled.do_send(DialEnded { request, purpose, outcome });
+            supervisor.do_send(SupervisorMessage::DialEnded { request, purpose, outcome });
         });
     }
 
     fn send_copy(&mut self, hello: Hello) {
-        let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
+        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         threads::run("netcopy", move || {
             let result = copy::send(&parameters, &storage, &checkpointer, hello);
-            copied.do_send(CopyEnded { netcopy: true, result });
+            supervisor.do_send(SupervisorMessage::NetcopyEnded { result });
         });
     }
 
     fn rewind(&mut self) {
-        let (parameters, rewound) = (Arc::clone(&self.parameters), self.rewound.clone());
+        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
         let storage = Arc::clone(&self.storage);
         threads::run("rewind", move || {
-            rewound.do_send(Rewound { result: rewind::rewind(&parameters, &storage) });
+            let result = rewind::rewind(&parameters, &storage);
+            supervisor.do_send(SupervisorMessage::Event(Event::Rewound { result }));
         });
-    }
-
-    fn write_copy(&mut self, directory: PathBuf, backup: bool) {
-        let (parameters, copied) = (Arc::clone(&self.parameters), self.copied.clone());
-        let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
-        let what = if backup { "backup" } else { "hsb copy" };
-        threads::run("copy", move || {
-            let written = checkpointer
-                .make()
-                .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
-            let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
-            storage.ended_copies.add(what, directory, outcome);
-            let result = written.map_err(Refusal::from).map(|position| {
-                if backup {
-                    checkpointer.backed_up(position);
-                }
-            });
-            copied.do_send(CopyEnded { netcopy: false, result });
-        });
-    }
-
-    fn netcopy_ended(&mut self, result: &Result<(), Refusal>) {
-        let text = match result {
-            Ok(()) => "SUCCESS".to_string(),
-            Err(refusal) => format!("FAILED {refusal}"),
-        };
-        self.events.post(NETCOPY_END, &text);
     }
 
     fn close_sessions(&mut self, code: Code) {

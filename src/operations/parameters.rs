@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use actix::Recipient;
 use socket2::Socket;
 
-use crate::actors::supervisor::NewSettings;
+use crate::actors::supervisor::SupervisorMessage;
 use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::Event;
 use crate::net::listener::{self, ListenerHandle};
 use crate::services::status::NodeStatus;
 use crate::storage::database::Database;
@@ -25,7 +26,7 @@ pub struct ParameterChanges {
     parameters: Arc<Parameters>,
     status: Arc<NodeStatus>,
     writer: Arc<Writer>,
-    settings: Recipient<NewSettings>,
+    supervisor: Recipient<SupervisorMessage>,
     /// The port is opened last of all.
     listener: OnceLock<Arc<ListenerHandle>>,
     one_by_one: Mutex<()>,
@@ -36,10 +37,10 @@ impl ParameterChanges {
         parameters: Arc<Parameters>,
         status: Arc<NodeStatus>,
         writer: Arc<Writer>,
-        settings: Recipient<NewSettings>,
+        supervisor: Recipient<SupervisorMessage>,
     ) -> ParameterChanges {
         let (listener, one_by_one) = (OnceLock::new(), Mutex::new(()));
-        ParameterChanges { parameters, status, writer, settings, listener, one_by_one }
+        ParameterChanges { parameters, status, writer, supervisor, listener, one_by_one }
     }
 
     /// From now on Com.Listen moves this port.
@@ -69,7 +70,7 @@ impl ParameterChanges {
         let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
         crate::logging::set_limits(self.parameters.message_log_limits());
         self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
-        self.settings.do_send(NewSettings(self.parameters.settings()));
+        self.tell_supervisor();
         Ok(outcome)
     }
 
@@ -79,7 +80,12 @@ impl ParameterChanges {
             Ok(bytes) => self.parameters.adopt_page_size(bytes),
             Err(error) => log::warn!("the page size of the copied database is not known: {error}"),
         }
-        self.settings.do_send(NewSettings(self.parameters.settings()));
+        self.tell_supervisor();
+    }
+
+    fn tell_supervisor(&self) {
+        let settings = self.parameters.settings();
+        self.supervisor.do_send(SupervisorMessage::Event(Event::SettingsChanged { settings }));
     }
 
     /// `save parameters`: to solid.ini, or to another file in its directory.

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use crossbeam_channel::Sender;
 
 use super::directory_copy::EndedCopies;
-use crate::actors::replication_sender::UseLog;
+use crate::actors::replication_sender::SenderMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
 use crate::config::Parameters;
 use crate::counters::Counters;
@@ -28,7 +28,7 @@ pub(crate) struct Storage {
     pub(crate) log: LogConfiguration,
     pub(crate) log_jobs: Sender<LogJob>,
     pub(crate) apply_jobs: Sender<ApplyJob>,
-    pub(crate) use_log: Recipient<UseLog>,
+    pub(crate) sender: Recipient<SenderMessage>,
     pub(crate) copy_progress: Arc<Progress>,
     /// The last backups and copies, for `backup list`.
     pub(crate) ended_copies: Arc<EndedCopies>,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
 use crate::hsb::codes::Code;
-use crate::hsb::event::ConnectStatus;
+use crate::hsb::effect::ConnectStatus;
 use crate::hsb::heart::Heart;
 use crate::hsb::phase::{Activity, CopyStatus, SwitchStatus};
 use crate::hsb::position::Position;

@@ -3,13 +3,11 @@
 use actix::prelude::*;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
-use hotstandby::actors::log_writer::{Flushed, LogProgress};
-use hotstandby::actors::secondary_applier::{
-    AcknowledgeBy, BatchArrived, Drain, DropPending, Follow, FromApplyThread, SecondaryApplier,
-};
+use hotstandby::actors::secondary_applier::{ApplierMessage, SecondaryApplier};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport};
+use hotstandby::hsb::effect::ApplierEffect;
 use hotstandby::hsb::position::Position;
-use hotstandby::hsb::settings::AcknowledgePolicy;
+use hotstandby::hsb::settings::{AcknowledgePolicy, AcknowledgeRule};
 use hotstandby::storage::batch::{Batch, BatchHeader};
 
 use crate::probes::Record;
@@ -25,9 +23,8 @@ impl Stage {
         let record = Record::default();
         let (sender, jobs) = unbounded();
         let probe = record.probe();
-        let log_writer = (probe.clone().recipient(), probe.clone().recipient(), probe.clone().recipient());
-        let tell = probe.clone().recipient();
-        let applier = SecondaryApplier::new(sender, log_writer, tell, probe.recipient(), pending).start();
+        let (log_writer, to_peer) = (probe.clone().recipient(), probe.clone().recipient());
+        let applier = SecondaryApplier::new(sender, log_writer, to_peer, probe.recipient(), pending).start();
         Stage { record, applier, jobs }
     }
 
@@ -36,22 +33,32 @@ impl Stage {
     }
 
     async fn follow_as(&self, policy: AcknowledgePolicy, strict: bool) {
-        let follow = Follow { link: 1, policy, position: Position::ORIGIN, strict };
-        self.applier.send(follow).await.unwrap();
+        let rule = AcknowledgeRule { policy, strict };
+        self.does(ApplierEffect::Follow { link: 1, position: Position::ORIGIN, rule }).await;
         assert!(matches!(self.jobs.try_recv(), Ok(ApplyJob::Follow)));
     }
 
+    async fn does(&self, effect: ApplierEffect) {
+        self.applier.send(ApplierMessage::Do(effect)).await.unwrap();
+    }
+
     async fn arrives(&self, batch: &Batch) {
-        self.applier.send(BatchArrived { link: 1, bytes: batch.bytes.clone() }).await.unwrap();
+        self.applier
+            .send(ApplierMessage::BatchArrived { link: 1, bytes: batch.bytes.clone() })
+            .await
+            .unwrap();
     }
 
     async fn applied(&self, batch: &Batch) {
         let report = ApplyReport::Applied { position: batch.after, bytes: batch.bytes.len() };
-        self.applier.send(FromApplyThread(report)).await.unwrap();
+        self.applier.send(ApplierMessage::Thread(report)).await.unwrap();
     }
 
     async fn durable(&self, batch: &Batch) {
-        self.applier.send(LogProgress { position: batch.after, durable: true }).await.unwrap();
+        self.applier
+            .send(ApplierMessage::LogProgress { position: batch.after, durable: true })
+            .await
+            .unwrap();
     }
 }
 
@@ -72,7 +79,7 @@ async fn a_batch_that_comes_twice_is_taken_once() {
     let lines = stage.record.take().await;
     let appended: Vec<_> = lines.iter().filter(|line| line.contains("append")).collect();
     assert_eq!(appended.len(), 2, "{lines:?}");
-    assert!(!lines.iter().any(|line| line.contains("unusable")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("lost")), "{lines:?}");
 }
 
 #[actix::test]
@@ -141,9 +148,19 @@ async fn a_changed_policy_counts_for_what_comes_and_for_what_waits() {
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
     stage.record.take().await;
-    stage.applier.send(AcknowledgeBy { policy: AcknowledgePolicy::Received, strict: false }).await.unwrap();
+    stage
+        .does(ApplierEffect::AcknowledgeBy(AcknowledgeRule {
+            policy: AcknowledgePolicy::Received,
+            strict: false,
+        }))
+        .await;
     assert_eq!(stage.record.take().await, ["sender <- acknowledge 1"]);
-    stage.applier.send(AcknowledgeBy { policy: AcknowledgePolicy::Durable, strict: false }).await.unwrap();
+    stage
+        .does(ApplierEffect::AcknowledgeBy(AcknowledgeRule {
+            policy: AcknowledgePolicy::Durable,
+            strict: false,
+        }))
+        .await;
     stage.arrives(&batch(one.after, b"two")).await;
     assert_eq!(stage.record.take().await, ["log writer <- append 2, sync, to be acknowledged"]);
 }
@@ -159,7 +176,10 @@ async fn a_batch_that_does_not_follow_is_refused_and_ends_following() {
     // Same sequence, other history: only the chain tells.
     stage.arrives(&other).await;
     let told = stage.record.take().await;
-    assert!(told.len() == 1 && told[0].starts_with("supervisor <- unusable"), "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].starts_with("supervisor <- link 1 lost: a batch that follows"),
+        "{told:?}"
+    );
     stage.arrives(&batch(one.after, b"two")).await;
     assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing is taken after that");
 }
@@ -171,8 +191,8 @@ async fn damaged_bytes_are_refused() {
     let mut bytes = batch(Position::ORIGIN, b"one").bytes.to_vec();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    stage.applier.send(BatchArrived { link: 1, bytes: Bytes::from(bytes) }).await.unwrap();
-    assert_eq!(stage.record.take().await, ["supervisor <- unusable: frame checksum differs"]);
+    stage.applier.send(ApplierMessage::BatchArrived { link: 1, bytes: Bytes::from(bytes) }).await.unwrap();
+    assert_eq!(stage.record.take().await, ["supervisor <- link 1 lost: frame checksum differs"]);
 }
 
 #[actix::test]
@@ -181,17 +201,17 @@ async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
     stage.follow(AcknowledgePolicy::Received).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    stage.applier.send(Drain { ticket: 5, with_pending: true }).await.unwrap();
+    stage.does(ApplierEffect::Drain { ticket: 5, with_pending: true }).await;
     let told = stage.record.take().await;
     assert_eq!(told.last().unwrap(), "log writer <- flush and report");
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Follow)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Sync)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
-    stage.applier.send(Flushed { ticket: 5 }).await.unwrap();
+    stage.applier.send(ApplierMessage::Flushed { ticket: 5 }).await.unwrap();
     assert_eq!(stage.record.take().await, Vec::<String>::new());
     let reached = ApplyReport::Reached { ticket: 5, position: one.after };
-    stage.applier.send(FromApplyThread(reached)).await.unwrap();
+    stage.applier.send(ApplierMessage::Thread(reached)).await.unwrap();
     assert_eq!(stage.record.take().await, ["supervisor <- drained 1"]);
     // Promoted: what the old primary still sends is nobody's.
     stage.arrives(&batch(one.after, b"two")).await;
@@ -225,6 +245,6 @@ async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
 
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;
-    stage.applier.send(DropPending { position: Position::ORIGIN }).await.unwrap();
+    stage.does(ApplierEffect::DropPending { position: Position::ORIGIN }).await;
     assert_eq!(stage.record.take().await, ["log writer <- truncate after 0"]);
 }

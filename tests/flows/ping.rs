@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use hotstandby::actors::ping_monitor::{Heard, PingMonitor, StartPings, StopPings};
+use hotstandby::actors::ping_monitor::{PingMessage, PingMonitor};
+use hotstandby::hsb::effect::PingEffect;
 use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
 
 use crate::probes::Record;
@@ -24,7 +25,7 @@ async fn silence_is_told_to_the_supervisor_after_the_ping_timeout() {
     tokio::time::pause();
     let record = Record::default();
     let monitor = monitor(&record);
-    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    monitor.send(PingMessage::Do(PingEffect::Start { link: 7, pair: PAIR })).await.unwrap();
     assert_eq!(record.take().await, ["sender <- Ping"]);
 
     tokio::time::sleep(Duration::from_millis(3900)).await;
@@ -46,9 +47,9 @@ async fn silence_is_noticed_when_it_has_lasted_long_enough_and_not_with_the_next
     tokio::time::pause();
     let record = Record::default();
     let monitor = monitor(&record);
-    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    monitor.send(PingMessage::Do(PingEffect::Start { link: 7, pair: PAIR })).await.unwrap();
     tokio::time::sleep(Duration::from_millis(130)).await;
-    monitor.send(Heard { link: 7 }).await.unwrap();
+    monitor.send(PingMessage::Heard { link: 7 }).await.unwrap();
     tokio::time::sleep(Duration::from_millis(3990)).await;
     assert!(record.take().await.iter().all(|line| line == "sender <- Ping"));
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -61,16 +62,16 @@ async fn any_message_counts_as_a_sign_of_life() {
     tokio::time::pause();
     let record = Record::default();
     let monitor = monitor(&record);
-    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
+    monitor.send(PingMessage::Do(PingEffect::Start { link: 7, pair: PAIR })).await.unwrap();
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(3000)).await;
-        monitor.send(Heard { link: 7 }).await.unwrap();
+        monitor.send(PingMessage::Heard { link: 7 }).await.unwrap();
     }
     assert!(record.take().await.iter().all(|line| line == "sender <- Ping"));
 
     // Signs of life on another, older connection do not count.
     for _ in 0..3 {
-        monitor.send(Heard { link: 6 }).await.unwrap();
+        monitor.send(PingMessage::Heard { link: 6 }).await.unwrap();
         tokio::time::sleep(Duration::from_millis(2000)).await;
     }
     assert!(record.take().await.iter().any(|line| line.starts_with("supervisor <- link 7 lost")));
@@ -81,13 +82,19 @@ async fn a_connection_that_is_not_watched_is_not_missed() {
     tokio::time::pause();
     let record = Record::default();
     let monitor = monitor(&record);
-    monitor.send(StartPings { link: 7, pair: PAIR }).await.unwrap();
-    monitor.send(StopPings).await.unwrap();
+    monitor.send(PingMessage::Do(PingEffect::Start { link: 7, pair: PAIR })).await.unwrap();
+    monitor.send(PingMessage::Do(PingEffect::Stop)).await.unwrap();
     record.take().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(record.take().await, Vec::<String>::new());
 
-    monitor.send(StartPings { link: 8, pair: PairSettings { ping_timeout_ms: 0, ..PAIR } }).await.unwrap();
+    monitor
+        .send(PingMessage::Do(PingEffect::Start {
+            link: 8,
+            pair: PairSettings { ping_timeout_ms: 0, ..PAIR },
+        }))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(record.take().await, Vec::<String>::new(), "PingTimeout=0 means no pinging");
 }

@@ -3,14 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use actix::prelude::*;
-use hotstandby::actors::log_writer::{Append, Flush, RetainFrom, TruncateAfter};
-use hotstandby::actors::ping_monitor::{StartPings, StopPings};
-use hotstandby::actors::replication_sender::{
-    AttachLink, CheckHistory, CloseLink, SendBatch, StartCatchup, StopCatchup, Tell,
-};
-use hotstandby::actors::secondary_applier::{AcknowledgeBy, Drain, DropPending, Follow, KeepPending};
-use hotstandby::actors::supervisor::{ApplierSays, LinkEnded};
-use hotstandby::hsb::event::PeerMessage;
+use hotstandby::actors::log_writer::LogWriterMessage;
+use hotstandby::actors::ping_monitor::PingMessage;
+use hotstandby::actors::replication_sender::SenderMessage;
+use hotstandby::actors::secondary_applier::ApplierMessage;
+use hotstandby::actors::supervisor::SupervisorMessage;
+use hotstandby::hsb::effect::{ApplierEffect, LogWriterEffect, PingEffect, SenderEffect};
+use hotstandby::hsb::event::{Event, PeerMessage, Store};
 
 /// What was told, in order: `receiver <- message`.
 #[derive(Clone, Default)]
@@ -50,67 +49,115 @@ impl Actor for Probe {
     type Context = Context<Self>;
 }
 
-macro_rules! words {
-    ($($receiver:literal: $message:ty => $words:expr;)*) => {
-        $(impl Handler<$message> for Probe {
-            type Result = ();
-            fn handle(&mut self, message: $message, _: &mut Context<Self>) {
-                let words: fn(&$message) -> String = $words;
-                self.0.lines.lock().unwrap().push(format!("{} <- {}", $receiver, words(&message)));
-            }
-        })*
-    };
+impl Probe {
+    fn add(&self, receiver: &str, words: &str) {
+        self.0.lines.lock().unwrap().push(format!("{receiver} <- {words}"));
+    }
 }
 
-words! {
-    "log writer": Append => |Append { batch, sync, .. }| {
-        let sync = if *sync { ", sync" } else { "" };
-        let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
-        format!("append {}{sync}{marked}", batch.after.sequence)
-    };
-    "log writer": Flush => |Flush { ticket }| if ticket.is_some() { "flush and report".into() } else { "flush".into() };
-    "log writer": TruncateAfter => |TruncateAfter(position)| format!("truncate after {}", position.sequence);
-    "log writer": RetainFrom => |RetainFrom(position)| format!("retain from {}", position.sequence);
-    "sender": AttachLink => |_| "attach".into();
-    "sender": SendBatch => |SendBatch(batch)| format!("batch {}", batch.after.sequence);
-    "sender": Tell => |Tell(message)| match message {
-        PeerMessage::Acknowledge { position } => format!("acknowledge {}", position.sequence),
-        PeerMessage::HandOver { position } => format!("HandOver at {}", position.sequence),
-        PeerMessage::GoActive { position } => format!("GoActive at {}", position.sequence),
-        PeerMessage::Accept { .. } => "Accept".into(),
-        other => format!("{other:?}"),
-    };
-    "sender": CloseLink => |CloseLink { farewell }| format!("close, farewell {farewell:?}");
-    "sender": CheckHistory => |CheckHistory(position)| format!("check history for {}", position.sequence);
-    "sender": StartCatchup => |_| "start catchup".into();
-    "sender": StopCatchup => |_| "stop catchup".into();
-    "applier": Follow => |Follow { position, .. }| format!("follow from {}", position.sequence);
-    "applier": KeepPending => |KeepPending(batch)| format!("keep pending {:?}", batch.as_ref().map(|batch| batch.after.sequence));
-    "applier": AcknowledgeBy => |told| format!("acknowledge by {}", told.policy);
-    "applier": DropPending => |_| "drop pending".into();
-    "ping monitor": StartPings => |_| "start".into();
-    "ping monitor": StopPings => |_| "stop".into();
-    "supervisor": LinkEnded => |LinkEnded { link, why }| format!("link {link} lost: {why}");
-    "supervisor": ApplierSays => |says| match says {
-        ApplierSays::Applied { position } => format!("applied {}", position.sequence),
-        ApplierSays::Drained { position, .. } => format!("drained {}", position.sequence),
-        ApplierSays::Room { lacks } => format!("room, lacks {lacks:?}"),
-        ApplierSays::Failed { detail } => format!("failed: {detail}"),
-        ApplierSays::Unusable { detail, .. } => format!("unusable: {detail}"),
-    };
+impl Handler<LogWriterMessage> for Probe {
+    type Result = ();
+    fn handle(&mut self, message: LogWriterMessage, _: &mut Context<Self>) {
+        let words = match message {
+            LogWriterMessage::Append { batch, sync, .. } => {
+                let sync = if sync { ", sync" } else { "" };
+                let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
+                format!("append {}{sync}{marked}", batch.after.sequence)
+            }
+            LogWriterMessage::Do(LogWriterEffect::Flush) => "flush".into(),
+            LogWriterMessage::Do(LogWriterEffect::RetainFrom(position)) => {
+                format!("retain from {}", position.sequence)
+            }
+            LogWriterMessage::FlushFor { .. } => "flush and report".into(),
+            LogWriterMessage::TruncateAfter(position) => format!("truncate after {}", position.sequence),
+            LogWriterMessage::Thread(report) => format!("{report:?}"),
+        };
+        self.add("log writer", &words);
+    }
+}
+
+impl Handler<SenderMessage> for Probe {
+    type Result = ();
+    fn handle(&mut self, message: SenderMessage, _: &mut Context<Self>) {
+        let words = match message {
+            SenderMessage::Attach { .. } => "attach".into(),
+            SenderMessage::Send(batch) => format!("batch {}", batch.after.sequence),
+            SenderMessage::Do(SenderEffect::Tell(message)) => match message {
+                PeerMessage::Acknowledge { position } => format!("acknowledge {}", position.sequence),
+                PeerMessage::HandOver { position } => format!("HandOver at {}", position.sequence),
+                PeerMessage::GoActive { position } => format!("GoActive at {}", position.sequence),
+                PeerMessage::Accept { .. } => "Accept".into(),
+                other => format!("{other:?}"),
+            },
+            SenderMessage::Do(SenderEffect::Close { farewell }) => format!("close, farewell {farewell:?}"),
+            SenderMessage::Do(SenderEffect::CheckHistory(position)) => {
+                format!("check history for {}", position.sequence)
+            }
+            SenderMessage::Do(SenderEffect::StartCatchup) => "start catchup".into(),
+            SenderMessage::Do(SenderEffect::StopCatchup) => "stop catchup".into(),
+            other => format!("{other:?}"),
+        };
+        self.add("sender", &words);
+    }
+}
+
+impl Handler<ApplierMessage> for Probe {
+    type Result = ();
+    fn handle(&mut self, message: ApplierMessage, _: &mut Context<Self>) {
+        let words = match message {
+            ApplierMessage::Do(ApplierEffect::Follow { position, .. }) => {
+                format!("follow from {}", position.sequence)
+            }
+            ApplierMessage::Do(ApplierEffect::AcknowledgeBy(rule)) => {
+                format!("acknowledge by {}", rule.policy)
+            }
+            ApplierMessage::Do(ApplierEffect::Drain { ticket, with_pending }) => {
+                *self.0.ticket.lock().unwrap() = ticket;
+                format!("drain, with pending: {with_pending}")
+            }
+            ApplierMessage::Do(ApplierEffect::DropPending { .. }) => "drop pending".into(),
+            ApplierMessage::Do(ApplierEffect::ForgetPending) => "forget pending".into(),
+            ApplierMessage::KeepPending(batch) => format!("keep pending {}", batch.after.sequence),
+            other => format!("{other:?}"),
+        };
+        self.add("applier", &words);
+    }
+}
+
+impl Handler<PingMessage> for Probe {
+    type Result = ();
+    fn handle(&mut self, message: PingMessage, _: &mut Context<Self>) {
+        let words = match message {
+            PingMessage::Do(PingEffect::Start { .. }) => "start".into(),
+            PingMessage::Do(PingEffect::Stop) => "stop".into(),
+            PingMessage::Heard { link } => format!("heard on {link}"),
+        };
+        self.add("ping monitor", &words);
+    }
+}
+
+impl Handler<SupervisorMessage> for Probe {
+    type Result = ();
+    fn handle(&mut self, message: SupervisorMessage, _: &mut Context<Self>) {
+        let words = match message {
+            SupervisorMessage::Event(Event::LinkLost { link, why }) => format!("link {link} lost: {why}"),
+            SupervisorMessage::Event(Event::Applied { position }) => format!("applied {}", position.sequence),
+            SupervisorMessage::Event(Event::Drained { position, .. }) => {
+                format!("drained {}", position.sequence)
+            }
+            SupervisorMessage::Event(Event::Room { store: Store::Database, lacks }) => {
+                format!("room, lacks {lacks:?}")
+            }
+            SupervisorMessage::Event(Event::ApplyFailed { detail }) => format!("failed: {detail}"),
+            other => format!("{other:?}"),
+        };
+        self.add("supervisor", &words);
+    }
 }
 
 impl Handler<Line> for Probe {
     type Result = ();
     fn handle(&mut self, Line(line): Line, _: &mut Context<Self>) {
         self.0.lines.lock().unwrap().push(line);
-    }
-}
-
-impl Handler<Drain> for Probe {
-    type Result = ();
-    fn handle(&mut self, Drain { ticket, with_pending }: Drain, _: &mut Context<Self>) {
-        *self.0.ticket.lock().unwrap() = ticket;
-        self.0.lines.lock().unwrap().push(format!("applier <- drain, with pending: {with_pending}"));
     }
 }

@@ -4,22 +4,15 @@ use std::net::{TcpListener, TcpStream};
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::log_writer::LogProgress;
-use hotstandby::actors::supervisor::{
-    Acknowledged, ApplierSays, CatchupSays, DialEnded, FromWriter, LinkEnded, Operator, Outside, PeerSays,
-    Peers, Supervisor,
-};
-use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{
-    Admission, Command, ConnectStatus, Decision, Hello, PeerMessage, Purpose, RequestId,
-};
+use hotstandby::actors::supervisor::{Outside, Peers, Supervisor, SupervisorMessage};
+use hotstandby::hsb::effect::{CopyKind, NodeEffect, WriterEffect};
+use hotstandby::hsb::event::{Command, Event, Hello, PeerMessage, Purpose};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{
     AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
 };
-use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::services::context::Answer;
 use hotstandby::storage::batch::{Batch, BatchHeader};
@@ -52,54 +45,37 @@ impl World {
 }
 
 impl Outside for World {
-    fn decide(&mut self, decision: Decision) {
-        self.add(format!("writer <- {decision:?}"));
+    fn tell_writer(&mut self, effect: WriterEffect) {
+        self.add(match effect {
+            WriterEffect::Decide(decision) => format!("writer <- {decision:?}"),
+            WriterEffect::Admit(admission) => format!("writer <- admit {admission:?}"),
+            WriterEffect::BeginHistory { position, epoch } => {
+                format!("writer <- history from {} in epoch {epoch}", position.sequence)
+            }
+        });
     }
-    fn admit(&mut self, admission: Admission) {
-        self.add(format!("writer <- admit {admission:?}"));
+    fn carry_out(&mut self, effect: NodeEffect) {
+        self.add(match effect {
+            NodeEffect::Entered { from, to, .. } => format!("everybody <- {from} -> {to}"),
+            NodeEffect::Alert { name, .. } => format!("everybody <- {name}"),
+            NodeEffect::Dial { purpose, .. } => format!("network <- dial to {purpose:?}"),
+            NodeEffect::Rewind => "storage <- rewind".into(),
+            NodeEffect::SendCopy { .. } => "storage <- send copy".into(),
+            NodeEffect::CloseSessions(_) => "sessions <- close".into(),
+            NodeEffect::ConnectStatus(_) | NodeEffect::Note { .. } => return,
+        });
     }
-    fn begin_history(&mut self, position: Position, epoch: u64) {
-        self.add(format!("writer <- history from {} in epoch {epoch}", position.sequence));
-    }
-    fn entered(&mut self, from: State, to: State, _: &'static str) {
-        self.add(format!("everybody <- {from} -> {to}"));
-    }
-    fn connect_status(&mut self, _: ConnectStatus) {}
-    fn alert(&mut self, name: &'static str, _: Severity, _: &str) {
-        self.add(format!("everybody <- {name}"));
-    }
+    fn write_copy(&mut self, _: CopyKind, _: std::path::PathBuf) {}
     fn publish(&mut self, _: &Heart) {}
-    fn dial(&mut self, _: RequestId, purpose: Purpose, _: Hello) {
-        self.add(format!("network <- dial to {purpose:?}"));
-    }
-    fn send_copy(&mut self, _: Hello) {}
-    fn rewind(&mut self) {
-        self.add("storage <- rewind".into());
-    }
-    fn write_copy(&mut self, _: std::path::PathBuf, _: bool) {}
     fn netcopy_ended(&mut self, _: &Result<(), Refusal>) {}
-    fn close_sessions(&mut self, _: Code) {}
 }
 
 fn peers(probe: &Addr<Probe>) -> Peers {
     Peers {
-        append: probe.clone().recipient(),
-        flush: probe.clone().recipient(),
-        retain: probe.clone().recipient(),
-        attach: probe.clone().recipient(),
-        send: probe.clone().recipient(),
-        tell: probe.clone().recipient(),
-        close: probe.clone().recipient(),
-        check_history: probe.clone().recipient(),
-        start_catchup: probe.clone().recipient(),
-        stop_catchup: probe.clone().recipient(),
-        follow: probe.clone().recipient(),
-        drain: probe.clone().recipient(),
-        keep_pending: probe.clone().recipient(),
-        drop_pending: probe.clone().recipient(),
-        acknowledge_by: probe.clone().recipient(),
-        start_pings: probe.clone().recipient(),
-        stop_pings: probe.clone().recipient(),
+        log_writer: probe.clone().recipient(),
+        sender: probe.clone().recipient(),
+        applier: probe.clone().recipient(),
+        monitor: probe.clone().recipient(),
     }
 }
 
@@ -122,8 +98,12 @@ impl Stage {
 
     async fn operator(&self, command: Command) -> Receiver<Answer> {
         let (reply, answer) = bounded(1);
-        self.supervisor.send(Operator { command: Some(command), reply }).await.unwrap();
+        self.supervisor.send(SupervisorMessage::Operator { command, reply }).await.unwrap();
         answer
+    }
+
+    async fn hears(&self, event: Event) {
+        self.supervisor.send(SupervisorMessage::Event(event)).await.unwrap();
     }
 
     async fn drained(&self, position: Position) {
@@ -131,11 +111,11 @@ impl Stage {
             tokio::task::yield_now().await;
         }
         let ticket = self.record.ticket();
-        self.supervisor.send(ApplierSays::Drained { ticket, position }).await.unwrap();
+        self.hears(Event::Drained { ticket, position }).await;
     }
 
     async fn peer_says(&self, message: PeerMessage) {
-        self.supervisor.send(PeerSays { link: self.link, message }).await.unwrap();
+        self.hears(Event::PeerSays { link: self.link, message }).await;
     }
 
     async fn expect(&self, lines: &[&str]) {
@@ -165,7 +145,7 @@ impl Stage {
         };
         stage
             .supervisor
-            .send(DialEnded {
+            .send(SupervisorMessage::DialEnded {
                 request: stage.link - 1,
                 purpose: Purpose::Connect,
                 outcome: Ok((Box::new(a_stream()), hello)),
@@ -173,8 +153,8 @@ impl Stage {
             .await
             .unwrap();
         if role == State::PrimaryActive {
-            stage.supervisor.send(CatchupSays::Checked { link: stage.link, result: Ok(()) }).await.unwrap();
-            stage.supervisor.send(CatchupSays::NearEnd { link: stage.link }).await.unwrap();
+            stage.hears(Event::HistoryChecked { link: stage.link, result: Ok(()) }).await;
+            stage.hears(Event::CatchupNearEnd { link: stage.link }).await;
             stage.peer_says(PeerMessage::Active).await;
         } else {
             stage.peer_says(PeerMessage::Accept { pair: PAIR }).await;
@@ -203,15 +183,15 @@ fn submission(before: Position) -> (Submission, Position) {
 async fn two_safe_commit() {
     let stage = Stage::active(State::PrimaryActive, SETTINGS).await;
     let (submission, after) = submission(Position::ORIGIN);
-    stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
+    stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Submit(submission))).await.unwrap();
     stage.expect(&["log writer <- append 1, to be acknowledged", "sender <- batch 1"]).await;
 
-    stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: false }).await;
     stage.expect(&[]).await;
     // Nobody can take it back any more: it was sent (10083).
-    stage.supervisor.send(FromWriter(WriterRequest::Withdraw)).await.unwrap();
+    stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Withdraw)).await.unwrap();
     stage.expect(&[]).await;
-    stage.supervisor.send(Acknowledged { position: after }).await.unwrap();
+    stage.hears(Event::Acknowledged { position: after }).await;
     stage.expect(&["writer <- Commit"]).await;
 }
 
@@ -221,17 +201,17 @@ async fn two_safe_commit_with_strict_durability_waits_for_both() {
     for acknowledged_first in [true, false] {
         let stage = Stage::active(State::PrimaryActive, settings).await;
         let (submission, after) = submission(Position::ORIGIN);
-        stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
+        stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Submit(submission))).await.unwrap();
         stage.expect(&["log writer <- append 1, sync, to be acknowledged", "sender <- batch 1"]).await;
         if acknowledged_first {
-            stage.supervisor.send(Acknowledged { position: after }).await.unwrap();
-            stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
+            stage.hears(Event::Acknowledged { position: after }).await;
+            stage.hears(Event::Logged { position: after, durable: false }).await;
             stage.expect(&[]).await;
-            stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
+            stage.hears(Event::Logged { position: after, durable: true }).await;
         } else {
-            stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
+            stage.hears(Event::Logged { position: after, durable: true }).await;
             stage.expect(&[]).await;
-            stage.supervisor.send(Acknowledged { position: after }).await.unwrap();
+            stage.hears(Event::Acknowledged { position: after }).await;
         }
         stage.expect(&["writer <- Commit"]).await;
     }
@@ -241,14 +221,14 @@ async fn two_safe_commit_with_strict_durability_waits_for_both() {
 async fn switchover_at_the_old_primary() {
     let stage = Stage::active(State::PrimaryActive, SETTINGS).await;
     let (submission, after) = submission(Position::ORIGIN);
-    stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
+    stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Submit(submission))).await.unwrap();
     stage.record.take().await;
     let answer = stage.operator(Command::SwitchSecondary).await;
     assert_eq!(answer.try_recv().unwrap()[0].0, 0);
     // Writers are out at once, but the batch under way comes first.
     stage.expect(&["writer <- admit Refuse(Code(10013))"]).await;
-    stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
-    stage.supervisor.send(Acknowledged { position: after }).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: false }).await;
+    stage.hears(Event::Acknowledged { position: after }).await;
     stage.expect(&["writer <- Commit", "sender <- HandOver at 1"]).await;
     stage.peer_says(PeerMessage::TakeOver).await;
     stage
@@ -282,14 +262,14 @@ async fn switchover_at_the_new_primary() {
 async fn a_switchover_that_breaks_ends_in_secondary_alone_on_either_side() {
     let stage = Stage::active(State::PrimaryActive, SETTINGS).await;
     stage.operator(Command::SwitchSecondary).await;
-    stage.supervisor.send(LinkEnded { link: stage.link, why: "test".into() }).await.unwrap();
+    stage.hears(Event::LinkLost { link: stage.link, why: "test".into() }).await;
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> SECONDARY ALONE".into()), "{told:#?}");
 
     let stage = Stage::active(State::SecondaryActive, SETTINGS).await;
     stage.peer_says(PeerMessage::HandOver { position: Position::ORIGIN }).await;
     stage.drained(Position::ORIGIN).await;
-    stage.supervisor.send(LinkEnded { link: stage.link, why: "test".into() }).await.unwrap();
+    stage.hears(Event::LinkLost { link: stage.link, why: "test".into() }).await;
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- SECONDARY ACTIVE -> SECONDARY ALONE".into()), "{told:#?}");
 }
@@ -298,10 +278,10 @@ async fn a_switchover_that_breaks_ends_in_secondary_alone_on_either_side() {
 async fn ping_timeout_with_a_commit_under_way() {
     let stage = Stage::active(State::PrimaryActive, SETTINGS).await;
     let (submission, after) = submission(Position::ORIGIN);
-    stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
-    stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
+    stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Submit(submission))).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: false }).await;
     stage.record.take().await;
-    stage.supervisor.send(LinkEnded { link: stage.link, why: "30555: ping timeout".into() }).await.unwrap();
+    stage.hears(Event::LinkLost { link: stage.link, why: "30555: ping timeout".into() }).await;
     stage
         .expect(&[
             "ping monitor <- stop",
@@ -312,7 +292,7 @@ async fn ping_timeout_with_a_commit_under_way() {
         ])
         .await;
     // The log being on disk does not decide it; the operator does.
-    stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: true }).await;
     stage.expect(&[]).await;
     stage.operator(Command::SetPrimaryAlone).await;
     stage
@@ -328,16 +308,16 @@ async fn ping_timeout_with_a_commit_under_way() {
 async fn trap_09_ping_timeout_with_auto_primary_alone_flushes_before_it_answers() {
     let stage = Stage::active(State::PrimaryActive, Settings { auto_primary_alone: true, ..SETTINGS }).await;
     let (submission, after) = submission(Position::ORIGIN);
-    stage.supervisor.send(FromWriter(WriterRequest::Submit(submission))).await.unwrap();
-    stage.supervisor.send(LogProgress { position: after, durable: false }).await.unwrap();
+    stage.supervisor.send(SupervisorMessage::Writer(WriterRequest::Submit(submission))).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: false }).await;
     stage.record.take().await;
-    stage.supervisor.send(LinkEnded { link: stage.link, why: "30555: ping timeout".into() }).await.unwrap();
+    stage.hears(Event::LinkLost { link: stage.link, why: "30555: ping timeout".into() }).await;
     let told = stage.record.take().await;
     assert!(told.contains(&"everybody <- PRIMARY ACTIVE -> PRIMARY ALONE".into()), "{told:#?}");
     assert!(
         told.contains(&"log writer <- flush".into()) && !told.contains(&"writer <- CommitAlone".into()),
         "{told:#?}"
     );
-    stage.supervisor.send(LogProgress { position: after, durable: true }).await.unwrap();
+    stage.hears(Event::Logged { position: after, durable: true }).await;
     stage.expect(&["writer <- CommitAlone"]).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::Admission;
+use hotstandby::hsb::effect::Admission;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{Durability, Safeness};
 use hotstandby::storage::database::Database;

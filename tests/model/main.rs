@@ -7,6 +7,7 @@
 
 mod advice;
 mod dials;
+mod effects;
 mod healing;
 mod matrix;
 mod network;

@@ -96,7 +96,7 @@ pub fn arrange(state: State, peer: Peer) -> Network {
 pub fn connected(state: State, auto_primary_alone: bool) -> Network {
     let mut network = arrange(PrimaryAlone, Peer::There(SecondaryAlone, MINE));
     for node in &mut network.nodes {
-        node.heart.set_settings(settings(auto_primary_alone));
+        node.heart.handle(Event::SettingsChanged { settings: settings(auto_primary_alone) });
     }
     assert_eq!(network.ask(0, Command::Connect, TABLE), 0);
     if state == SecondaryActive {

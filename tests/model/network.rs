@@ -7,14 +7,15 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{BatchInfo, Command, Decision, Effect, Event, LinkId, PeerMessage, Purpose};
+use hotstandby::hsb::effect::{Effect, NodeEffect};
+use hotstandby::hsb::event::{BatchInfo, Command, Event, LinkId, PeerMessage, Purpose};
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::settings::{Durability, Safeness, Settings};
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::Transition;
 
 use crate::dials::{Dial, Stage};
-use crate::node::{Catchup, Entry, InHand, Node, Ticket, after};
+use crate::node::{Entry, InHand, Node, Ticket, after};
 use crate::record::Record;
 
 /// What travels on a connection.
@@ -93,13 +94,11 @@ impl Trace {
     fn note(&mut self, effects: &[Effect]) {
         let Some(changes) = &mut self.0 else { return };
         changes.extend(effects.iter().filter_map(|effect| match effect {
-            Effect::Entered { from, to, reason } => Some((*from, *to, *reason)),
+            Effect::Node(NodeEffect::Entered { from, to, reason }) => Some((*from, *to, *reason)),
             _ => None,
         }));
     }
 }
-
-const NETCOPY_REQUEST: u64 = 99;
 
 /// What counts is what is hashed: see [`Ticket`] and the heart's own numbers.
 impl PartialEq for Network {
@@ -221,7 +220,7 @@ impl Network {
         self.submit(at);
     }
 
-    fn submit(&mut self, at: usize) {
+    pub(super) fn submit(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let Some(in_hand) = &mut node.in_hand else { return };
         in_hand.marked = node.heart.needs_acknowledgement(Safeness::Default, Durability::Default);
@@ -263,7 +262,7 @@ impl Network {
         self.hear(at, Event::Drained { ticket, position });
     }
 
-    fn send_old_batches(&mut self, at: usize) {
+    pub(super) fn send_old_batches(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let Some(catchup) = node.catchup.as_mut().filter(|catchup| catchup.begun) else { return };
         let sent = catchup.sent;
@@ -356,118 +355,6 @@ impl Network {
             if matches!(self.dials[dial].stage, Stage::Waiting(_)) || copy {
                 self.fail_dial(dial, Code::COMMUNICATION_ERROR);
             }
-        }
-    }
-
-    fn carry_out(&mut self, at: usize, effects: Vec<Effect>) {
-        for effect in effects {
-            self.carry_out_one(at, effect);
-        }
-    }
-
-    fn carry_out_one(&mut self, at: usize, effect: Effect) {
-        let node = &mut self.nodes[at];
-        match effect {
-            Effect::Reply { request, code, .. } => {
-                if node.asked == Some(request) {
-                    node.asked = None;
-                    node.answered = Some(code);
-                }
-            }
-            Effect::BeginHistory { epoch, .. } => node.epoch = epoch,
-            Effect::Admit(admission) => node.admission = admission,
-            Effect::Log { .. } => {
-                let Some(InHand { before, after, marked, .. }) = node.in_hand else { return };
-                node.append(Entry { before, after, marked });
-                self.send_old_batches(at);
-                self.hear(at, Event::Logged { position: after, durable: false });
-            }
-            Effect::Hold => {
-                if let Some(in_hand) = &mut node.in_hand {
-                    in_hand.held = true;
-                }
-            }
-            Effect::Release => self.submit(at),
-            Effect::Decide(decision) => self.decide(at, decision),
-            Effect::KeepPending => node.pending = node.log.last().copied(),
-            Effect::ForgetPending => node.pending = None,
-            Effect::DropPending => {
-                if node.pending.take().is_some() {
-                    node.truncate_after(node.heart.decided());
-                }
-            }
-            Effect::Drain { ticket, with_pending } => {
-                if with_pending {
-                    node.following = None;
-                }
-                node.draining = Some((Ticket(ticket), with_pending));
-            }
-            Effect::CheckHistory(position) => {
-                node.checking = node.heart.link().map(|link| (link, position));
-                node.catchup = node.heart.link().map(|link| Catchup {
-                    link,
-                    sent: position,
-                    begun: false,
-                    end_reported: false,
-                });
-            }
-            Effect::StartCatchup => {
-                if let Some(catchup) = &mut node.catchup {
-                    catchup.begun = true;
-                }
-            }
-            Effect::StopCatchup => node.catchup = None,
-            Effect::Follow { .. } => {
-                node.following = node.heart.link();
-                node.received = node.heart.decided();
-            }
-            Effect::StartTimer { timer, .. } => node.timer = Some(Ticket(timer)),
-            other => self.carry_out_on_network(at, other),
-        }
-    }
-
-    fn decide(&mut self, at: usize, decision: Decision) {
-        let node = &mut self.nodes[at];
-        let Some(in_hand) = node.in_hand.take() else { return };
-        if let Decision::Commit | Decision::CommitAlone = decision {
-            self.record.committed(node, &in_hand, decision);
-            node.database = in_hand.after;
-            if decision == Decision::CommitAlone {
-                node.synced = in_hand.after;
-            }
-        }
-    }
-
-    fn carry_out_on_network(&mut self, at: usize, effect: Effect) {
-        let hello = self.nodes[at].heart.hello();
-        match effect {
-            Effect::Send => {
-                let node = &self.nodes[at];
-                if let (Some(entry), Some(link)) = (node.log.last().copied(), node.heart.link()) {
-                    self.send(at, link, Wire::Batch(entry));
-                }
-            }
-            Effect::Tell(message) => {
-                if let Some(link) = self.nodes[at].heart.link() {
-                    self.send(at, link, Wire::Message(message));
-                }
-            }
-            Effect::Close { farewell } => self.close(at, farewell),
-            Effect::Dial { request, purpose } => {
-                self.dials.push(Dial { from: at, request, purpose, hello, stage: Stage::Calling });
-            }
-            Effect::SendCopy => self.dials.push(Dial {
-                from: at,
-                request: NETCOPY_REQUEST,
-                purpose: Purpose::Netcopy,
-                hello,
-                stage: Stage::Calling,
-            }),
-            Effect::Welcome(link) => self.answer_dial(link, Ok((Some(link), hello))),
-            Effect::TurnAway { link, refusal } => self.answer_dial(link, Err(refusal.code)),
-            Effect::AdmitCopy => self.answer_dial(0, Ok((None, hello))),
-            Effect::RefuseCopy(refusal) => self.answer_dial(0, Err(refusal.code)),
-            _ => {}
         }
     }
 }

@@ -4,7 +4,8 @@
 //! on the history of another can be seen by looking at the two.
 
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{Admission, LinkId};
+use hotstandby::hsb::effect::Admission;
+use hotstandby::hsb::event::LinkId;
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::{Chain, Position};
 use hotstandby::hsb::refusal::Refusal;

@@ -1,6 +1,7 @@
 //! What an onlooker sees of both nodes: the invariants of the specification, checked after every step.
 
-use hotstandby::hsb::event::{Command, Decision, Effect};
+use hotstandby::hsb::effect::{Decision, Effect, NodeEffect};
+use hotstandby::hsb::event::Command;
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::state::State;
@@ -102,7 +103,7 @@ impl Record {
     pub fn changes(&mut self, before: State, effects: &[Effect], after: State) {
         let mut state = before;
         for effect in effects {
-            if let Effect::Entered { from, to, .. } = effect {
+            if let Effect::Node(NodeEffect::Entered { from, to, .. }) = effect {
                 if *from != state {
                     self.violated("5: a change of the state was not reported, or out of order");
                 }

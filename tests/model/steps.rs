@@ -1,7 +1,8 @@
 //! Which steps are possible in a situation, and running to rest.
 
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{Admission, Command};
+use hotstandby::hsb::effect::Admission;
+use hotstandby::hsb::event::Command;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::table::Transition;
 

@@ -4,7 +4,7 @@
 //! Sessions are not simulated. What one that is ended tells its client is the product's own rule (`registry::last_word`).
 
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::supervisor::Operator as Order;
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
 use hotstandby::services::context::Answer;
@@ -138,7 +138,7 @@ impl World {
             && self.going_down[node].is_none()
         {
             let (reply, peer_has_left) = bounded(1);
-            running.addresses.supervisor.do_send(Order { command: None, reply });
+            running.addresses.supervisor.do_send(SupervisorMessage::ShutDown { reply });
             let (since, incarnation) = (self.now(), self.incarnation(node));
             self.going_down[node] = Some(GoingDown { since, peer_has_left, sessions_are_told: false });
             self.after(1, Event::GoDown(node, incarnation));

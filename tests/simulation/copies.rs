@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use hotstandby::actors::replication_sender::UseLog;
-use hotstandby::actors::supervisor::{CopyArrives, CopyEnded, CopyReceived};
+use hotstandby::actors::replication_sender::SenderMessage;
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::actors::threads::{apply::ApplyJob, log::LogJob};
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
@@ -42,7 +42,7 @@ impl World {
         }
         let (reply, consent) = bounded(1);
         let common = self.in_common(source, target);
-        target.addresses.supervisor.do_send(CopyArrives { hello, common, reply });
+        target.addresses.supervisor.do_send(SupervisorMessage::CopyArrives { hello, common, reply });
         self.copies.push(Copy { source, incarnations, consent });
         self.after(20, Event::Copy);
     }
@@ -138,14 +138,14 @@ impl World {
         if let Some(running) = &self.nodes[target].running {
             let (known, _) = unbounded();
             let opened = Err(Code::COMMUNICATION_ERROR.into());
-            running.addresses.supervisor.do_send(CopyReceived { opened, known });
+            running.addresses.supervisor.do_send(SupervisorMessage::CopyReceived { opened, known });
         }
     }
 
     fn end_copy(&mut self, source: usize, result: Result<(), Refusal>) {
         self.note(format_args!("copy from node {source}: {result:?}"));
         if let Some(running) = &self.nodes[source].running {
-            running.addresses.supervisor.do_send(CopyEnded { netcopy: true, result });
+            running.addresses.supervisor.do_send(SupervisorMessage::NetcopyEnded { result });
         }
     }
 
@@ -190,13 +190,13 @@ impl World {
         running.apply_thread.step(&running.apply_jobs);
         running.log_thread.step(LogJob::Replace(Box::new(|| Some(log)), done.clone()), &running.log_jobs)?;
         *running.log_synced.lock().unwrap() = position;
-        running.addresses.sender.do_send(UseLog(configuration));
+        running.addresses.sender.do_send(SenderMessage::UseLog(configuration));
         running.writer.attach(running.database.open_writer()?)?;
         let reader = running.database.open_reader()?;
         running
             .addresses
             .supervisor
-            .do_send(CopyReceived { opened: Ok((database_id, position)), known: done });
+            .do_send(SupervisorMessage::CopyReceived { opened: Ok((database_id, position)), known: done });
         running.reader = Some(reader);
         running.wal_synced = (0, 0);
         Ok(())

@@ -1,6 +1,6 @@
 //! The dialler and the listener, from the introduction on.
 
-use hotstandby::actors::supervisor::{DialEnded, PeerArrived};
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Hello, Purpose, RequestId};
 use hotstandby::hsb::refusal::Refusal;
@@ -66,7 +66,8 @@ impl World {
         let hello = self.dials.under_way[at].hello;
         match self.dials.under_way[at].purpose {
             Purpose::Connect => {
-                theirs.addresses.supervisor.do_send(PeerArrived { stream: Box::new(listener), hello });
+                let stream = Box::new(listener);
+                theirs.addresses.supervisor.do_send(SupervisorMessage::PeerArrived { stream, hello });
             }
             _ => {
                 // A probe; for other purposes nobody dials here.
@@ -101,7 +102,7 @@ impl World {
             && let Some(running) = &self.nodes[dial.node].running
         {
             let outcome = outcome.map(|(end, hello)| (Box::new(end) as Box<_>, hello));
-            running.addresses.supervisor.do_send(DialEnded {
+            running.addresses.supervisor.do_send(SupervisorMessage::DialEnded {
                 request: dial.request,
                 purpose: dial.purpose,
                 outcome,

@@ -1,6 +1,6 @@
 //! Faults, and what ends them.
 
-use hotstandby::actors::supervisor::Checkpointed;
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::actors::threads::log::LogStep;
 use hotstandby::error::ServerError;
 use hotstandby::storage::checkpoint;
@@ -193,7 +193,8 @@ impl World {
         let Some(running) = &mut self.nodes[node].running else { return Ok(()) };
         let position = checkpoint::make(&running.database, || Ok(())).map_err(failed)?;
         running.writer.move_pages_soon();
-        running.addresses.supervisor.do_send(Checkpointed { position, delete_log: true });
+        let event = hotstandby::hsb::event::Event::Checkpointed { position, delete_log: true };
+        running.addresses.supervisor.do_send(SupervisorMessage::Event(event));
         running.wal_synced = disk::wal_state(&directory);
         Ok(())
     }

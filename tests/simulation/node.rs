@@ -9,20 +9,19 @@ use std::time::Duration;
 use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use hotstandby::actors::catchup::CatchupThread;
-use hotstandby::actors::log_writer::FromLogThread;
-use hotstandby::actors::secondary_applier::FromApplyThread;
-use hotstandby::actors::supervisor::{FromWriter, Outside};
+use hotstandby::actors::log_writer::LogWriterMessage;
+use hotstandby::actors::secondary_applier::ApplierMessage;
+use hotstandby::actors::supervisor::{Outside, SupervisorMessage};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyThread};
 use hotstandby::actors::threads::log::{LogJob, LogReport, LogThread};
 use hotstandby::error::ServerError;
 use hotstandby::hsb::CONNECT_FAILED;
-use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{Admission, ConnectStatus, Decision, Hello, Purpose, RequestId};
+use hotstandby::hsb::effect::{ConnectStatus, CopyKind, Decision, NodeEffect, WriterEffect};
+use hotstandby::hsb::event::{Hello, Purpose, RequestId};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::Settings;
-use hotstandby::hsb::severity::Severity;
 use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::STARTED;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
@@ -95,19 +94,31 @@ impl SimulatedOutside {
 }
 
 impl Outside for SimulatedOutside {
-    fn decide(&mut self, decision: Decision) {
-        self.wish(Wish::Decide(decision));
+    fn write_copy(&mut self, _: CopyKind, _: PathBuf) {}
+    fn netcopy_ended(&mut self, _: &Result<(), Refusal>) {}
+    fn tell_writer(&mut self, effect: WriterEffect) {
+        match effect {
+            WriterEffect::Decide(decision) => self.wish(Wish::Decide(decision)),
+            WriterEffect::Admit(admission) => self.writer.admit(admission),
+            WriterEffect::BeginHistory { position, epoch } => self.writer.begin_history(position, epoch),
+        }
     }
-    fn admit(&mut self, admission: Admission) {
-        self.writer.admit(admission);
+    fn carry_out(&mut self, effect: NodeEffect) {
+        match effect {
+            NodeEffect::Entered { from, to, reason } => self.wish(Wish::Entered(from, to, reason)),
+            NodeEffect::Dial { request, purpose, hello } => self.wish(Wish::Dial(request, purpose, hello)),
+            NodeEffect::SendCopy { hello } => self.wish(Wish::SendCopy(hello)),
+            NodeEffect::CloseSessions(_) => self.wish(Wish::CloseSessions),
+            NodeEffect::Alert { name, text, .. } if name == CONNECT_FAILED => {
+                let code = text.split(':').next().and_then(|code| code.parse::<u32>().ok());
+                self.desk.borrow_mut().not_connected.extend(code);
+            }
+            NodeEffect::Alert { .. }
+            | NodeEffect::Note { .. }
+            | NodeEffect::ConnectStatus(_)
+            | NodeEffect::Rewind => {}
+        }
     }
-    fn begin_history(&mut self, position: Position, epoch: u64) {
-        self.writer.begin_history(position, epoch);
-    }
-    fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.wish(Wish::Entered(from, to, reason));
-    }
-    fn connect_status(&mut self, _: ConnectStatus) {}
     fn publish(&mut self, heart: &Heart) {
         let view = View {
             state: heart.state(),
@@ -116,24 +127,6 @@ impl Outside for SimulatedOutside {
             acknowledged: heart.acknowledged(),
         };
         self.desk.borrow_mut().view = Some(view);
-    }
-    fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
-        self.wish(Wish::Dial(request, purpose, hello));
-    }
-    fn send_copy(&mut self, hello: Hello) {
-        self.wish(Wish::SendCopy(hello));
-    }
-    fn rewind(&mut self) {}
-    fn alert(&mut self, name: &'static str, _: Severity, text: &str) {
-        if name == CONNECT_FAILED {
-            let code = text.split(':').next().and_then(|code| code.parse::<u32>().ok());
-            self.desk.borrow_mut().not_connected.extend(code);
-        }
-    }
-    fn write_copy(&mut self, _: PathBuf, _: bool) {}
-    fn netcopy_ended(&mut self, _: &Result<(), Refusal>) {}
-    fn close_sessions(&mut self, _: Code) {
-        self.wish(Wish::CloseSessions);
     }
 }
 
@@ -148,7 +141,7 @@ fn log_thread(
         if let LogReport::Progress { position, durable: true } = report {
             *note.lock().unwrap() = position;
         }
-        reports.do_send(FromLogThread(report));
+        reports.do_send(LogWriterMessage::Thread(report));
     };
     let log_thread = LogThread::new(log, Arc::clone(mark), Duration::ZERO, Arc::default(), Box::new(report));
     log_thread.publish();
@@ -162,16 +155,16 @@ fn apply_thread(
     addresses: &Addresses,
 ) -> ApplyThread {
     let reports = addresses.applier.clone();
-    let report = Box::new(move |report| reports.do_send(FromApplyThread(report)));
+    let report = Box::new(move |report| reports.do_send(ApplierMessage::Thread(report)));
     ApplyThread::new(applier, Arc::clone(database), mark, Arc::default(), report)
 }
 
-fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<FromWriter>>>) {
-    let supervisor: Arc<OnceLock<Recipient<FromWriter>>> = Arc::default();
+fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<SupervisorMessage>>>) {
+    let supervisor: Arc<OnceLock<Recipient<SupervisorMessage>>> = Arc::default();
     let target = Arc::clone(&supervisor);
     let submit = move |request: WriterRequest| {
         if let Some(supervisor) = target.get() {
-            supervisor.do_send(FromWriter(request));
+            supervisor.do_send(SupervisorMessage::Writer(request));
         }
     };
     (Arc::new(Writer::new(Arc::clone(database), Arc::default(), Box::new(submit))), supervisor)

@@ -2,9 +2,10 @@
 //! was acknowledged.
 
 use crossbeam_channel::{Receiver, bounded};
-use hotstandby::actors::supervisor::Operator as Order;
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{Command, ConnectStatus};
+use hotstandby::hsb::effect::ConnectStatus;
+use hotstandby::hsb::event::Command;
 use hotstandby::hsb::state::State;
 use hotstandby::services::context::Answer;
 
@@ -91,7 +92,7 @@ impl World {
     fn order(&mut self, node: usize, command: Command) {
         let (reply, answer) = bounded(1);
         let Some(running) = &self.nodes[node].running else { return };
-        running.addresses.supervisor.do_send(Order { command: Some(command), reply });
+        running.addresses.supervisor.do_send(SupervisorMessage::Operator { command, reply });
         self.note(format_args!("node {node} is told to {command:?}"));
         let (incarnation, now) = (self.incarnation(node), self.now());
         self.operator.asked.push((node, incarnation, now, command, answer));

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use hotstandby::actors::supervisor::Operator as Order;
+use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::hsb::advice::{Step, View};
-use hotstandby::hsb::event::ConnectStatus;
+use hotstandby::hsb::effect::ConnectStatus;
 use hotstandby::services::context::Answer;
 use hotstandby::watchdog::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog, known};
 use hotstandby::watchdog::pace::Pace;
@@ -137,7 +137,10 @@ impl World {
         *self.coverage.watchdog.entry(step.command.text()).or_default() += 1;
         let (reply, answer) = bounded(1);
         if let Some(running) = self.nodes[node].running.as_ref().filter(|_| !self.is_blind(node)) {
-            running.addresses.supervisor.do_send(Order { command: Some(step.command), reply });
+            running
+                .addresses
+                .supervisor
+                .do_send(SupervisorMessage::Operator { command: step.command, reply });
         }
         let incarnation = self.incarnation(node);
         self.watchdog.given = Some(Given { finding, step, incarnation, answer });

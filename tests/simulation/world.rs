@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::Decision;
+use hotstandby::hsb::effect::Decision;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::state::State;
 use tokio::time::Sleep;

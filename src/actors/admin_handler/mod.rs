@@ -9,7 +9,7 @@ pub mod console;
 use actix::prelude::*;
 use crossbeam_channel::{Sender, bounded};
 
-use super::supervisor::Operator;
+use super::supervisor::SupervisorMessage;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command;
@@ -61,7 +61,7 @@ pub struct AdminHandler {
     /// What can be asked.
     pub commands: Box<dyn Commands>,
     /// The supervisor.
-    pub operator: Recipient<Operator>,
+    pub supervisor: Recipient<SupervisorMessage>,
 }
 
 /// The way to the handler from any thread that may block.
@@ -97,12 +97,14 @@ impl Handler<AdminCommand> for AdminHandler {
         match task.by {
             Answering::AtOnce(answer) => drop(reply.send(answer())),
             Answering::Thread(work) => threads::run("admin", move || drop(reply.send(work()))),
-            Answering::Heart(command) => self.operator.do_send(Operator { command: Some(command), reply }),
+            Answering::Heart(command) => {
+                self.supervisor.do_send(SupervisorMessage::Operator { command, reply });
+            }
             Answering::HeartThenThread(command, conclude) => {
-                let operator = self.operator.clone();
+                let supervisor = self.supervisor.clone();
                 threads::run("admin", move || {
                     let (begun, when_begun) = bounded(1);
-                    operator.do_send(Operator { command: Some(command), reply: begun });
+                    supervisor.do_send(SupervisorMessage::Operator { command, reply: begun });
                     let ends = |_| refusal(ServerError::new(Code::SHUTTING_DOWN));
                     let _ = reply.send(when_begun.recv().map_or_else(ends, conclude));
                 });

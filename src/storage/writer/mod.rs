@@ -34,7 +34,7 @@ use super::database::Database;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Admission, Decision};
+use crate::hsb::effect::{Admission, Decision};
 use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::threads;

@@ -9,7 +9,7 @@ use rusqlite::InterruptHandle;
 use super::{WriteRequest, WriteTransaction, lock};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::event::Admission;
+use crate::hsb::effect::Admission;
 use crate::hsb::position::Position;
 
 /// A transaction's statements.

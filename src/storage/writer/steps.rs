@@ -7,7 +7,7 @@ use super::queue::Waiter;
 use super::{Group, WriteRequest, WriteTransaction, Writer, WriterRequest};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::event::Decision;
+use crate::hsb::effect::Decision;
 
 /// A transaction that has been offered to the writer.
 #[derive(Clone)]

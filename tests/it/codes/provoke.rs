@@ -5,7 +5,8 @@ use hotstandby::config::{ConnectString, Parameters};
 use hotstandby::demo::pair::reserve_port;
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
-use hotstandby::hsb::event::{BatchInfo, Command, Decision, Effect, Event};
+use hotstandby::hsb::effect::{AnswerEffect, Decision, Effect, NodeEffect, WriterEffect};
+use hotstandby::hsb::event::{BatchInfo, Command, Event};
 use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::state::State;
@@ -206,7 +207,7 @@ fn command(heart: &mut Heart, command: Command) -> Vec<Effect> {
 
 fn replied(effects: &[Effect]) -> u32 {
     let code = effects.iter().find_map(|effect| match effect {
-        Effect::Reply { code, .. } => Some(code.number()),
+        Effect::Answer(AnswerEffect::Reply { code, .. }) => Some(code.number()),
         _ => None,
     });
     code.unwrap_or_else(|| panic!("{effects:?}"))
@@ -244,7 +245,7 @@ pub fn standalone_at_a_secondary() -> u32 {
 
 fn connect_status(effects: &[Effect]) -> u32 {
     let code = effects.iter().find_map(|effect| match effect {
-        Effect::ConnectStatus(status) => Some(status.code().number()),
+        Effect::Node(NodeEffect::ConnectStatus(status)) => Some(status.code().number()),
         _ => None,
     });
     code.unwrap_or_else(|| panic!("{effects:?}"))
@@ -286,7 +287,7 @@ fn batch(after: Position) -> BatchInfo {
 
 fn rejected(effects: &[Effect]) -> u32 {
     let code = effects.iter().find_map(|effect| match effect {
-        Effect::Decide(Decision::Reject(code)) => Some(code.number()),
+        Effect::Writer(WriterEffect::Decide(Decision::Reject(code))) => Some(code.number()),
         _ => None,
     });
     code.unwrap_or_else(|| panic!("{effects:?}"))
