@@ -62,6 +62,7 @@ pub mod progress;
 pub(crate) mod random;
 pub mod signals;
 pub mod stop;
+pub mod stream;
 pub mod threads;
 
 // Programs beside the nodes.

@@ -17,6 +17,7 @@ use super::secondary_applier::ApplierMessage;
 use super::supervisor::SupervisorMessage;
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameError, FrameKind};
 use crate::hsb::event::{Event, LinkId, PeerMessage};
+use crate::stream::Stream;
 
 /// Control messages are small; only batches may be as long as the frame format allows.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -32,10 +33,9 @@ pub trait PeerStream: io::Write + Send + std::fmt::Debug {
 /// The reading and the writing end of a connection.
 pub type Halves = (Box<dyn AsyncRead + Unpin>, Box<dyn AsyncWrite + Unpin>);
 
-impl PeerStream for std::net::TcpStream {
+impl PeerStream for Stream {
     fn split(self: Box<Self>) -> io::Result<Halves> {
-        self.set_nonblocking(true)?;
-        let (read_half, write_half) = tokio::net::TcpStream::from_std(*self)?.into_split();
+        let (read_half, write_half) = self.into_halves()?;
         Ok((Box::new(read_half), Box::new(write_half)))
     }
 }

@@ -18,7 +18,6 @@ mod status;
 pub mod table;
 mod verify;
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,12 +46,13 @@ use crate::services::registry::SessionRegistry;
 use crate::services::status::NodeStatus;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
+use crate::stream::Stream;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
 
 /// Reaches the other server within a time and does the handshake.
-pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(TcpStream, Hello), Refusal> + Send + Sync>;
+pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(Stream, Hello), Refusal> + Send + Sync>;
 
 /// What commands may look at and act on.
 pub struct AdminServices {

@@ -13,6 +13,7 @@ use crate::hsb::event::Purpose;
 use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
 use crate::net::peer::handshake;
+use crate::stream::Stream;
 
 /// The other server is shown as unreachable if it has not answered by then.
 const PEER_PATIENCE: Duration = Duration::from_secs(1);
@@ -68,7 +69,7 @@ fn ask_peer(services: &AdminServices) -> Result<NodeReport, Refusal> {
 }
 
 /// Tells the other server, which has asked on this connection.
-pub(crate) fn tell_peer(services: &AdminServices, stream: &mut std::net::TcpStream) -> Result<(), Refusal> {
+pub(crate) fn tell_peer(services: &AdminServices, stream: &mut Stream) -> Result<(), Refusal> {
     let text = serde_json::to_string(&report::of_this_node(services))
         .map_err(|error| Refusal::new(Code::FAILED_UNEXPECTEDLY, error.to_string()))?;
     handshake::say(stream, &text)

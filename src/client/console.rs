@@ -1,20 +1,23 @@
 //! A client of the TCP console: commands in, rows of RC and TEXT out; or events, one line each.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use socket2::TcpKeepalive;
 
 use super::credentials::Credentials;
 use crate::config::ConnectString;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
+use crate::stream::{Stream, is_timeout};
 
 /// Silence of a server's host after which the system begins to ask whether it is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// A logged-in console connection.
 pub struct ConsoleClient {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Stream>,
 }
 
 impl ConsoleClient {
@@ -27,26 +30,9 @@ impl ConsoleClient {
     ) -> Result<ConsoleClient, ServerError> {
         let not_found = |error: std::io::Error| not_found(server, &error);
         let limit = |own: Option<Duration>| Some(own.unwrap_or(timeout)).filter(|limit| !limit.is_zero());
-        let mut last = std::io::Error::other("the name has no address");
-        for address in (server.host.as_str(), server.port).to_socket_addrs().map_err(not_found)? {
-            let connected = match limit(server.connect_timeout) {
-                Some(limit) => TcpStream::connect_timeout(&address, limit),
-                None => TcpStream::connect(address),
-            };
-            match connected {
-                Ok(stream) => {
-                    let read_timeout = limit(server.read_timeout);
-                    return ConsoleClient::log_in(
-                        stream,
-                        &credentials.user,
-                        &credentials.password,
-                        read_timeout,
-                    );
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(not_found(last))
+        let address = (server.host.as_str(), server.port);
+        let stream = Stream::connect(address, limit(server.connect_timeout)).map_err(not_found)?;
+        ConsoleClient::log_in(stream, &credentials.user, &credentials.password, limit(server.read_timeout))
     }
 
     /// Connects and logs in; `timeout` holds for connecting and for every answer.
@@ -56,13 +42,12 @@ impl ConsoleClient {
         password: &str,
         timeout: Duration,
     ) -> Result<ConsoleClient, ServerError> {
-        let stream =
-            TcpStream::connect_timeout(&address, timeout).map_err(|error| not_found(&address, &error))?;
+        let stream = Stream::connect(address, Some(timeout)).map_err(|error| not_found(&address, &error))?;
         ConsoleClient::log_in(stream, user, password, Some(timeout))
     }
 
     fn log_in(
-        stream: TcpStream,
+        stream: Stream,
         user: &str,
         password: &str,
         read_timeout: Option<Duration>,
@@ -73,13 +58,8 @@ impl ConsoleClient {
         }
         let mut client = ConsoleClient { reader: BufReader::new(stream) };
         client.set_patience(read_timeout)?;
-        let stream = client.reader.get_ref();
-        let keepalive =
-            socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AFTER / 3);
-        stream
-            .set_nodelay(true)
-            .and_then(|()| socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive))
-            .map_err(|error| lost(&error))?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AFTER / 3);
+        client.reader.get_ref().prepare(&keepalive).map_err(|error| lost(&error))?;
         let rows = client.command(&format!("login {user} {password}"))?;
         match rows.into_iter().find(|(code, _)| *code != 0) {
             None => Ok(client),
@@ -153,10 +133,8 @@ fn not_found(address: &dyn std::fmt::Display, error: &std::io::Error) -> ServerE
 }
 
 fn lost(error: &std::io::Error) -> ServerError {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            ServerError::with(Code::TIMED_OUT, "(no answer of the server in time)")
-        }
-        _ => ServerError::with(Code::CONNECTION_IS_BROKEN, format!("({error})")),
+    match is_timeout(error) {
+        true => ServerError::with(Code::TIMED_OUT, "(no answer of the server in time)"),
+        false => ServerError::with(Code::CONNECTION_IS_BROKEN, format!("({error})")),
     }
 }

@@ -11,6 +11,7 @@ use crate::client::console::ConsoleClient;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::random;
+use crate::stream::Stream;
 
 /// User and password of the administrator of databases made here.
 pub const ADMINISTRATOR: (&str, &str) = ("dba", "dba-secret");
@@ -135,7 +136,7 @@ impl Server {
             .map_err(|error| failed(format!("{}: {error}", self.program.display())))?;
         self.child = Some(child);
         let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(self.address()).is_err() {
+        while Stream::connect(self.address(), None).is_err() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || Instant::now() > deadline {
                 return Err(failed(format!(

@@ -3,15 +3,17 @@
 //! Not here: what is said in them (`actors::admin_handler::console`). Invariants: a line is bounded, so is the time for it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::hsb::codes::Code;
+use crate::stream::{Stream, is_timeout};
 
 /// A longer line ends the connection.
 pub const MAX_LINE_BYTES: usize = 64 << 10;
 /// A client that does not take its answer for so long is left.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the last answer waits for its reader.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why a conversation is over.
 #[derive(Debug, PartialEq)]
@@ -26,7 +28,7 @@ pub enum Ended {
 
 /// A client's connection, line by line.
 pub struct Lines<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     buffer: Vec<u8>,
     deadline: Option<Instant>,
     pause_limit: &'a dyn Fn() -> Option<Duration>,
@@ -36,7 +38,7 @@ impl<'a> Lines<'a> {
     /// Of a client from whom whole lines are wanted until the deadline, and none is waited for afterwards; then the client
     /// may take its time between lines, and pause in the middle of one for `pause_limit` at most (none: for ever).
     pub fn new(
-        stream: &'a TcpStream,
+        stream: &'a Stream,
         deadline: Instant,
         pause_limit: &'a dyn Fn() -> Option<Duration>,
     ) -> Lines<'a> {
@@ -76,7 +78,7 @@ impl<'a> Lines<'a> {
 
     /// Ends the connection; what was sent arrives.
     pub fn close(self) {
-        close(self.stream);
+        self.stream.end_gently(GOODBYE);
     }
 
     /// The next line, without its end.
@@ -129,10 +131,6 @@ fn too_long() -> Ended {
     Ended::Refused(format!("The line is longer than {MAX_LINE_BYTES} bytes."))
 }
 
-fn is_timeout(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
 /// The lines of an answer.
 fn answer(rows: &[(u32, String)]) -> String {
     let mut text = String::new();
@@ -147,26 +145,6 @@ fn answer(rows: &[(u32, String)]) -> String {
         None => text.push_str("OK\n"),
     }
     text
-}
-
-/// Closes so that the last answer arrives: closing with unread input would reset the connection and may destroy it.
-pub(super) fn close(stream: &TcpStream) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    const MOST_CHUNKS: usize = 256;
-    if stream.shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    let deadline = Instant::now() + PATIENCE;
-    let mut chunk = [0; 4096];
-    for _ in 0..MOST_CHUNKS {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        if !matches!((&*stream).read(&mut chunk), Ok(length) if length > 0) {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ mod protocol;
 
 use self::lobby::Lobby;
 use self::places::{Full, Kind, Limits, Place, Places};
+use crate::stream::Stream;
 use crate::threads;
 use log::warn;
 use socket2::{Domain, SockRef, Socket, Type};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -42,13 +43,13 @@ pub struct Handlers {
 
 /// A connection that has not logged in: it may be dropped for a newer one. Dropping the value gives its place back.
 pub struct Guest {
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     place: Place,
     deadline: Instant,
 }
 
 impl Guest {
-    fn new(stream: TcpStream, from: SocketAddr, places: &Arc<Places>, time_to_log_in: Duration) -> Guest {
+    fn new(stream: Stream, from: SocketAddr, places: &Arc<Places>, time_to_log_in: Duration) -> Guest {
         let stream = Arc::new(stream);
         let now = Instant::now();
         let place = places.take(&stream, from.ip(), now);
@@ -56,13 +57,13 @@ impl Guest {
     }
 
     /// One that came in by no port: nobody is there for whom it could have to make way.
-    pub fn alone(stream: TcpStream, time_to_log_in: Duration) -> Guest {
+    pub fn alone(stream: impl Into<Stream>, time_to_log_in: Duration) -> Guest {
         let places = Places::new(|| Limits { sql: 1, consoles: 1, peers: 1, waiting: 1 });
-        Guest::new(stream, (Ipv4Addr::LOCALHOST, 0).into(), &places, time_to_log_in)
+        Guest::new(stream.into(), (Ipv4Addr::LOCALHOST, 0).into(), &places, time_to_log_in)
     }
 
     /// The connection.
-    pub fn stream(&self) -> &Arc<TcpStream> {
+    pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
 
@@ -71,13 +72,18 @@ impl Guest {
         self.deadline
     }
 
+    /// How many of this kind are let in, if that leaves no place for one more.
+    pub fn full(&self, kind: Kind) -> Option<usize> {
+        self.place.full(kind)
+    }
+
     /// It has logged in, and stays unless there is no place of its kind.
     pub fn let_in(&mut self, kind: Kind) -> Result<(), Full> {
         self.place.let_in(kind)
     }
 
     /// The connection, for itself alone, and its place; none if somebody else holds the connection still.
-    pub fn into_parts(self) -> Option<(TcpStream, Place)> {
+    pub fn into_parts(self) -> Option<(Stream, Place)> {
         Arc::into_inner(self.stream).map(|stream| (stream, self.place))
     }
 }
@@ -192,7 +198,7 @@ impl Port {
         self.stopping.store(true, Ordering::SeqCst);
         // On Linux this wakes the thread; elsewhere a connection of our own does.
         if SockRef::from(&self.listener).shutdown(Shutdown::Both).is_err() {
-            let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+            let _ = Stream::connect(self.address, Some(Duration::from_secs(1)));
         }
         if self.thread.join().is_err() {
             warn!("The listener's thread ended in a panic.");

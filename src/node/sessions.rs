@@ -1,6 +1,5 @@
 //! What arrives on the port, handed to where it belongs: SQL sessions, consoles, the peer.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -26,6 +25,7 @@ use crate::operations::storage::Storage;
 use crate::operations::{copy, history, outside};
 use crate::services::context::NodeContext;
 use crate::services::events::NETCOPY_REQUEST;
+use crate::stream::Stream;
 
 /// Where the peer's connections go.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ pub(super) fn handlers(context: &Arc<NodeContext>, counters: Arc<Counters>, peer
 /// The handshake, then the connection goes to the supervisor (connect), is answered (probe), or stays here (netcopy).
 fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
     let stream = Arc::clone(guest.stream());
-    let from = stream.peer_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
+    let from = stream.peer_address();
     let secret = match outside::secret(&context.parameters) {
         Ok(secret) => secret,
         Err(refusal) => {
@@ -83,7 +83,7 @@ fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
 }
 
 fn serve_introduced(
-    mut stream: TcpStream,
+    mut stream: Stream,
     (purpose, hello): (Purpose, Hello),
     from: &str,
     context: &NodeContext,
@@ -130,7 +130,7 @@ fn serve_introduced(
 }
 
 /// The secondary's part of `hsb verify`.
-fn compare(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+fn compare(stream: &mut Stream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
     let mine = peers.storage.hello(&context.parameters);
     if !mine.state.is_secondary() {
         let detail = format!("It is {}.", mine.state);
@@ -147,7 +147,7 @@ fn compare(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &
     }
 }
 
-fn receive_copy(stream: &mut TcpStream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+fn receive_copy(stream: &mut Stream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
     context.events.post(NETCOPY_REQUEST, "");
     if let Some(Err(reason)) = peers.netcopy_requested.as_ref().as_ref().map(|ask| ask()) {
         log::warn!("a netcopy was refused by the program that embeds this server: {reason}");

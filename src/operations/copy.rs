@@ -4,7 +4,6 @@
 //! the database, whatever happens: the swap is finished at once or at the next start. Before, it is nothing. What a
 //! broken copy leaves is `<database>.netcopy`: never opened, only looked through for blocks by the next one.
 
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +29,7 @@ use crate::storage::files;
 use crate::storage::image::Image;
 use crate::storage::log::LogConfiguration;
 use crate::storage::rewind::open_log;
+use crate::stream::Stream;
 
 pub(crate) fn send(
     parameters: &Parameters,
@@ -60,7 +60,7 @@ pub(crate) fn send(
 pub(crate) fn receive(
     parameters: &Parameters,
     storage: &Storage,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     common: Option<Position>,
 ) -> Result<([u8; 16], Position), Refusal> {
     let incoming = incoming(&storage.database);

@@ -3,7 +3,6 @@
 //!
 //! Nothing here changes anything; both servers may go on writing meanwhile.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::outside;
@@ -19,6 +18,7 @@ use crate::net::peer::handshake;
 use crate::net::peer::history::{self, Answer};
 use crate::progress::Progress;
 use crate::storage::log::{self, LogReadError};
+use crate::stream::Stream;
 
 /// What two servers have found out.
 pub(crate) struct Comparison {
@@ -69,11 +69,7 @@ pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comp
 }
 
 /// Answers a server that compares.
-pub(crate) fn answer(
-    stream: &mut TcpStream,
-    parameters: &Parameters,
-    storage: &Storage,
-) -> Result<(), Refusal> {
+pub(crate) fn answer(stream: &mut Stream, parameters: &Parameters, storage: &Storage) -> Result<(), Refusal> {
     handshake::welcome(stream, storage.hello(parameters))?;
     history::answer(stream, |theirs| look_up(storage, theirs))
 }
@@ -88,7 +84,7 @@ fn look_up(storage: &Storage, theirs: &[Position]) -> Result<Answer, Refusal> {
 /// Before a netcopy, at the source: the newest position that is known to lie on both histories. A log that cannot be read
 /// tells nothing, and what is not known is not taken for common.
 pub(crate) fn compare_before_copy(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     storage: &Storage,
     target: &Hello,
 ) -> Result<(), Refusal> {
@@ -113,7 +109,7 @@ pub(crate) fn compare_before_copy(
 
 /// The same at the target.
 pub(crate) fn compare_before_arrival(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     storage: &Storage,
 ) -> Result<Option<Position>, Refusal> {
     history::answer(stream, |theirs| {

@@ -25,6 +25,7 @@ use crate::net::peer::handshake::{self, LinkOptions};
 use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use crate::services::registry::SessionRegistry;
 use crate::services::status::NodeStatus;
+use crate::stream::Stream;
 use crate::threads;
 
 /// How long the sessions of a replaced database may take to leave before they are cut off.
@@ -162,7 +163,7 @@ pub(crate) fn dial(
     parameters: &Parameters,
     purpose: Purpose,
     hello: Hello,
-) -> Result<(std::net::TcpStream, Hello), Refusal> {
+) -> Result<(Stream, Hello), Refusal> {
     dial_within(parameters, purpose, hello, None)
 }
 
@@ -172,7 +173,7 @@ pub(crate) fn dial_within(
     purpose: Purpose,
     hello: Hello,
     limit: Option<Duration>,
-) -> Result<(std::net::TcpStream, Hello), Refusal> {
+) -> Result<(Stream, Hello), Refusal> {
     let peer = parameters.connect().ok_or(Code::NO_CONNECT_STRING)?;
     let secret = secret(parameters)?;
     let configured =

@@ -4,7 +4,6 @@
 //! the reading side of its socket is shut, so that its own thread says goodbye.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +12,7 @@ use rusqlite::InterruptHandle;
 
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::stream::Stream;
 
 /// A session as `userlist` shows it.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ struct Entry {
     info: SessionInfo,
     secret: i32,
     interrupt: InterruptHandle,
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     reading: Arc<Reading>,
     closing: Closing,
 }
@@ -165,11 +165,11 @@ impl SessionRegistry {
         id: u64,
         user: &str,
         interrupt: InterruptHandle,
-        stream: Arc<TcpStream>,
+        stream: Arc<Stream>,
     ) -> Result<Ticket, ServerError> {
         let secret = i32::from_be_bytes(crate::random::bytes::<4>()?);
         let (closing, reading) = (Closing::default(), Reading::new());
-        let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+        let address = stream.peer_address();
         let info = SessionInfo { id, user: user.to_string(), address, since: SystemTime::now() };
         let (shared, noted) = (Arc::clone(&closing), Arc::clone(&reading));
         let entry = Entry { info, secret, interrupt, stream, reading: noted, closing: shared };
@@ -222,7 +222,7 @@ impl SessionRegistry {
         let Some(entry) = entry.filter(still) else { return false };
         if let Some((told, _)) = entry.closing.get() {
             if told.elapsed() > GOODBYE_PATIENCE {
-                let _ = entry.stream.shutdown(Shutdown::Both);
+                entry.stream.end();
             }
             return false;
         }
@@ -244,7 +244,7 @@ impl SessionRegistry {
             sessions = waited.map_or_else(|error| error.into_inner().0, |waited| waited.0);
         }
         for entry in sessions.values() {
-            let _ = entry.stream.shutdown(Shutdown::Both);
+            entry.stream.end();
         }
     }
 
@@ -271,7 +271,7 @@ impl Entry {
         // The first reason stays.
         let _ = self.closing.set((Instant::now(), reason.clone()));
         self.interrupt.interrupt();
-        let _ = self.stream.shutdown(Shutdown::Read);
+        self.stream.end_reading();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The supervisor with its heart: a 2-safe commit, a switchover at either side, a ping timeout.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 
 use actix::prelude::*;
 use crossbeam_channel::{Receiver, bounded};
@@ -17,6 +17,7 @@ use hotstandby::hsb::state::State;
 use hotstandby::services::context::Answer;
 use hotstandby::storage::batch::{Batch, BatchHeader};
 use hotstandby::storage::writer::{Submission, WriterRequest};
+use hotstandby::stream::Stream;
 
 use crate::probes::{Line, Probe, Record};
 
@@ -167,9 +168,9 @@ impl Stage {
     }
 }
 
-fn a_stream() -> TcpStream {
+fn a_stream() -> Stream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    TcpStream::connect(listener.local_addr().unwrap()).unwrap()
+    Stream::connect(listener.local_addr().unwrap(), None).unwrap()
 }
 
 fn submission(before: Position) -> (Submission, Position) {

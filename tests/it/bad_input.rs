@@ -19,6 +19,7 @@ use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{AcknowledgePolicy, PairSettings};
 use hotstandby::hsb::state::State;
 use hotstandby::net::peer::handshake::{self, LinkOptions};
+use hotstandby::stream::Stream;
 
 /// Runs the program until it ends by itself, which it has to do soon.
 fn run(directory: &Path, administrator: bool) -> Output {
@@ -322,10 +323,10 @@ fn hello() -> Hello {
 }
 
 /// What a dialler makes of a listener that does `answer`.
-fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Refusal> {
+fn dial_to(options: LinkOptions<'_>, answer: fn(Stream)) -> Result<Hello, Refusal> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let thread = std::thread::spawn(move || answer(listener.accept().unwrap().0));
+    let thread = std::thread::spawn(move || answer(listener.accept().unwrap().0.into()));
     let options = LinkOptions { node: [2; 16], ..options };
     let outcome = handshake::dial(("127.0.0.1", port), None, options, Purpose::Probe, hello());
     let outcome = outcome.map(|(_, hello)| hello);
@@ -333,7 +334,7 @@ fn dial_to(options: LinkOptions<'_>, answer: fn(TcpStream)) -> Result<Hello, Ref
     outcome
 }
 
-fn serve(mut stream: TcpStream) {
+fn serve(mut stream: Stream) {
     if handshake::listen(&stream, OPTIONS).is_ok() {
         handshake::welcome(&mut stream, hello()).unwrap();
     }
@@ -345,7 +346,7 @@ fn who_answers_and_does_not_pass_is_not_taken_for_unreachable() {
     let Refusal { code, detail } = dial_to(LinkOptions { secret: b"another", ..OPTIONS }, serve).unwrap_err();
     assert_eq!(code, Code::OPERATION_FAILED);
     assert!(detail.contains("HotStandby.PeerSecretFile"), "{detail}");
-    let refusing: [fn(TcpStream); 3] = [
+    let refusing: [fn(Stream); 3] = [
         |stream| handshake::turn_away(&stream, Code::COMMUNICATION_ERROR.into()),
         |mut stream| {
             stream.write_all(b"SSH-2.0-of something else altogether\r\n").unwrap();
@@ -365,7 +366,7 @@ fn who_answers_and_does_not_pass_is_not_taken_for_unreachable() {
 #[test]
 fn who_says_nothing_is_unreachable() {
     let impatient = LinkOptions { step_timeout: Duration::from_millis(20), ..OPTIONS };
-    let silent = |mut stream: TcpStream| {
+    let silent = |mut stream: Stream| {
         // Until the dialler has given up.
         stream.read_to_end(&mut Vec::new()).unwrap_or_default();
     };
@@ -382,7 +383,7 @@ fn a_dialler_of_another_version_is_told_so() {
     let mut frame = codec::encode_message(FrameKind::Peer, &[7u8; 32]).unwrap().to_vec();
     frame[4] += 1;
     dialler.write_all(&frame).unwrap();
-    let thread = std::thread::spawn(move || handshake::listen(&stream, OPTIONS).unwrap_err().code);
+    let thread = std::thread::spawn(move || handshake::listen(&stream.into(), OPTIONS).unwrap_err().code);
     assert_eq!(handshake::read_answer(&mut dialler).unwrap_err().code, Code::OPERATION_FAILED);
     drop(dialler);
     assert_eq!(thread.join().unwrap(), Code::OPERATION_FAILED);

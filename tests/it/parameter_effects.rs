@@ -69,6 +69,33 @@ fn max_connections_counts_sql_clients() {
     let _second = server.connect();
 }
 
+/// Clients do not show an error that comes instead of the answer to their wish for encryption; and who cancels is no client.
+#[test]
+fn a_client_without_a_place_is_declined_encryption_and_told_before_its_password() {
+    let server = server();
+    server.admin("parameter Com.MaxConnections=1");
+    let _first = server.connect();
+    let answer = |packet: &[u8]| {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        client.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").unwrap();
+        let mut declined = [0; 1];
+        client.read_exact(&mut declined).unwrap();
+        assert_eq!(&declined, b"N");
+        client.write_all(packet).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        answer
+    };
+    let told = answer(b"\0\0\0\x12\0\x03\0\0user\0dba\0\0");
+    let text = String::from_utf8_lossy(&told);
+    assert!(
+        told[0] == b'E' && text.contains("C53300\0") && text.contains("too many clients: 1 are"),
+        "{text}"
+    );
+    assert_eq!(u32::from_be_bytes([told[1], told[2], told[3], told[4]]) as usize + 1, told.len());
+    assert!(answer(b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02").is_empty());
+}
+
 #[test]
 fn read_timeout_ends_who_stops_in_the_middle() {
     let server = server();

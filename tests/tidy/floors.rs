@@ -8,10 +8,11 @@ use std::fs;
 use crate::{root, sources};
 
 /// From the ground up.
-const FLOORS: [&str; 25] = [
+const FLOORS: [&str; 26] = [
     "hsb",
     "error",
     "stop",
+    "stream",
     "random",
     "codec",
     "counters",

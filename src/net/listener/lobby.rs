@@ -4,16 +4,16 @@
 //! descriptors left, the thread does not run in circles, and whoever is silent makes way at once.
 
 use super::places::{Kind, Places};
-use super::protocol::{Protocol, classify, refuse_sql, send_away};
+use super::protocol::{Protocol, classify, send_away};
 use super::{Guest, Shared};
 use crate::hsb::codes::Code;
-use crate::net::console;
+use crate::stream::Stream;
 use crate::threads;
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{SockRef, TcpKeepalive};
-use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use socket2::TcpKeepalive;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ impl Lobby {
         self.tell(0, "connections that have not logged in have to make way for newer ones", &"");
         if let Some(stream) = &dropped.stream {
             if dropped.kind.is_none() {
-                take_what_is_there(stream);
+                stream.take_what_is_there();
             }
             send_away(stream, dropped.kind, Code::OPERATION_FAILED, CROWDED);
         }
@@ -133,7 +133,7 @@ impl Lobby {
                 return;
             }
             match self.listener.accept() {
-                Ok((stream, from)) => self.admit(stream, from),
+                Ok((stream, from)) => self.admit(stream.into(), from),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -161,7 +161,7 @@ impl Lobby {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, from: SocketAddr) {
+    fn admit(&mut self, stream: Stream, from: SocketAddr) {
         set_options(&stream);
         if let Err(error) = stream.set_nonblocking(true) {
             return debug!("a connection from {from} was closed: {error}");
@@ -199,7 +199,7 @@ impl Lobby {
             Heard::Nothing | Heard::Some(_) => "Nothing that this server understands came in time.",
         };
         info!("A connection from {from} was closed: {problem}");
-        take_what_is_there(&guest.stream);
+        guest.stream.take_what_is_there();
         send_away(&guest.stream, None, Code::INVALID_ARGUMENT, problem);
     }
 
@@ -213,12 +213,12 @@ impl Lobby {
         match protocol {
             Protocol::Peer => threads::run(&name, move || (shared.handlers.peer)(guest)),
             Protocol::Console => threads::run_console(&name, move || (shared.handlers.console)(guest)),
-            Protocol::Sql { cancel } => {
-                let serve = move |guest| serve_sql(guest, cancel, from, &shared);
+            Protocol::Sql => {
+                let serve = move |guest| (shared.handlers.sql)(guest);
                 if let Err((error, guest)) = threads::try_run(&name, guest, serve) {
                     warn!("A connection from {from} was closed: no thread can be started ({error}).");
                     let text = format!("too many clients: no thread can be started for this one ({error})");
-                    take_what_is_there(&guest.stream);
+                    guest.stream.take_what_is_there();
                     send_away(&guest.stream, Some(Kind::Sql), Code::OPERATION_FAILED, &text);
                 }
             }
@@ -226,19 +226,8 @@ impl Lobby {
     }
 }
 
-/// A client that would not find a place is told before it is asked for its password.
-fn serve_sql(guest: Guest, cancel: bool, from: SocketAddr, shared: &Shared) {
-    let taken = shared.places.taken(Kind::Sql);
-    if cancel || taken < shared.places.limits().sql {
-        return (shared.handlers.sql)(guest);
-    }
-    warn!("A connection from {from} was refused: {taken} clients are connected (Com.MaxConnections).");
-    refuse_sql(&guest.stream, &super::too_many_clients(taken));
-    console::close(&guest.stream);
-}
-
 /// Looks at the first bytes without taking them.
-fn listen_to(stream: &TcpStream, seen: usize) -> Heard {
+fn listen_to(stream: &Stream, seen: usize) -> Heard {
     let mut bytes = [0; 8];
     match stream.peek(&mut bytes) {
         Ok(0) => Heard::Closed,
@@ -251,24 +240,11 @@ fn listen_to(stream: &TcpStream, seen: usize) -> Heard {
     }
 }
 
-/// Closing with unread input would reset the connection, and may destroy the last word.
-fn take_what_is_there(mut stream: &TcpStream) {
-    const MOST_CHUNKS: usize = 16;
-    let _ = stream.set_nonblocking(true);
-    let mut chunk = [0; 4096];
-    for _ in 0..MOST_CHUNKS {
-        if !matches!(stream.read(&mut chunk), Ok(length) if length > 0) {
-            return;
-        }
-    }
-}
-
-fn set_options(stream: &TcpStream) {
+fn set_options(stream: &Stream) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
         .with_retries(6);
     // A connection without these options is slower, not wrong.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = stream.prepare(&keepalive);
 }

@@ -7,8 +7,9 @@
 //!
 //! Invariant: a place is counted until its connection is closed, also that of one who was dropped.
 
+use crate::stream::Stream;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,17 @@ pub struct Limits {
     pub waiting: usize,
 }
 
+impl Limits {
+    /// Places for those of this kind that have logged in.
+    fn of(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Sql => self.sql,
+            Kind::Console => self.consoles,
+            Kind::Peer => self.peers,
+        }
+    }
+}
+
 /// Who has just come is not dropped at once, so that many who come together all log in: so long, per place of those who
 /// wait, a silent one is spared.
 const SPARED_PER_PLACE: Duration = Duration::from_micros(500);
@@ -63,7 +75,7 @@ struct Waiting {
     since: Instant,
     /// None: silent.
     kind: Option<Kind>,
-    stream: Weak<TcpStream>,
+    stream: Weak<Stream>,
     dropped: bool,
 }
 
@@ -74,7 +86,7 @@ pub struct Dropped {
     /// What it had said it was.
     pub kind: Option<Kind>,
     /// Its connection, if it is still there.
-    pub stream: Option<Arc<TcpStream>>,
+    pub stream: Option<Arc<Stream>>,
 }
 
 /// The place of one connection, given back when dropped.
@@ -137,7 +149,7 @@ impl Places {
     }
 
     /// A place for a new connection.
-    pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, from: IpAddr, now: Instant) -> Place {
+    pub fn take(self: &Arc<Self>, stream: &Arc<Stream>, from: IpAddr, now: Instant) -> Place {
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
@@ -176,6 +188,11 @@ impl Place {
         self.number
     }
 
+    /// How many of this kind are let in, if that leaves no place for one more.
+    pub fn full(&self, kind: Kind) -> Option<usize> {
+        Some(self.places.taken(kind)).filter(|taken| *taken >= self.places.limits().of(kind))
+    }
+
     /// It has said what it is.
     pub fn speaks(&self, kind: Kind) {
         if let Some(waiting) = self.places.lock().waiting.get_mut(&self.number) {
@@ -191,7 +208,7 @@ impl Place {
     /// It has logged in: from now on nobody takes its place.
     pub fn let_in(&mut self, kind: Kind) -> Result<(), Full> {
         let limits = self.places.limits();
-        let limit = [limits.sql, limits.consoles, limits.peers][kind as usize];
+        let limit = limits.of(kind);
         let mut inner = self.places.lock();
         if inner.waiting.get(&self.number).is_none_or(|waiting| waiting.dropped) {
             return Err(Full(None));
@@ -230,9 +247,9 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
 
-    fn places(waiting: usize) -> (Arc<Places>, Arc<TcpStream>) {
+    fn places(waiting: usize) -> (Arc<Places>, Arc<Stream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let stream = Arc::new(Stream::connect(listener.local_addr().unwrap(), None).unwrap());
         (Places::new(move || Limits { sql: 1, consoles: 1, peers: 1, waiting }), stream)
     }
 

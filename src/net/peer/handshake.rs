@@ -15,26 +15,28 @@
 //! must not be taken for a dead one because the secrets differ.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use socket2::TcpKeepalive;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::refusal::Refusal;
-use crate::net::console;
 use crate::random;
+use crate::stream::{Stream, is_timeout};
 
 const PROTOCOL_VERSION: u32 = 2;
 /// Before a peer has proved itself it gets no more of our memory than this.
 const MAX_HANDSHAKE_BYTES: usize = 4096;
 /// For each step, where nothing else is configured.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a refusal waits for its reader.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize, Debug)]
 enum Step {
@@ -65,8 +67,8 @@ pub fn dial(
     LinkOptions { secret, node, user_timeout, step_timeout }: LinkOptions<'_>,
     purpose: Purpose,
     hello: Hello,
-) -> Result<(TcpStream, Hello), Refusal> {
-    let mut stream = connect(address, timeout).map_err(|error| not_connected(address, &error))?;
+) -> Result<(Stream, Hello), Refusal> {
+    let mut stream = Stream::connect(address, timeout).map_err(|error| not_connected(address, &error))?;
     prepare(&stream, step_timeout, user_timeout).map_err(|error| unreachable(address, &error))?;
     let ours = nonce(&node)?;
     say(&mut stream, &Step::Open { version: PROTOCOL_VERSION, nonce: ours })?;
@@ -93,7 +95,7 @@ pub fn read_answer(stream: &mut impl Read) -> Result<Hello, Refusal> {
 
 /// The listener's part up to the introduction; the caller answers with [`welcome`] or [`refuse`]. Whoever does not get
 /// so far is told why.
-pub fn listen(stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
+pub fn listen(stream: &Stream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
     prepare(stream, options.step_timeout, options.user_timeout).map_err(|error| lost(&error))?;
     let introduction = hear_introduction(stream, options);
     if let Err(refusal) = &introduction
@@ -104,7 +106,7 @@ pub fn listen(stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, 
     introduction
 }
 
-fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
+fn hear_introduction(mut stream: &Stream, options: LinkOptions<'_>) -> Result<(Purpose, Hello), Refusal> {
     let LinkOptions { secret, node, .. } = options;
     let theirs = match hear(&mut stream, MAX_HANDSHAKE_BYTES)? {
         Step::Open { nonce, .. } if nonce.starts_with(&node) => {
@@ -131,9 +133,9 @@ fn hear_introduction(mut stream: &TcpStream, options: LinkOptions<'_>) -> Result
 }
 
 /// Refuses a dialler that may have sent more than was read, so that the reason arrives all the same.
-pub fn turn_away(mut stream: &TcpStream, refusal: Refusal) {
+pub fn turn_away(mut stream: &Stream, refusal: Refusal) {
     refuse(&mut stream, refusal);
-    console::close(stream);
+    stream.end_gently(GOODBYE);
 }
 
 /// Accepts the introduction.
@@ -144,26 +146,6 @@ pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), R
 /// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
 pub fn refuse(stream: &mut (impl Write + ?Sized), refusal: impl Into<Refusal>) {
     let _ = say(stream, &Step::Refused(refusal.into()));
-}
-
-fn connect((host, port): (&str, u16), timeout: Option<Duration>) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::other("the name has no address");
-    // An error of a kind of its own: it is not the other server's.
-    let addresses = (host, port).to_socket_addrs().map_err(std::io::Error::other)?;
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    for address in addresses {
-        let connected = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            // What the earlier addresses have left of the time.
-            Some(Duration::ZERO) => break,
-            Some(left) => TcpStream::connect_timeout(&address, left),
-            None => TcpStream::connect(address),
-        };
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// Whoever could not try does not know whether somebody is there.
@@ -179,17 +161,12 @@ fn not_connected(address: (&str, u16), error: &std::io::Error) -> Refusal {
 }
 
 /// Socket options of a peer link; see "Losing each other" in the specification.
-fn prepare(stream: &TcpStream, timeout: Duration, user_timeout: Duration) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    let socket = socket2::SockRef::from(stream);
+fn prepare(stream: &Stream, timeout: Duration, user_timeout: Duration) -> std::io::Result<()> {
     let keepalive =
-        socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
-    socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(user_timeout).filter(|timeout| !timeout.is_zero()))?;
-    Ok(())
+        TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    stream.prepare(&keepalive)?;
+    stream.set_timeouts(Some(timeout))?;
+    stream.set_user_timeout(Some(user_timeout).filter(|timeout| !timeout.is_zero()))
 }
 
 /// Begins with the node's own number; the rest is new each time.
@@ -262,12 +239,10 @@ pub(super) fn lost(error: &std::io::Error) -> Refusal {
     Refusal::new(Code::COMMUNICATION_ERROR, format!("({})", in_words(error)))
 }
 
-/// A time-out of a socket comes as EAGAIN, "Resource temporarily unavailable", or as Rust's "connection timed out".
 fn in_words(error: &std::io::Error) -> String {
-    use std::io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
     match error.kind() {
-        WouldBlock | TimedOut => "no answer in time".to_owned(),
-        UnexpectedEof => "the other side has closed the connection".to_owned(),
+        _ if is_timeout(error) => "no answer in time".to_owned(),
+        std::io::ErrorKind::UnexpectedEof => "the other side has closed the connection".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -3,7 +3,6 @@
 //! After the handshake: the dialler's turning points, then the listener's answer. Before a netcopy the dialler, who is to
 //! send it, says last what both have in common; then the listener lets it in or refuses. Blocking, on threads of their own.
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::handshake::{hear, lost, say};
 use crate::hsb::position::Position;
 use crate::hsb::refusal::Refusal;
+use crate::stream::Stream;
 
 /// Enough for all turning points that are told.
 const MAX_BYTES: usize = 64 << 10;
@@ -38,7 +38,7 @@ pub struct Answer {
 }
 
 /// The dialler's part.
-pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answer, Refusal> {
+pub fn ask(stream: &mut Stream, turning_points: Vec<Position>) -> Result<Answer, Refusal> {
     say(stream, &Question { turning_points })?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
     hear(stream, MAX_BYTES)
@@ -46,7 +46,7 @@ pub fn ask(stream: &mut TcpStream, turning_points: Vec<Position>) -> Result<Answ
 
 /// The listener's part.
 pub fn answer(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     compare: impl FnOnce(&[Position]) -> Result<Answer, Refusal>,
 ) -> Result<(), Refusal> {
     let question: Question = hear(stream, MAX_BYTES)?;
@@ -55,12 +55,12 @@ pub fn answer(
 }
 
 /// The dialler's last word before a netcopy: the newest position that both histories are known to have.
-pub fn tell_common(stream: &mut TcpStream, common: Option<Position>) -> Result<(), Refusal> {
+pub fn tell_common(stream: &mut Stream, common: Option<Position>) -> Result<(), Refusal> {
     say(stream, &Finding { common })
 }
 
 /// The listener hears it.
-pub fn hear_common(stream: &mut TcpStream) -> Result<Option<Position>, Refusal> {
+pub fn hear_common(stream: &mut Stream) -> Result<Option<Position>, Refusal> {
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| lost(&error))?;
     let Finding { common } = hear(stream, MAX_BYTES)?;
     Ok(common)

@@ -13,7 +13,6 @@
 //! So the writer waits for one exchange of messages and what is on its way, whatever the size of the databases. Not
 //! here: which states may do this. Invariant: both snapshots are at the position in `Stop`.
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -27,6 +26,7 @@ use crate::hsb::refusal::Refusal;
 use crate::storage::checksum::logical_checksum;
 use crate::storage::database::{Database, read_identity};
 use crate::storage::writer::Writer;
+use crate::stream::Stream;
 
 /// How long the secondary may take to come near.
 const APPROACH_PATIENCE: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl Comparison {
 }
 
 /// At the primary: compares.
-pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> Result<Comparison, Refusal> {
+pub fn compare(stream: &mut Stream, database: &Database, writer: &Writer) -> Result<Comparison, Refusal> {
     let _reads = database.begin_long_read();
     let snapshot = database.open_reader()?;
     for _ in 0..ATTEMPTS {
@@ -112,7 +112,7 @@ pub fn compare(stream: &mut TcpStream, database: &Database, writer: &Writer) -> 
 }
 
 /// While nothing is committed: opens the snapshot and has the other server open its own. `None`: it has.
-fn stop(stream: &mut TcpStream, snapshot: &Connection) -> Result<(Position, Option<Position>), Refusal> {
+fn stop(stream: &mut Stream, snapshot: &Connection) -> Result<(Position, Option<Position>), Refusal> {
     sqlite(snapshot.execute_batch("BEGIN"))?;
     let position = current(snapshot)?;
     say(stream, &Message::Stop { position })?;
@@ -122,7 +122,7 @@ fn stop(stream: &mut TcpStream, snapshot: &Connection) -> Result<(Position, Opti
     }
 }
 
-fn finish(stream: &mut TcpStream, snapshot: &Connection, position: Position) -> Result<Comparison, Refusal> {
+fn finish(stream: &mut Stream, snapshot: &Connection, position: Position) -> Result<Comparison, Refusal> {
     let here = logical_checksum(snapshot)?;
     // A large table takes its time over there too; that the other server lives, the system's keepalive watches.
     set_timeout(stream, None)?;
@@ -134,11 +134,7 @@ fn finish(stream: &mut TcpStream, snapshot: &Connection, position: Position) -> 
 }
 
 /// At the secondary: answers until it has sent its sums. `follows`: whether waiting brings it further.
-pub fn answer(
-    stream: &mut TcpStream,
-    database: &Database,
-    follows: impl Fn() -> bool,
-) -> Result<(), Refusal> {
+pub fn answer(stream: &mut Stream, database: &Database, follows: impl Fn() -> bool) -> Result<(), Refusal> {
     let _reads = database.begin_long_read();
     let snapshot = database.open_reader()?;
     set_timeout(stream, Some(APPROACH_PATIENCE + PATIENCE))?;
@@ -209,7 +205,7 @@ fn sqlite(result: rusqlite::Result<()>) -> Result<(), Refusal> {
     Ok(result.map_err(ServerError::from)?)
 }
 
-fn set_timeout(stream: &TcpStream, timeout: Option<Duration>) -> Result<(), Refusal> {
+fn set_timeout(stream: &Stream, timeout: Option<Duration>) -> Result<(), Refusal> {
     stream.set_read_timeout(timeout).map_err(|error| lost(&error))
 }
 

@@ -4,14 +4,12 @@
 //! handed out in place. A message longer than the limit in force is refused before it is read.
 
 use std::io::{PipeReader, Read};
-use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use crate::error::ServerError;
+use crate::stream::{Stream, Woken, is_timeout};
 
 /// Longest message of a client that has not logged in.
 pub const MAX_UNAUTHENTICATED_MESSAGE_BYTES: usize = 64 << 10;
@@ -63,20 +61,9 @@ pub enum ReadProblem {
     Protocol(String),
 }
 
-/// Why [`MessageReader::wait`] has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Woken {
-    /// The client says something, or leaves.
-    Input,
-    /// An event was posted.
-    Pulse,
-    /// The time is over.
-    TimedOut,
-}
-
 /// The client's side of the connection.
 pub struct MessageReader {
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -92,7 +79,7 @@ pub type PauseLimit = Box<dyn Fn() -> Option<Duration> + Send>;
 
 impl MessageReader {
     /// Reads from `stream`.
-    pub fn new(stream: Arc<TcpStream>, pause_limit: PauseLimit) -> MessageReader {
+    pub fn new(stream: Arc<Stream>, pause_limit: PauseLimit) -> MessageReader {
         let (buffer, max_message_bytes) = (vec![0; 8192], MAX_UNAUTHENTICATED_MESSAGE_BYTES);
         MessageReader { stream, buffer, start: 0, end: 0, max_message_bytes, deadline: None, pause_limit }
     }
@@ -122,24 +109,7 @@ impl MessageReader {
 
     /// Waits for the first bytes of a message, for the pulse, or for the time to be over; takes nothing.
     pub fn wait(&self, pulse: Option<&PipeReader>, deadline: Option<Instant>) -> Woken {
-        let mut places = [(); 2].map(|()| PollFd::new(&self.stream, PollFlags::IN));
-        let mut count = 1;
-        if let Some(pulse) = pulse {
-            places[1] = PollFd::new(pulse, PollFlags::IN);
-            count = 2;
-        }
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            // A limit beyond what the system can count is none.
-            let limit = left.and_then(|left| Timespec::try_from(left).ok());
-            match poll(&mut places[..count], limit.as_ref()) {
-                Ok(0) => return Woken::TimedOut,
-                Ok(_) if places[0].revents().is_empty() => return Woken::Pulse,
-                Err(error) if error == rustix::io::Errno::INTR => {}
-                // What is wrong with the connection the next read finds out.
-                Ok(_) | Err(_) => return Woken::Input,
-            }
-        }
+        self.stream.wait(pulse, deadline)
     }
 
     /// Reads the next message: its type and where its body stands.
@@ -220,9 +190,7 @@ impl MessageReader {
                 Ok(count) => break Ok(count),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let is_late = [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut]
-                        .contains(&error.kind());
-                    break Err(if is_late { late } else { ReadProblem::Closed });
+                    break Err(if is_timeout(&error) { late } else { ReadProblem::Closed });
                 }
             }
         };
@@ -231,13 +199,6 @@ impl MessageReader {
         }
         read
     }
-}
-
-/// Whether the client has closed its side of the connection, or is gone. Does not block and takes nothing.
-pub fn has_left(stream: &TcpStream) -> bool {
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    let mut places = [PollFd::new(stream, PollFlags::RDHUP)];
-    poll(&mut places, Some(&Timespec::default())).is_ok() && places[0].revents().intersects(gone)
 }
 
 /// Takes fields out of a message body.
@@ -406,10 +367,10 @@ mod tests {
     #[test]
     fn a_pause_counts_in_the_middle_of_a_message_only() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         let limit = Duration::from_millis(20);
-        let mut reader = MessageReader::new(Arc::new(server), Box::new(move || Some(limit)));
+        let mut reader = MessageReader::new(Arc::new(server.into()), Box::new(move || Some(limit)));
         let writer = std::thread::spawn(move || {
             // Longer than the limit, but between messages.
             std::thread::sleep(limit * 3);

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::codec::{self, MessageReader, ReadProblem};
@@ -22,6 +21,7 @@ use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
 use crate::sql::session::Session;
 use crate::sql::settings::REPORTED;
+use crate::stream::Stream;
 
 /// More output than this goes to the client between rows.
 pub const FLUSH_BYTES: usize = 256 << 10;
@@ -41,7 +41,7 @@ pub enum End {
 
 /// One client.
 pub struct Client<'r> {
-    pub(super) stream: &'r TcpStream,
+    pub(super) stream: &'r Stream,
     pub(super) session: Session<'r>,
     pub(super) out: Vec<u8>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
@@ -64,7 +64,7 @@ pub struct Client<'r> {
 
 /// Serves a client until it leaves.
 pub fn run<'r>(
-    stream: &'r TcpStream,
+    stream: &'r Stream,
     reader: MessageReader,
     session: Session<'r>,
     ticket: Ticket,
@@ -97,7 +97,7 @@ pub fn run<'r>(
         codec::error_response(&mut client.out, "FATAL", &error);
         let _ = client.flush();
     }
-    let _ = stream.shutdown(std::net::Shutdown::Both);
+    stream.end();
 }
 
 impl Client<'_> {
@@ -302,7 +302,7 @@ impl Client<'_> {
 }
 
 /// Sends full buffers to the client between rows of a read.
-pub(super) fn flush_large(mut stream: &TcpStream, out: &mut Vec<u8>) -> Result<(), ServerError> {
+pub(super) fn flush_large(mut stream: &Stream, out: &mut Vec<u8>) -> Result<(), ServerError> {
     if out.len() < FLUSH_BYTES {
         return Ok(());
     }

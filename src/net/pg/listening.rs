@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::codec::{self, MessageReader, Woken};
+use super::codec::{self, MessageReader};
 use super::connection::{Client, End};
 use crate::error::ServerError;
 use crate::services::events::{EVENTS, EventHub, Subscription};
 use crate::sql::users;
+use crate::stream::Woken;
 
 /// More channels than there are events help nobody.
 const MAX_CHANNELS: usize = 100;

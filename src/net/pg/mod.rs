@@ -6,6 +6,7 @@ pub mod codec;
 pub mod connection;
 mod copy;
 mod extended;
+pub mod first_packet;
 mod held;
 mod listening;
 mod numeric;

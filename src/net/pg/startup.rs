@@ -3,12 +3,12 @@
 //! All of it must be done within Com.LoginTimeout; what is not well-formed gets an ErrorResponse and the end.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::{self, Fields, MessageReader, ReadProblem};
 use super::connection;
+use super::first_packet::{Asked, MAX_START_UP_BYTES, asked, fatal};
 use super::scram::Exchange;
 use crate::error::ServerError;
 use crate::logging;
@@ -22,14 +22,10 @@ use crate::sql::functions;
 use crate::sql::session::{Deadline, Session};
 use crate::sql::users::{self, Role};
 use crate::storage::limits;
+use crate::stream::Stream;
 
 /// A client that takes no bytes for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_START_UP_BYTES: usize = 10_000;
-const PROTOCOL_3: i32 = 3 << 16;
-const CANCEL_REQUEST: i32 = 80_877_102;
-const SSL_REQUEST: i32 = 80_877_103;
-const GSS_REQUEST: i32 = 80_877_104;
 /// Operations of SQLite between looks at the time limit.
 const PROGRESS_OPERATIONS: i32 = 4000;
 /// Looks at the time limit between looks whether the client is still there: a query looks every few dozen milliseconds.
@@ -66,26 +62,19 @@ pub fn serve(mut guest: Guest, context: Arc<NodeContext>) {
     }
     let stream = Arc::clone(guest.stream());
     if let Err(Some(error)) = run(&mut guest, &stream, &context) {
-        send_fatal(&stream, &error);
+        let _ = (&*stream).write_all(&fatal(&error));
     }
 }
 
 fn refuse(guest: &Guest, context: &NodeContext, error: &ServerError) {
     let Ok(mut reader) = prepare(guest, context) else { return };
     if let Ok(Some(_)) = start_up(guest.stream(), &mut reader, context) {
-        send_fatal(guest.stream(), error);
+        let _ = (&**guest.stream()).write_all(&fatal(error));
     }
-}
-
-fn send_fatal(mut stream: &TcpStream, error: &ServerError) {
-    let mut out = Vec::new();
-    codec::error_response(&mut out, "FATAL", error);
-    let _ = stream.write_all(&out);
 }
 
 fn prepare(guest: &Guest, context: &NodeContext) -> std::io::Result<MessageReader> {
     let stream = guest.stream();
-    stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let parameters = Arc::clone(&context.parameters);
     let pause_limit = Box::new(move || parameters.listen().read_timeout);
@@ -94,9 +83,14 @@ fn prepare(guest: &Guest, context: &NodeContext) -> std::io::Result<MessageReade
     Ok(reader)
 }
 
-fn run(guest: &mut Guest, stream: &Arc<TcpStream>, context: &Arc<NodeContext>) -> Result<(), Ended> {
+fn run(guest: &mut Guest, stream: &Arc<Stream>, context: &Arc<NodeContext>) -> Result<(), Ended> {
     let mut reader = prepare(guest, context).map_err(|_| None)?;
     let Some(start) = start_up(stream, &mut reader, context)? else { return Ok(()) };
+    // Told before it is asked for its password.
+    if let Some(full) = guest.full(Kind::Sql) {
+        log::warn!("a connection from {} was refused: {}", stream.peer_address(), too_many_clients(full));
+        return Err(no_place(Full(Some(full))));
+    }
     let role = authenticate(stream, &mut reader, context, &start.user)?;
     guest.let_in(Kind::Sql).map_err(no_place)?;
     send_welcome(stream)?;
@@ -109,7 +103,7 @@ fn run(guest: &mut Guest, stream: &Arc<TcpStream>, context: &Arc<NodeContext>) -
     let (client, mut looks) = (Arc::clone(stream), 0u32);
     let must_end = move || {
         looks = looks.wrapping_add(1);
-        watched.has_passed() || (looks.is_multiple_of(LOOKS_BETWEEN) && codec::has_left(&client))
+        watched.has_passed() || (looks.is_multiple_of(LOOKS_BETWEEN) && client.has_left())
     };
     connection
         .progress_handler(PROGRESS_OPERATIONS, Some(must_end))
@@ -147,7 +141,7 @@ fn negotiate(out: &mut Vec<u8>, options: &[String]) {
 
 /// Reads up to the start-up packet; none if this was a CancelRequest.
 fn start_up(
-    mut stream: &TcpStream,
+    mut stream: &Stream,
     reader: &mut MessageReader,
     context: &NodeContext,
 ) -> Result<Option<StartUp>, Ended> {
@@ -155,27 +149,25 @@ fn start_up(
     for _ in 0..3 {
         let range = reader.next_start_up(MAX_START_UP_BYTES).map_err(from_problem)?;
         let mut fields = Fields::new(reader.body(range));
-        match fields.i32().map_err(Some)? {
-            SSL_REQUEST | GSS_REQUEST => {
+        let number = fields.i32().map_err(Some)?;
+        match asked(number) {
+            Asked::Encryption => {
                 if reader.has_input() {
                     return Err(Some(protocol("data after the request for encryption")));
                 }
                 stream.write_all(b"N").map_err(|_| None)?;
             }
-            CANCEL_REQUEST => {
+            Asked::Cancel => {
                 let (process, secret) = (fields.i32().map_err(Some)?, fields.i32().map_err(Some)?);
                 context.sessions.cancel(process, secret);
                 return Ok(None);
             }
-            version if version >> 16 == 3 => {
-                return parse_start_up(fields, version - PROTOCOL_3).map(Some).map_err(Some);
+            Asked::Session { minor_version } => {
+                return parse_start_up(fields, minor_version).map(Some).map_err(Some);
             }
-            version => {
-                let text = format!(
-                    "unsupported protocol {}.{}: the server speaks 3.0",
-                    version >> 16,
-                    version & 0xffff
-                );
+            Asked::Unknown => {
+                let (major, minor) = (number >> 16, number & 0xffff);
+                let text = format!("unsupported protocol {major}.{minor}: the server speaks 3.0");
                 return Err(Some(ServerError::sql("0A000", text)));
             }
         }
@@ -222,7 +214,7 @@ fn command_line_options(text: &str, settings: &mut Vec<(String, String)>) {
 
 /// SCRAM-SHA-256; the same steps for users who do not exist.
 fn authenticate(
-    mut stream: &TcpStream,
+    mut stream: &Stream,
     reader: &mut MessageReader,
     context: &NodeContext,
     user: &str,
@@ -264,7 +256,7 @@ fn authenticate(
 }
 
 /// AuthenticationOk.
-fn send_welcome(mut stream: &TcpStream) -> Result<(), Ended> {
+fn send_welcome(mut stream: &Stream) -> Result<(), Ended> {
     stream.write_all(b"R\0\0\0\x08\0\0\0\0").map_err(|_| None)
 }
 
@@ -274,10 +266,9 @@ fn no_place(Full(taken): Full) -> Ended {
 }
 
 /// For whoever watches for guessed passwords. The name is the client's choice: it is cut and made printable.
-fn log_failure(stream: &TcpStream, user: &str) {
-    let address =
-        stream.peer_addr().map_or_else(|_| "an unknown address".to_string(), |address| address.to_string());
-    log::warn!("password authentication failed for user \"{}\" from {address}", logging::name(user));
+fn log_failure(stream: &Stream, user: &str) {
+    let (user, address) = (logging::name(user), stream.peer_address());
+    log::warn!("password authentication failed for user \"{user}\" from {address}");
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Ended> {

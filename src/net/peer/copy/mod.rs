@@ -19,9 +19,8 @@ mod receive;
 mod send;
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
@@ -31,6 +30,7 @@ use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::hsb::refusal::Refusal;
+use crate::stream::Stream;
 
 pub use self::receive::{Received, receive, while_working};
 pub use self::send::{CopyOptions, Pace, send};
@@ -103,17 +103,15 @@ impl Head {
 }
 
 /// Tells the sender how the copy ended. The sender may be gone; the copy stands all the same.
-pub fn answer(stream: &mut TcpStream, outcome: &Result<(), Refusal>) {
+pub fn answer(stream: &Stream, outcome: &Result<(), Refusal>) {
     let message = match outcome {
         Ok(()) => CopyMessage::Done,
         Err(refusal) => CopyMessage::Failed(refusal.clone()),
     };
     let _ = say(stream, &message);
     if outcome.is_err() {
-        // Closing with blocks unread would reset the connection and take the answer with it.
-        let _ = stream.shutdown(Shutdown::Write);
-        let deadline = Instant::now() + FAREWELL;
-        while Instant::now() < deadline && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
+        // Blocks may still be on their way.
+        stream.end_gently(FAREWELL);
     }
 }
 
@@ -125,21 +123,18 @@ pub fn go_on_unless(abort: &AtomicBool) -> Result<(), Refusal> {
     }
 }
 
-fn set_timeouts(stream: &TcpStream, timeout: Duration) -> Result<(), Refusal> {
+fn set_timeouts(stream: &Stream, timeout: Duration) -> Result<(), Refusal> {
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
-    stream
-        .set_read_timeout(timeout)
-        .and_then(|()| stream.set_write_timeout(timeout))
-        .map_err(|error| lost(&error))
+    stream.set_timeouts(timeout).map_err(|error| lost(&error))
 }
 
-fn say(stream: &mut TcpStream, message: &CopyMessage) -> Result<(), Refusal> {
+fn say(mut stream: &Stream, message: &CopyMessage) -> Result<(), Refusal> {
     let frame = codec::encode_message(FrameKind::Peer, message).map_err(malformed)?;
     stream.write_all(&frame).map_err(|error| lost(&error))
 }
 
-fn hear(stream: &mut TcpStream) -> Result<CopyMessage, Refusal> {
-    let frame = read_frame(stream, MAX_FRAME_BYTES)?;
+fn hear(mut stream: &Stream) -> Result<CopyMessage, Refusal> {
+    let frame = read_frame(&mut stream, MAX_FRAME_BYTES)?;
     codec::decode_message(&frame[FRAME_HEADER_BYTES..]).map_err(malformed)
 }
 

@@ -1,7 +1,6 @@
 //! The receiver's side of a copy: a file beside the database that grows into the image.
 
 use std::fs::File;
-use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,9 +16,10 @@ use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::hsb::refusal::Refusal;
-use crate::net::peer::handshake::{lost, read_frame};
+use crate::net::peer::handshake::read_frame;
 use crate::progress::{Progress, Unit};
 use crate::storage::files;
+use crate::stream::Stream;
 use crate::threads;
 
 /// An offer is made after so many bytes that were read, or so many hashes.
@@ -52,7 +52,7 @@ impl Received {
 /// is to be replaced, if there is one: read only. When it fails, or is given up by `abort`, `path` keeps what a repeat
 /// can use.
 pub fn receive(
-    stream: &mut TcpStream,
+    stream: &Stream,
     path: &Path,
     base: &Path,
     timeout: Duration,
@@ -72,15 +72,16 @@ pub fn receive(
         base.as_ref().and_then(|base| base.metadata().ok()).map_or(0, |base| base.len()).min(total);
     let here = Here { head, total, file, kept_bytes, base, base_bytes, path: path.to_path_buf() };
     let given_up = AtomicBool::new(false);
-    let offering = stream.try_clone().map_err(|error| lost(&error))?;
     let reused_bytes = std::thread::scope(|scope| {
         // Its failure is one of the connection, which this thread notices as well.
-        let offers = threads::spawn_scoped(scope, "copy-offers", || here.offer(offering, &given_up));
+        let offers = threads::spawn_scoped(scope, "copy-offers", || here.offer(stream, &given_up));
         let offers = offers?;
         let outcome = here.receive_blocks(stream, progress, abort);
         given_up.store(true, Ordering::Relaxed);
         // A sender that still sends blocks hears no offers: both would wait for each other.
-        while outcome.is_err() && !offers.is_finished() && read_frame(stream, MAX_FRAME_BYTES).is_ok() {}
+        while outcome.is_err() && !offers.is_finished() && read_frame(&mut &*stream, MAX_FRAME_BYTES).is_ok()
+        {
+        }
         outcome
     })?;
     here.file.set_len(total).map_err(|error| disk(path, &error))?;
@@ -123,7 +124,7 @@ impl Here {
         }
     }
 
-    fn offer(&self, mut stream: TcpStream, given_up: &AtomicBool) -> Result<(), Refusal> {
+    fn offer(&self, stream: &Stream, given_up: &AtomicBool) -> Result<(), Refusal> {
         let here = self.kept_bytes.max(self.base_bytes);
         let blocks = if here == self.total {
             here.div_ceil(self.head.block_bytes)
@@ -142,27 +143,27 @@ impl Here {
                 if given_up.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                say(&mut stream, &CopyMessage::Offer { hashes: std::mem::take(&mut hashes) })?;
+                say(stream, &CopyMessage::Offer { hashes: std::mem::take(&mut hashes) })?;
                 bytes = 0;
             }
         }
         if !hashes.is_empty() {
-            say(&mut stream, &CopyMessage::Offer { hashes })?;
+            say(stream, &CopyMessage::Offer { hashes })?;
         }
-        say(&mut stream, &CopyMessage::Offer { hashes: Vec::new() })
+        say(stream, &CopyMessage::Offer { hashes: Vec::new() })
     }
 
     /// Until the end; returns how many bytes need not be sent.
     fn receive_blocks(
         &self,
-        stream: &mut TcpStream,
+        stream: &Stream,
         progress: &Progress,
         abort: &AtomicBool,
     ) -> Result<u64, Refusal> {
         let mut hasher = self.head.hasher();
         let (mut index, mut reused, mut block) = (0, 0, Vec::new());
         loop {
-            let frame = read_frame(stream, MAX_FRAME_BYTES)?;
+            let frame = read_frame(&mut &*stream, MAX_FRAME_BYTES)?;
             go_on_unless(abort)?;
             let body = &frame[FRAME_HEADER_BYTES..];
             if frame[5] == FrameKind::CopyBlock as u8 {
@@ -228,8 +229,8 @@ impl Here {
 }
 
 /// Does something long while the sender hears that this node lives.
-pub fn while_working<R: Send>(stream: &mut TcpStream, work: impl FnOnce() -> R + Send) -> Option<R> {
-    let timeout = stream.write_timeout().ok().flatten().unwrap_or(WORKING_INTERVAL);
+pub fn while_working<R: Send>(stream: &Stream, work: impl FnOnce() -> R + Send) -> Option<R> {
+    let timeout = stream.write_timeout().unwrap_or(WORKING_INTERVAL);
     let interval = WORKING_INTERVAL.min(timeout / 3);
     let (done, when_done) = bounded(1);
     std::thread::scope(|scope| {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::net::peer::handshake::lost;
 use crate::progress::{Progress, Unit};
 use crate::random;
 use crate::storage::image::Image;
+use crate::stream::Stream;
 
 /// The longest pause before another sign of life.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ pub struct CopyOptions<'a> {
 
 /// Sends the image and waits until the receiver has opened it. Returns how many bytes had to be sent.
 pub fn send(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     image: &Image,
     options: CopyOptions<'_>,
     progress: &Progress,
@@ -71,7 +71,7 @@ pub fn send(
 
 /// The connection and what the receiver has said.
 struct Sending<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Stream,
     options: CopyOptions<'a>,
     pace: Pace,
     offers: VecDeque<u128>,
@@ -85,7 +85,8 @@ impl Sending<'_> {
     /// The hash of the next block as the receiver has it, if it has one.
     fn next_offer(&mut self) -> Result<Option<u128>, Refusal> {
         go_on_unless(self.options.abort)?;
-        while self.has_heard_something()? || self.offers.is_empty() && self.more_offers {
+        // A receiver that has failed says so at any time.
+        while self.stream.has_input() || self.offers.is_empty() && self.more_offers {
             match hear(self.stream)? {
                 CopyMessage::Offer { hashes } => {
                     self.more_offers = !hashes.is_empty();
@@ -96,18 +97,6 @@ impl Sending<'_> {
             }
         }
         Ok(self.offers.pop_front())
-    }
-
-    /// Looks without waiting: a receiver that has failed says so at any time.
-    fn has_heard_something(&self) -> Result<bool, Refusal> {
-        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
-        self.stream.set_nonblocking(false).map_err(|error| lost(&error))?;
-        match looked {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
-            // The end is noticed by whoever reads or writes next.
-            Ok(bytes) => Ok(bytes > 0),
-            Err(error) => Err(lost(&error)),
-        }
     }
 
     fn leave_out(&mut self, block_bytes: u64) -> Result<(), Refusal> {
