@@ -48,6 +48,7 @@ pub mod services;
 pub mod sql;
 
 // What all of them use.
+pub mod calendar;
 pub mod client;
 pub mod codec;
 pub mod command_line;
@@ -57,6 +58,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod error;
 pub mod logging;
+pub mod pgtypes;
 pub mod program;
 pub mod progress;
 pub(crate) mod random;

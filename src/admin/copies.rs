@@ -22,7 +22,7 @@ pub(super) fn list(services: &AdminServices, _: &Call) -> Rows {
         return one("No backup or copy has ended since the start of the server.");
     }
     let line = |copy: &EndedCopy| {
-        let when = crate::logging::timestamp(copy.when);
+        let when = crate::calendar::log_text(copy.when);
         let outcome = match &copy.result {
             Ok(()) => "SUCCESS".to_string(),
             Err(error) => format!("FAILED ({error})"),

@@ -37,7 +37,7 @@ pub(super) fn error_code(_: &AdminServices, call: &Call) -> Rows {
 pub(super) fn events(services: &AdminServices, _: &Call) -> Rows {
     let line = |(name, meaning): &(&str, &str)| {
         let last = services.events.latest(name).map_or_else(String::new, |event| {
-            format!(" (last: {} {})", crate::logging::timestamp(event.posted), event.text)
+            format!(" (last: {} {})", crate::calendar::log_text(event.posted), event.text)
         });
         (0, format!("{name}  -  {meaning}{last}"))
     };
@@ -89,7 +89,7 @@ const FIGURES: &[Figure] = &[
 
 /// To the second; empty at the other role.
 fn start_time(since: Option<SystemTime>) -> String {
-    let text = since.map(crate::logging::timestamp);
+    let text = since.map(crate::calendar::log_text);
     text.and_then(|text| text.get(..19).map(str::to_owned)).unwrap_or_default()
 }
 
@@ -157,7 +157,7 @@ fn sessions_line(services: &AdminServices) -> String {
 
 pub(super) fn user_list(services: &AdminServices, _: &Call) -> Rows {
     let line = |session: SessionInfo| {
-        let since = crate::logging::timestamp(session.since);
+        let since = crate::calendar::log_text(session.since);
         (0, format!("{} {} {} since {since}", session.id, session.user, session.address))
     };
     Ok(services.sessions.list().into_iter().map(line).collect())

@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::AdminServices;
+use crate::calendar::log_text;
 use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
-use crate::logging::timestamp;
 use crate::progress::Unit;
 use crate::services::status::Snapshot;
 use crate::storage::checkpoint;
@@ -181,7 +181,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
             from: now.last_change.from.name().into(),
             to: now.last_change.to.name().into(),
             reason: now.last_change.reason.into(),
-            at: timestamp(now.last_change.at),
+            at: log_text(now.last_change.at),
         },
         safeness: settings.safeness.to_string(),
         acknowledge_policy: settings.pair.acknowledge_policy.to_string(),
@@ -195,7 +195,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
             CopyStatus::Failed(refusal) => Some(refusal.to_string()),
             _ => None,
         },
-        copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| timestamp(now.copy_since)),
+        copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| log_text(now.copy_since)),
         netcopy_needed: now.needs_netcopy,
         wal_bytes: checkpoint::wal_file_bytes(&services.database),
         oldest_snapshot: services.sessions.snapshots().into_iter().next().map(|open| SnapshotReport {
@@ -228,7 +228,7 @@ fn lag(now: &Snapshot) -> LagReport {
     if now.state.is_primary() && now.activity == Activity::CatchingUp {
         return LagReport { transactions: Some(behind(now)), ..LagReport::default() };
     }
-    let unknown_since = now.state.is_primary().then(|| timestamp(now.connect_since));
+    let unknown_since = now.state.is_primary().then(|| log_text(now.connect_since));
     LagReport { unknown_since, ..LagReport::default() }
 }
 

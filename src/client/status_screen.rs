@@ -10,11 +10,11 @@ use super::console::ConsoleClient;
 use super::credentials::Credentials;
 use super::solcon::Outcome;
 use crate::admin::READ_ONLY_WITHOUT_ROOM;
+use crate::calendar::log_text;
 use crate::config::ConnectString;
 use crate::error::{ServerError, invalid};
 use crate::hsb::codes::Code;
 use crate::hsb::state::State;
-use crate::logging::timestamp;
 use crate::threads;
 
 const REFRESH: Duration = Duration::from_secs(1);
@@ -195,7 +195,7 @@ fn screen(nodes: &[Node], verdict: &Verdict, now: SystemTime, colour: bool) -> S
         (true, true) => ("\x1b[1;32m", "\x1b[0m"),
         (true, false) => ("\x1b[1;31m", "\x1b[0m"),
     };
-    let mut text = format!("{}  {paint}{}{plain}\n", timestamp(now), verdict.text);
+    let mut text = format!("{}  {paint}{}{plain}\n", log_text(now), verdict.text);
     for node in nodes {
         let name = &node.server;
         match &node.answer {
@@ -207,7 +207,7 @@ fn screen(nodes: &[Node], verdict: &Verdict, now: SystemTime, colour: bool) -> S
             }
             Err(error) if node.refuses() => text.push_str(&format!("\n{name}  REFUSES\n  {error}\n")),
             Err(error) => {
-                let since = node.silent_since.map(timestamp).unwrap_or_default();
+                let since = node.silent_since.map(log_text).unwrap_or_default();
                 text.push_str(&format!("\n{name}  NO ANSWER since {since}\n  {error}\n"));
             }
         }

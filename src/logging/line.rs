@@ -3,7 +3,9 @@
 //! Invariant: whatever a text holds – it may come from a client, a peer or a file –, its line is one line, is no longer
 //! than a bound, and does nothing to a terminal that shows it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+
+use crate::calendar;
 
 /// A longer message is cut.
 const MAX_MESSAGE_CHARACTERS: usize = 4000;
@@ -12,7 +14,7 @@ const MAX_NAME_CHARACTERS: usize = 64;
 
 /// Time, text, end of line.
 pub fn line(time: SystemTime, text: &str) -> String {
-    let mut line = timestamp(time);
+    let mut line = calendar::log_text(time);
     line.push(' ');
     line.push_str(&printable(text.trim_end(), MAX_MESSAGE_CHARACTERS));
     line.push('\n');
@@ -42,31 +44,10 @@ pub fn name(text: &str) -> String {
     printable(text, MAX_NAME_CHARACTERS)
 }
 
-/// UTC as `2025-01-31 12:00:00.123Z`. A clock before 1970 shows 1970.
-pub fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-}
-
-/// Year, month and day of a day counted from 1970-01-01.
-fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
-    // Years that begin in March put the leap day at the end; an era is the calendar's cycle of 400 years.
-    const DAYS_PER_ERA: u64 = 146_097;
-    let days = days_since_1970 + 719_468;
-    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
@@ -79,7 +60,7 @@ mod tests {
             (1_704_067_199_123, "2023-12-31 23:59:59.123Z"),
             (4_107_542_400_000, "2100-03-01 00:00:00.000Z"),
         ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(milliseconds)), expected);
+            assert_eq!(calendar::log_text(UNIX_EPOCH + Duration::from_millis(milliseconds)), expected);
         }
     }
 

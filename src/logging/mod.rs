@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 pub use self::file::{Limits, RotatingFile};
 pub use self::fold::Folder;
-pub use self::line::{line, name, printable, timestamp};
+pub use self::line::{line, name, printable};
 use self::queue::Queue;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;

@@ -76,7 +76,7 @@ impl Event {
     pub fn json(&self) -> String {
         let shown = Shown {
             ename: &self.name,
-            postsrvtime: crate::logging::timestamp(self.posted),
+            postsrvtime: crate::calendar::log_text(self.posted),
             uid: self.number,
             numdatainfo: self.data_items(),
             textdata: &self.text,
@@ -261,7 +261,7 @@ mod tests {
     fn json_is_json() {
         let posted = SystemTime::UNIX_EPOCH;
         let event = Event { name: DISK_FULL.into(), posted, number: 7, text: "a \"b\\c\"\n".into() };
-        let time = crate::logging::timestamp(posted);
+        let time = crate::calendar::log_text(posted);
         let expected = format!(
             r#"{{"ENAME":"SYS_EVENT_DISKFULL","POSTSRVTIME":"{time}","UID":7,"NUMDATAINFO":1,"TEXTDATA":"a \"b\\c\"\n"}}"#
         );

@@ -3,7 +3,8 @@
 //! A wrong type is worse than none: whatever is not surely a number of one kind stays unknown (0).
 
 use super::infer::Inference;
-use super::types;
+use crate::pgtypes::Category::{self, Decimal, Floating, Other, Text, Whole};
+use crate::pgtypes::{self, oid};
 
 impl Inference<'_> {
     /// The type that all arguments of the call opened at `open` agree on.
@@ -38,21 +39,29 @@ impl Inference<'_> {
 
 /// What SQLite's arithmetic makes of numbers of these types; 0 if one of them may be no number.
 pub fn number_of(one: u32, other: u32) -> u32 {
-    let whole = |oid: u32| [types::INT8, types::INT4, types::INT2].contains(&oid);
-    if !is_number(one) || !is_number(other) {
-        0
-    } else if one == types::FLOAT8 || other == types::FLOAT8 {
-        types::FLOAT8
-    } else if whole(one) && whole(other) {
-        types::INT8
-    } else {
-        types::NUMERIC
+    match (category(one), category(other)) {
+        (Text | Other, _) | (_, Text | Other) => 0,
+        (Floating, _) | (_, Floating) => oid::FLOAT8,
+        (Whole, Whole) => oid::INT8,
+        (Decimal, _) | (_, Decimal) => oid::NUMERIC,
     }
+}
+
+fn category(oid: u32) -> Category {
+    if oid == 0 { Other } else { pgtypes::of_oid(oid).category }
 }
 
 /// True for the types of numbers.
 pub fn is_number(oid: u32) -> bool {
-    [types::INT8, types::INT4, types::INT2, types::FLOAT8, types::NUMERIC].contains(&oid)
+    match category(oid) {
+        Whole | Decimal | Floating => true,
+        Text | Other => false,
+    }
+}
+
+/// True for the types of texts.
+pub fn is_text(oid: u32) -> bool {
+    category(oid) == Text
 }
 
 /// A stretch of tokens read as operands with `+ - * / %`, or the operators of bits, between them.
@@ -76,7 +85,7 @@ impl Expression<'_, '_> {
             }
             self.at += 1;
             let result = number_of(oid, self.operand());
-            oid = if bits && result != 0 { types::INT8 } else { result };
+            oid = if bits && result != 0 { oid::INT8 } else { result };
         }
         oid
     }
@@ -89,7 +98,7 @@ impl Expression<'_, '_> {
             self.at += 1;
         }
         let oid = self.unsigned();
-        if signed { number_of(oid, types::INT8) } else { oid }
+        if signed { number_of(oid, oid::INT8) } else { oid }
     }
 
     fn unsigned(&mut self) -> u32 {

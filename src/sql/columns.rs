@@ -3,7 +3,7 @@
 
 use super::lexer::{Token, TokenKind};
 use super::rewrite::{Edit, SESSION_WORDS, type_name};
-use super::types;
+use crate::pgtypes;
 
 /// Words that end the expression of a DEFAULT.
 const CONSTRAINTS: [&str; 12] = [
@@ -99,7 +99,7 @@ fn definition(sql: &str, part: &[Token], edits: &mut Vec<Edit>) {
 /// `uuid` becomes `uuid text`: SQLite takes it for a text by its last word, and its name stays in the schema.
 fn text_type(sql: &str, part: &[Token]) -> Option<Edit> {
     let first = part.get(1).filter(|token| token.kind == TokenKind::Word)?;
-    if !types::is_text_unknown_to_sqlite(first.text(sql)) {
+    if !pgtypes::is_text_unknown_to_sqlite(first.text(sql)) {
         return None;
     }
     let end = type_name(sql, part, 1).1;

@@ -1,7 +1,6 @@
-//! Runs one statement on a connection and encodes its rows straight into the output.
+//! Runs one statement on a connection and gives its rows to a sink.
 //!
-//! Used for the session's reader, where full buffers go to the client between rows, and inside jobs of the writer,
-//! where the whole result is buffered so that a slow client never holds the writer.
+//! Used for the session's reader, and inside jobs of the writer.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,18 +9,15 @@ use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement as Compiled};
 
 use super::access::{ClientScope, Identity};
-use super::describe::{self, Column, Metadata};
+use super::describe::{self, Metadata, ResultColumn};
+use super::rows::{RowSink, give_row};
 use super::statement::{Kind, Statement};
 use super::user_statement::UserCommand;
-use super::{errors, types, users};
+use super::{errors, users};
 use crate::error::ServerError;
-use crate::net::pg::codec::Formats;
-use crate::net::pg::values;
+use crate::pgtypes;
 use crate::storage::writer::WriteTransaction;
 use crate::storage::{limits, memory};
-
-/// Most that a result made at the writer may take.
-pub const MAX_BUFFERED_RESULT_BYTES: usize = 256 << 20;
 
 /// A statement that was parsed and described.
 #[derive(Debug)]
@@ -36,31 +32,6 @@ pub struct Prepared {
     pub declared: Vec<u32>,
     /// The client was told its columns before there were values; their types stay.
     pub described: AtomicBool,
-}
-
-/// What a statement did.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Encoded messages: rows, with their description in the simple protocol.
-    pub rows: Vec<u8>,
-    /// For the command tag.
-    pub count: Option<u64>,
-}
-
-/// Takes full output away between rows.
-pub type Flush<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> Result<(), ServerError>;
-
-#[allow(clippy::ptr_arg)] // the type that Flush has
-/// A [`Flush`] for the writer: nothing leaves, but there is a limit.
-pub fn keep_buffered(out: &mut Vec<u8>) -> Result<(), ServerError> {
-    if out.len() > MAX_BUFFERED_RESULT_BYTES {
-        let limit = MAX_BUFFERED_RESULT_BYTES >> 20;
-        return Err(ServerError::sql(
-            "54000",
-            format!("a result inside a write transaction is limited to {limit} MB"),
-        ));
-    }
-    Ok(())
 }
 
 fn sqlite(error: rusqlite::Error) -> ServerError {
@@ -85,15 +56,13 @@ pub fn plan_changed() -> ServerError {
     ServerError::sql("0A000", "cached plan must not change result type; prepare the statement again")
 }
 
-/// Steps and encodes at most `limit` rows (0: all); true if there are no more. Otherwise the statement stays where it
-/// is, to be stepped on by the next call.
+/// Steps, and gives at most `limit` rows (0: all) to the sink; true if there are no more. Otherwise the statement stays where
+/// it is, to be stepped on by the next call.
 pub fn step_rows(
     compiled: &mut Compiled<'_>,
-    columns: &[Column],
-    formats: &Formats,
+    columns: &[ResultColumn],
     limit: u64,
-    out: &mut Vec<u8>,
-    flush: Flush<'_>,
+    sink: &mut impl RowSink,
 ) -> Result<(u64, bool), ServerError> {
     let mut count = 0;
     let mut rows = compiled.raw_query();
@@ -102,7 +71,7 @@ pub fn step_rows(
             return Err(plan_changed());
         }
         if !columns.is_empty() {
-            values::append_row(out, row, columns, formats)?;
+            give_row(row, columns, sink)?;
         }
         count += 1;
         if limit != 0 && count == limit {
@@ -110,7 +79,6 @@ pub fn step_rows(
             std::mem::forget(rows);
             return Ok((count, false));
         }
-        flush(out)?;
     }
     Ok((count, true))
 }
@@ -120,7 +88,7 @@ fn width(row: &Row<'_>) -> usize {
 }
 
 /// Gives columns whose type nobody declared the type of their first value.
-pub fn refine(columns: &mut [Column], row: &Row<'_>) {
+pub fn refine(columns: &mut [ResultColumn], row: &Row<'_>) {
     let _fetching = memory::fetching();
     let mut left = limits::message_bytes();
     for (index, column) in columns.iter_mut().enumerate().filter(|(_, column)| !column.certain) {
@@ -130,12 +98,7 @@ pub fn refine(columns: &mut [Column], row: &Row<'_>) {
             let Some(rest) = left.checked_sub(bytes.len()) else { return };
             left = rest;
         }
-        column.oid = match value.map(|value| value.data_type()) {
-            Ok(Type::Integer) => types::INT8,
-            Ok(Type::Real) => types::FLOAT8,
-            Ok(Type::Blob) => types::BYTEA,
-            _ => types::TEXT,
-        };
+        column.kind = pgtypes::of_value(value.map_or(Type::Null, |value| value.data_type()));
     }
 }
 
@@ -144,25 +107,21 @@ fn run_prepared(
     connection: &Connection,
     prepared: &Prepared,
     parameters: &[Value],
-    formats: &Formats,
-) -> Result<Outcome, ServerError> {
+    sink: &mut impl RowSink,
+) -> Result<u64, ServerError> {
     let mut compiled = connection.prepare_cached(&prepared.statement.sql).map_err(sqlite)?;
     bind(&mut compiled, &prepared.metadata, parameters)?;
-    let mut rows = Vec::new();
-    let columns = &prepared.metadata.columns;
-    let (stepped, _) = step_rows(&mut compiled, columns, formats, 0, &mut rows, &mut keep_buffered)?;
-    let count = if prepared.metadata.readonly { stepped } else { connection.changes() };
-    Ok(Outcome { rows, count: Some(count) })
+    let (stepped, _) = step_rows(&mut compiled, &prepared.metadata.columns, 0, sink)?;
+    Ok(if prepared.metadata.readonly { stepped } else { connection.changes() })
 }
 
-/// Runs a statement without parameters as the simple protocol wants it: description and rows. None if it writes and
+/// Runs a statement without parameters as the simple protocol wants it: its columns and its rows. None if it writes and
 /// `only_readonly` is set; nothing has happened then.
 pub fn run_simple(
     connection: &Connection,
     statement: &Statement,
     only_readonly: bool,
-    out: &mut Vec<u8>,
-    flush: Flush<'_>,
+    sink: &mut impl RowSink,
 ) -> Result<Option<u64>, ServerError> {
     let mut compiled =
         connection.prepare(&statement.sql).map_err(|error| errors::from_preparing(&error, &statement.sql))?;
@@ -171,36 +130,41 @@ pub fn run_simple(
         return Ok(None);
     }
     if compiled.column_count() == 0 {
-        let (stepped, _) = step_rows(&mut compiled, &[], &Formats::Text, 0, out, flush)?;
+        let (stepped, _) = step_rows(&mut compiled, &[], 0, sink)?;
         return Ok(Some(if compiled.readonly() { stepped } else { connection.changes() }));
     }
     let metadata = describe::describe_compiled(connection, statement, &compiled, &[])?;
-    let readonly = metadata.readonly;
+    let (uncertain, readonly, mut columns) = (metadata.is_uncertain(), metadata.readonly, metadata.columns);
     let mut count = 0;
     let mut rows = compiled.raw_query();
-    let mut first = rows.next().map_err(sqlite)?;
-    let metadata = match first {
-        Some(row) if metadata.is_uncertain() => {
-            let mut columns = metadata.columns;
-            refine(&mut columns, row);
-            Metadata::of_columns(columns, readonly)
-        }
-        _ => metadata,
-    };
-    metadata.append_description(out, &Formats::Text);
-    while let Some(row) = first {
-        values::append_row(out, row, &metadata.columns, &Formats::Text)?;
+    let mut next = rows.next().map_err(sqlite)?;
+    if let Some(first) = next.filter(|_| uncertain) {
+        refine(&mut columns, first);
+    }
+    sink.columns(&columns);
+    while let Some(row) = next {
+        give_row(row, &columns, sink)?;
         count += 1;
-        flush(out)?;
-        first = rows.next().map_err(sqlite)?;
+        next = rows.next().map_err(sqlite)?;
     }
     Ok(Some(if readonly { count } else { connection.changes() }))
+}
+
+/// Runs a query that was described before.
+pub fn run_query(
+    connection: &Connection,
+    sql: &str,
+    columns: &[ResultColumn],
+    sink: &mut impl RowSink,
+) -> Result<u64, ServerError> {
+    let mut compiled = connection.prepare(sql).map_err(sqlite)?;
+    step_rows(&mut compiled, columns, 0, sink).map(|(count, _)| count)
 }
 
 /// What a session has the writer do; owned, because it may run on another thread.
 pub enum Work {
     /// A prepared statement of the extended protocol.
-    Prepared(Arc<Prepared>, Vec<Value>, Formats),
+    Prepared(Arc<Prepared>, Vec<Value>),
     /// A statement of the simple protocol.
     Simple(Statement),
     /// Changes of the schema.
@@ -212,39 +176,35 @@ pub enum Work {
 }
 
 impl Work {
-    /// Does it inside a write transaction.
+    /// Does it inside a write transaction; gives the number for the command tag.
     pub fn run(
         self,
         transaction: &mut WriteTransaction<'_>,
         identity: &Arc<Identity>,
-    ) -> Result<Outcome, ServerError> {
+        sink: &mut impl RowSink,
+    ) -> Result<Option<u64>, ServerError> {
         match self {
-            Work::Prepared(prepared, parameters, formats) => {
+            Work::Prepared(prepared, parameters) => {
                 let _scope = ClientScope::enter(identity);
-                run_prepared(transaction.connection(), &prepared, &parameters, &formats)
+                run_prepared(transaction.connection(), &prepared, &parameters, sink).map(Some)
             }
             Work::Simple(statement) => {
                 let _scope = ClientScope::enter(identity);
-                let mut outcome = Outcome::default();
-                let connection = transaction.connection();
-                outcome.count =
-                    run_simple(connection, &statement, false, &mut outcome.rows, &mut keep_buffered)?;
-                Ok(outcome)
+                run_simple(transaction.connection(), &statement, false, sink)
             }
-            Work::Schema(sql) => schema(transaction, identity, &sql).map(|()| Outcome::default()),
-            Work::Several(list, true) => list
-                .iter()
-                .try_for_each(|sql| schema(transaction, identity, sql))
-                .map(|()| Outcome::default()),
+            Work::Schema(sql) => schema(transaction, identity, &sql).map(|()| None),
+            Work::Several(list, true) => {
+                list.iter().try_for_each(|sql| schema(transaction, identity, sql)).map(|()| None)
+            }
             Work::Several(list, false) => {
                 let _scope = ClientScope::enter(identity);
                 let connection = transaction.connection();
                 let run = |sql: &String| connection.execute(sql, []).map(drop).map_err(sqlite);
-                list.iter().try_for_each(run).map(|()| Outcome::default())
+                list.iter().try_for_each(run).map(|()| None)
             }
             Work::User(command) => {
                 transaction.users_changed();
-                users::execute(transaction.connection(), &command).map(|()| Outcome::default())
+                users::execute(transaction.connection(), &command).map(|()| None)
             }
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{access, calendar, errors};
+use super::{access, errors};
+use crate::calendar;
 use crate::error::ServerError;
 use crate::services::outcomes::Outcomes;
 use crate::services::status::NodeStatus;

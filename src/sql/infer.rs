@@ -6,10 +6,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::Connection;
 
-use super::arithmetic::{Expression, number_of};
+use super::arithmetic::{Expression, is_text, number_of};
 use super::lexer::{Token, TokenKind, tokens, unquoted};
 use super::operands::{Layout, Place};
-use super::types;
+use crate::pgtypes::{self, oid};
 use crate::storage::memory;
 
 const MAX_DEPTH: usize = 32;
@@ -156,7 +156,7 @@ impl<'a> Inference<'a> {
             rows.flatten()
                 .map(|(name, declaration)| match declaration.as_str() {
                     "" => (name, 0),
-                    declaration => (name, types::oid_of_declaration(declaration)),
+                    declaration => (name, pgtypes::of_declaration(declaration).computed),
                 })
                 .collect()
         };
@@ -239,7 +239,7 @@ impl<'a> Inference<'a> {
         for (oid, place) in known.iter_mut().zip(&found).filter(|(oid, _)| **oid == 0) {
             *oid = place.oid;
         }
-        found.iter().map(|place| place.operand && !types::is_text(place.oid)).collect()
+        found.iter().map(|place| place.operand && !is_text(place.oid)).collect()
     }
 
     fn add_derived(&mut self) {
@@ -383,15 +383,15 @@ impl<'a> Inference<'a> {
         let text = first.text(self.sql);
         if start + 1 == end {
             return match first.kind {
-                TokenKind::Number if text.parse::<i32>().is_ok() => types::INT4,
-                TokenKind::Number if text.parse::<i64>().is_ok() => types::INT8,
-                TokenKind::Number if text.parse::<f64>().is_ok() => types::FLOAT8,
-                TokenKind::Text => types::TEXT,
+                TokenKind::Number if text.parse::<i32>().is_ok() => oid::INT4,
+                TokenKind::Number if text.parse::<i64>().is_ok() => oid::INT8,
+                TokenKind::Number if text.parse::<f64>().is_ok() => oid::FLOAT8,
+                TokenKind::Text => oid::TEXT,
                 TokenKind::Parameter => {
                     let number = text.get(1..).and_then(|digits| digits.parse::<usize>().ok()).unwrap_or(0);
                     number.checked_sub(1).and_then(|place| parameters.get(place)).copied().unwrap_or(0)
                 }
-                TokenKind::Word if types::truth(text).is_some_and(|_| text.len() > 3) => types::BOOL,
+                TokenKind::Word if pgtypes::truth(text).is_some_and(|_| text.len() > 3) => oid::BOOL,
                 _ => 0,
             };
         }
@@ -435,15 +435,15 @@ impl<'a> Inference<'a> {
         match name {
             "count" | "length" | "octet_length" | "instr" | "unicode" | "unixepoch" | "random"
             | "changes" | "last_insert_rowid" | "json_array_length" | "row_number" | "rank"
-            | "dense_rank" | "ntile" | "pg_backend_pid" => types::INT8,
-            "avg" | "total" | "round" | "julianday" | "percent_rank" | "cume_dist" => types::FLOAT8,
-            "exists" | "pg_is_in_recovery" => types::BOOL,
-            "sum" | "abs" => number_of(self.common(start + 1, parameters), types::INT8),
+            | "dense_rank" | "ntile" | "pg_backend_pid" => oid::INT8,
+            "avg" | "total" | "round" | "julianday" | "percent_rank" | "cume_dist" => oid::FLOAT8,
+            "exists" | "pg_is_in_recovery" => oid::BOOL,
+            "sum" | "abs" => number_of(self.common(start + 1, parameters), oid::INT8),
             "max" | "min" | "coalesce" | "ifnull" => self.common(start + 1, parameters),
             "cast" => self
                 .tokens
                 .get(end.saturating_sub(2))
-                .map_or(0, |token| types::oid_of_name(token.text(self.sql))),
+                .map_or(0, |token| pgtypes::oid_of_cast(token.text(self.sql))),
             "upper"
             | "lower"
             | "substr"
@@ -469,7 +469,7 @@ impl<'a> Inference<'a> {
             | "hotstandby_outcome"
             | "login_server"
             | "quote"
-            | "hex" => types::TEXT,
+            | "hex" => oid::TEXT,
             _ => 0,
         }
     }

@@ -4,9 +4,9 @@
 //! do: an answer SET that changes nothing would be a lie. Not here: where values are kept (`settings`), and our own SET
 //! statements (`set_statement`). docs/settings.md is generated from the table.
 
-use super::types;
 use crate::config::distance;
 use crate::error::ServerError;
+use crate::pgtypes;
 
 /// What a value may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,7 +222,7 @@ impl Known {
         let text = value.trim().to_ascii_lowercase();
         let fits = match self.allowed {
             Text => true,
-            Truth => types::truth(&text).is_some(),
+            Truth => pgtypes::truth(&text).is_some(),
             Number => text
                 .trim_end_matches(|letter: char| letter.is_ascii_alphabetic())
                 .trim()

@@ -4,7 +4,6 @@
 
 pub mod access;
 pub mod arithmetic;
-pub mod calendar;
 pub mod columns;
 pub mod cut_trigger;
 pub mod derived;
@@ -17,11 +16,11 @@ pub mod known_settings;
 pub mod lexer;
 pub mod operands;
 pub mod rewrite;
+pub mod rows;
 pub mod session;
 pub mod set_statement;
 pub mod settings;
 pub mod split;
 pub mod statement;
-pub mod types;
 pub mod user_statement;
 pub mod users;

@@ -9,10 +9,10 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::arithmetic::{Expression, is_number, number_of};
+use super::arithmetic::{Expression, is_number, is_text, number_of};
 use super::infer::Inference;
 use super::lexer::{Token, TokenKind};
-use super::types;
+use crate::pgtypes::{self, oid};
 
 /// A longer operand is not looked through: the look at each of many parameters stays short.
 const MAX_STEPS: usize = 64;
@@ -36,15 +36,15 @@ pub struct Place {
 
 impl Place {
     fn beside(oid: u32) -> Place {
-        let oid = if oid == types::INT4 || oid == types::INT2 { types::INT8 } else { oid };
-        Place { oid, operand: !types::is_text(oid) }
+        let oid = if oid == oid::INT4 || oid == oid::INT2 { oid::INT8 } else { oid };
+        Place { oid, operand: !is_text(oid) }
     }
 
     /// What a parameter is that stands in two places. Text suits columns of every type, a number only some.
     pub fn and(self, other: Place) -> Place {
         let oid = match (self.oid, other.oid) {
             (0, oid) => oid,
-            (_, oid) if types::is_text(oid) => oid,
+            (_, oid) if is_text(oid) => oid,
             (oid, _) => oid,
         };
         Place { oid, operand: self.operand || other.operand }
@@ -105,12 +105,12 @@ impl Inference<'_> {
         }
         let before = first.checked_sub(1);
         if self.any_word(before, &["LIMIT", "OFFSET"]) {
-            return Place::beside(types::INT8);
+            return Place::beside(oid::INT8);
         }
         if self.word(Some(last + 1), "AS") {
             let cast = self.symbol(before, "(") && self.word(first.checked_sub(2), "CAST");
             let name = self.tokens.get(last + 2).filter(|_| cast);
-            let oid = name.map_or(0, |token| types::oid_of_name(token.text(self.sql)));
+            let oid = name.map_or(0, |token| pgtypes::oid_of_cast(token.text(self.sql)));
             return Place { oid, operand: false };
         }
         let texts = ["||", "->"];
@@ -122,7 +122,7 @@ impl Inference<'_> {
         if self.any_word(before, &["LIKE", "GLOB", "ESCAPE"])
             || self.any_word(Some(last + 1), &["LIKE", "GLOB"])
         {
-            return Place { oid: types::TEXT, operand: false };
+            return Place { oid: oid::TEXT, operand: false };
         }
         self.calculated(layout, first, last)
             .or_else(|| self.compared(layout, first, last))
@@ -346,10 +346,10 @@ impl Inference<'_> {
         let name = name.text(self.sql).to_ascii_lowercase();
         let is_first = first == open + 1;
         match name.as_str() {
-            "abs" | "sum" | "total" | "avg" => return Some(Place::beside(types::NUMERIC)),
-            "round" if is_first => return Some(Place::beside(types::NUMERIC)),
-            "round" | "char" | "randomblob" | "zeroblob" => return Some(Place::beside(types::INT8)),
-            "substr" | "substring" if !is_first => return Some(Place::beside(types::INT8)),
+            "abs" | "sum" | "total" | "avg" => return Some(Place::beside(oid::NUMERIC)),
+            "round" if is_first => return Some(Place::beside(oid::NUMERIC)),
+            "round" | "char" | "randomblob" | "zeroblob" => return Some(Place::beside(oid::INT8)),
+            "substr" | "substring" if !is_first => return Some(Place::beside(oid::INT8)),
             "iif" | "if" if is_first => return None,
             "coalesce" | "ifnull" | "nullif" | "max" | "min" | "iif" | "if" => {}
             _ => return None,

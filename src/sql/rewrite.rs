@@ -5,8 +5,8 @@
 
 use super::lexer::{Reader, Token, TokenKind, quoted, unquoted};
 use super::statement::{Kind, syntax};
-use super::types;
 use crate::error::ServerError;
+use crate::pgtypes::{self, Cast};
 
 /// Replacement of a stretch of the text.
 pub struct Edit {
@@ -138,46 +138,31 @@ fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mu
     let texts = [TokenKind::Text, TokenKind::EscapeText, TokenKind::DollarText];
     let literal = part.get(operand).filter(|token| operand + 1 == index && texts.contains(&token.kind));
     // The names keep PostgreSQL's sizes for whoever reads the type later; SQLite takes its affinity from them.
-    let target = match types::oid_of_name(&name) {
-        _ if name.eq_ignore_ascii_case("int") || name.eq_ignore_ascii_case("integer") => "int4",
-        types::INT8 => "int8",
-        types::INT4 => "int4",
-        types::INT2 => "int2",
-        types::FLOAT8 | types::FLOAT4 => "float8",
-        types::TEXT | types::VARCHAR | types::BPCHAR => "text",
-        types::NUMERIC => "numeric",
-        types::BYTEA | types::BOOL => {
-            if let (Some(token), Some(text)) = (literal, literal.and_then(|token| special(sql, token, &name)))
-            {
-                edits.retain(|edit| edit.start != token.start);
-                edits.push(Edit { start: token.start, end: type_end, text });
-                return end;
-            }
-            ""
+    match pgtypes::cast_to(&name) {
+        Some(Cast::As(target, _)) => {
+            let start = part[operand].start;
+            edits.push(Edit { start, end: start, text: "CAST(".into() });
+            edits.push(Edit { start: colon, end: type_end, text: format!(" AS {target})") });
         }
-        _ => "",
-    };
-    if target.is_empty() {
-        edits.push(Edit { start: colon, end: type_end, text: String::new() });
-    } else {
-        let start = part[operand].start;
-        edits.push(Edit { start, end: start, text: "CAST(".into() });
-        edits.push(Edit { start: colon, end: type_end, text: format!(" AS {target})") });
+        Some(Cast::Literal(made, _)) => {
+            let value = literal.map(|token| (token.start, literal_value(sql, token)));
+            let replaced = value.and_then(|(start, value)| made(&value).map(|text| (start, text)));
+            match replaced {
+                Some((start, text)) => {
+                    edits.retain(|edit| edit.start != start);
+                    edits.push(Edit { start, end: type_end, text });
+                }
+                None => edits.push(Edit { start: colon, end: type_end, text: String::new() }),
+            }
+        }
+        Some(Cast::Dropped) | None => edits.push(Edit { start: colon, end: type_end, text: String::new() }),
     }
     end
 }
 
-/// A literal of bytea or bool.
-fn special(sql: &str, token: &Token, name: &str) -> Option<String> {
+fn literal_value(sql: &str, token: &Token) -> String {
     let text = token.text(sql);
-    let plain = if token.kind == TokenKind::Text { text.to_string() } else { plain_string(text) };
-    let value = unquoted(&plain);
-    if name.eq_ignore_ascii_case("bytea") {
-        let hex = value.strip_prefix("\\x")?;
-        return hex.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| format!("X'{hex}'"));
-    }
-    let truth = types::truth(&value)?;
-    Some(if truth { "1".into() } else { "0".into() })
+    unquoted(&if token.kind == TokenKind::Text { text.to_string() } else { plain_string(text) })
 }
 
 /// The type name at `at`, and the token after it.

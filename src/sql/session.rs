@@ -14,9 +14,10 @@ use super::access::{ClientScope, Identity};
 use super::cut_trigger::CutTrigger;
 use super::describe::{self, Metadata};
 use super::errors;
-use super::execute::{Outcome, Work};
+use super::execute::Work;
+use super::rows::RowSink;
 use super::set_statement::{Isolation, TransactionModes};
-use super::settings::Settings;
+use super::settings::SessionSettings;
 use super::statement::{Kind, Statement};
 use super::users::Role;
 use crate::error::ServerError;
@@ -66,7 +67,7 @@ struct Transaction {
 }
 
 /// A session.
-pub struct Session<'r> {
+pub struct SqlSession<'r> {
     /// Its reader connection.
     pub reader: &'r Connection,
     /// The node.
@@ -76,7 +77,7 @@ pub struct Session<'r> {
     /// What it may do.
     pub role: Role,
     /// Its settings.
-    pub settings: Settings,
+    pub settings: SessionSettings,
     /// The running statement's time limit.
     pub deadline: Arc<Deadline>,
     /// Whether a CREATE TRIGGER was cut.
@@ -86,7 +87,7 @@ pub struct Session<'r> {
     transaction: Option<Transaction>,
 }
 
-impl<'r> Session<'r> {
+impl<'r> SqlSession<'r> {
     /// A session outside a transaction.
     pub fn new(
         reader: &'r Connection,
@@ -94,13 +95,13 @@ impl<'r> Session<'r> {
         identity: Arc<Identity>,
         role: Role,
         deadline: Arc<Deadline>,
-    ) -> Session<'r> {
-        Session {
+    ) -> SqlSession<'r> {
+        SqlSession {
             reader,
             context,
             identity,
             role,
-            settings: Settings::default(),
+            settings: SessionSettings::default(),
             deadline,
             trigger: CutTrigger::default(),
             reading: None,
@@ -359,24 +360,33 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// Has the writer do something; `alone` if it may be a transaction of its own.
-    pub fn write(&mut self, work: Work, alone: bool, what: &str) -> Result<Outcome, ServerError> {
+    /// Has the writer do something; `alone` if it may be a transaction of its own. Gives the sink back, and the number for
+    /// the command tag.
+    pub fn write<S: RowSink + Send + 'static>(
+        &mut self,
+        work: Work,
+        alone: bool,
+        what: &str,
+        mut sink: S,
+    ) -> Result<(S, Option<u64>), ServerError> {
         self.check_may_write(what)?;
         self.note_reading();
         let identity = self.identity.clone();
         if alone && self.transaction.is_none() {
             let request = self.request(None);
-            let done =
-                self.context.writer.autocommit(request, move |transaction| work.run(transaction, &identity));
+            let done = self.context.writer.autocommit(request, move |transaction| {
+                let count = work.run(transaction, &identity, &mut sink)?;
+                Ok((sink, count))
+            });
             self.settings.next_transaction = Default::default();
             return done;
         }
         let changes_schema = matches!(work, Work::Schema(_) | Work::Several(_, true));
-        let outcome = self.run_at_writer(|transaction| work.run(transaction, &identity))?;
+        let count = self.run_at_writer(|transaction| work.run(transaction, &identity, &mut sink))?;
         if let Some(transaction) = self.transaction.as_mut() {
             transaction.schema_changed |= changes_schema;
         }
-        Ok(outcome)
+        Ok((sink, count))
     }
 
     /// Runs a job in the transaction at the writer; begins an implicit transaction and becomes the writer if need be.

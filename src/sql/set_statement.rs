@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::known_settings;
 use super::lexer::{Reader, TokenKind, unquoted};
 use super::statement::syntax;
-use super::types;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness};
+use crate::pgtypes;
 
 /// How far a transaction sees the commits of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -277,7 +277,7 @@ pub fn setting_query(reader: &mut Reader<'_>) -> Option<SettingQuery> {
     let value = if sets { Some(reader.accept_symbol(",").then(|| reader.string())??) } else { None };
     let mut flag = false;
     if reader.accept_symbol(",") {
-        flag = types::truth(&unquoted(reader.take()?.text(reader.sql)))?;
+        flag = pgtypes::truth(&unquoted(reader.take()?.text(reader.sql)))?;
     } else if sets {
         return None;
     }

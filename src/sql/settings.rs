@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::known_settings;
 use super::set_statement::{Isolation, TransactionModes};
-use super::types;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness, word};
+use crate::pgtypes;
 use crate::services::outcomes::HeldToken;
 
 /// What holds for one transaction before the session's settings.
@@ -26,7 +26,7 @@ pub struct TransactionOptions {
 
 /// A session's settings.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct SessionSettings {
     /// Isolation of transactions.
     pub isolation: Isolation,
     /// Transactions are read only.
@@ -53,7 +53,7 @@ pub struct Settings {
 /// What SET may have to undo.
 #[derive(Debug, Clone)]
 struct Before {
-    settings: Settings,
+    settings: SessionSettings,
     /// Those of SET LOCAL, and what each was set to before it; none: nothing.
     local: Vec<(String, Option<String>)>,
 }
@@ -78,9 +78,9 @@ pub const REPORTED: &[&str] = &[
 /// `lock_timeout = 0`, as PostgreSQL means it: longer than any server lives.
 pub const WITHOUT_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for SessionSettings {
+    fn default() -> SessionSettings {
+        SessionSettings {
             isolation: Isolation::ReadCommitted,
             read_only: false,
             safeness: Safeness::Default,
@@ -100,7 +100,7 @@ fn invalid(name: &str, value: &str) -> ServerError {
     ServerError::sql("22023", format!("invalid value for parameter \"{name}\": \"{value}\""))
 }
 
-impl Settings {
+impl SessionSettings {
     /// Sets a setting of PostgreSQL; no value: back to the default.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), ServerError> {
         let name = name.to_ascii_lowercase();
@@ -113,7 +113,9 @@ impl Settings {
             None => return Err(known_settings::unknown(&name)),
         }
         match name.as_str() {
-            "default_transaction_read_only" => self.read_only = value.and_then(types::truth).unwrap_or(false),
+            "default_transaction_read_only" => {
+                self.read_only = value.and_then(pgtypes::truth).unwrap_or(false)
+            }
             "default_transaction_isolation" => {
                 let text = value.unwrap_or("default");
                 self.isolation = Isolation::parse(text).ok_or_else(|| invalid(&name, text))?;
@@ -143,7 +145,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What was set, as [`Settings::set`] takes it; none: nothing was.
+    /// What was set, as [`SessionSettings::set`] takes it; none: nothing was.
     fn was_set(&self, name: &str) -> Option<String> {
         match name {
             "default_transaction_read_only" => Some(self.read_only.to_string()),
@@ -218,7 +220,7 @@ impl Settings {
     /// Back to the defaults.
     pub fn reset_all(&mut self) {
         let before = self.before.take();
-        *self = Settings { before, ..Settings::default() };
+        *self = SessionSettings { before, ..SessionSettings::default() };
     }
 }
 

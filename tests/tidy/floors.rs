@@ -8,7 +8,7 @@ use std::fs;
 use crate::{root, sources};
 
 /// From the ground up.
-const FLOORS: [&str; 26] = [
+const FLOORS: [&str; 28] = [
     "hsb",
     "error",
     "stop",
@@ -17,10 +17,12 @@ const FLOORS: [&str; 26] = [
     "codec",
     "counters",
     "progress",
+    "calendar",
     "threads",
     "logging",
     "descriptors",
     "config",
+    "pgtypes",
     "storage",
     "services",
     "sql",
@@ -36,8 +38,6 @@ const FLOORS: [&str; 26] = [
     "signals",
     "program",
 ];
-/// Arrows up that are still there; each is to go.
-const NOT_YET: [(&str, &str); 1] = [("sql", "net")];
 const BEGIN: &str = "<!-- floors: made by UPDATE_DOCS=1 cargo test --test tidy -->\n";
 const END: &str = "<!-- end of floors -->\n";
 
@@ -97,7 +97,7 @@ fn no_module_uses_what_stands_above_it() {
         let above = uses.iter().filter(|used| floor(used) > Some(own));
         up.extend(above.map(|used| (module.as_str(), used.as_str())));
     }
-    assert_eq!(up, NOT_YET, "arrows up: what is used by both belongs below both");
+    assert!(up.is_empty(), "arrows up: what is used by both belongs below both: {up:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::ServerError;
+use crate::pgtypes::append_i64;
 use crate::stream::{Stream, Woken, is_timeout};
 
 /// Longest message of a client that has not logged in.
@@ -309,7 +310,7 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str, count: Option<u64>) {
             out.extend_from_slice(b" 0");
         }
         out.push(b' ');
-        super::values::append_i64(out, count.cast_signed());
+        append_i64(out, count.cast_signed());
     }
     out.push(0);
     finish(out, start);

@@ -11,15 +11,15 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::codec::{self, MessageReader, ReadProblem};
+use super::codec::{self, Formats, MessageReader, ReadProblem};
 use super::extended::Portal;
 use super::listening::Listening;
+use super::rows::{DataRows, MAX_KEPT_RESULT_BYTES, Outlet};
 use crate::error::ServerError;
 use crate::services::events::Pulse;
 use crate::services::registry::{Ticket, last_word, process_id};
-use crate::sql::execute::MAX_BUFFERED_RESULT_BYTES;
 use crate::sql::execute::Prepared;
-use crate::sql::session::Session;
+use crate::sql::session::SqlSession;
 use crate::sql::settings::REPORTED;
 use crate::stream::Stream;
 
@@ -42,7 +42,7 @@ pub enum End {
 /// One client.
 pub struct Client<'r> {
     pub(super) stream: &'r Stream,
-    pub(super) session: Session<'r>,
+    pub(super) session: SqlSession<'r>,
     pub(super) out: Vec<u8>,
     pub(super) statements: HashMap<String, Arc<Prepared>>,
     pub(super) portals: HashMap<String, Portal<'r>>,
@@ -66,7 +66,7 @@ pub struct Client<'r> {
 pub fn run<'r>(
     stream: &'r Stream,
     reader: MessageReader,
-    session: Session<'r>,
+    session: SqlSession<'r>,
     ticket: Ticket,
     greeting: Vec<u8>,
 ) {
@@ -280,6 +280,19 @@ impl Client<'_> {
         }
     }
 
+    /// Has rows of a read appended to the output, which goes to the client between them when it is large.
+    pub(super) fn append_rows<R>(
+        &mut self,
+        formats: &mut Formats,
+        produce: impl FnOnce(&mut DataRows<'_>) -> Result<R, ServerError>,
+    ) -> Result<R, ServerError> {
+        let (out, outlet) = (std::mem::take(&mut self.out), Outlet::Client(self.stream));
+        let mut rows = DataRows::new(out, std::mem::take(formats), outlet);
+        let produced = produce(&mut rows);
+        (self.out, *formats) = (rows.out, rows.formats);
+        produced
+    }
+
     /// Writes all output.
     pub(super) fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
@@ -296,7 +309,7 @@ impl Client<'_> {
     /// Writes large output. While the session is the writer only what would become too large: until it has left, the
     /// transaction counts as idle, so that a client that takes nothing holds others up no longer than a silent one.
     pub(super) fn relieve(&mut self) -> Result<(), End> {
-        let limit = if self.session.is_writing() { MAX_BUFFERED_RESULT_BYTES } else { FLUSH_BYTES };
+        let limit = if self.session.is_writing() { MAX_KEPT_RESULT_BYTES } else { FLUSH_BYTES };
         if self.out.len() > limit { self.flush() } else { Ok(()) }
     }
 }

@@ -4,17 +4,17 @@
 
 use rusqlite::types::Value;
 
-use super::codec::{self, Formats, MessageReader};
-use super::connection::{Client, GONE, flush_large};
+use super::codec::{self, MessageReader};
+use super::connection::{Client, GONE};
+use super::rows::{CopyRows, Outlet};
 use super::simple::Completion;
-use super::values;
 use crate::error::ServerError;
 use crate::sql::access::ClientScope;
-use crate::sql::describe::no_parameter;
+use crate::sql::describe::{ResultColumn, no_parameter};
 use crate::sql::errors::from_sqlite;
+use crate::sql::execute;
 use crate::sql::lexer::quoted;
 use crate::sql::statement::{CopyCommand, Kind, Statement};
-use crate::storage::memory;
 
 /// Input gathered before rows are inserted.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -30,8 +30,8 @@ impl Client<'_> {
         Ok(Completion { tag: "COPY", count: Some(count) })
     }
 
-    /// Column types of the table or query, found by describing a query on it.
-    fn copy_columns(&mut self, command: &CopyCommand) -> Result<(String, Vec<u32>), ServerError> {
+    /// A query on the table, or the query, and its columns.
+    fn copy_columns(&mut self, command: &CopyCommand) -> Result<(String, Vec<ResultColumn>), ServerError> {
         let names: Vec<String> = command.columns.iter().map(|name| quoted(name)).collect();
         let list = if names.is_empty() { "*".to_string() } else { names.join(", ") };
         let sql = format!("SELECT {list} FROM {}", command.source);
@@ -40,7 +40,7 @@ impl Client<'_> {
         if let Some(place) = metadata.parameter_places.first() {
             return Err(no_parameter(*place));
         }
-        Ok((sql, metadata.columns.iter().map(|column| column.oid).collect()))
+        Ok((sql, metadata.columns))
     }
 
     fn copy_response(&mut self, kind: u8, columns: usize) {
@@ -53,15 +53,15 @@ impl Client<'_> {
 
     fn copy_in(&mut self, reader: &mut MessageReader, command: &CopyCommand) -> Result<u64, ServerError> {
         self.session.check_may_write("COPY FROM")?;
-        let (_, oids) = self.copy_columns(command)?;
+        let (_, columns) = self.copy_columns(command)?;
         let names: Vec<String> = command.columns.iter().map(|name| quoted(name)).collect();
         let list = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-        let places: Vec<String> = (1..=oids.len()).map(|number| format!("${number}")).collect();
+        let places: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
         let insert = format!("INSERT INTO {}{list} VALUES ({})", command.source, places.join(", "));
         // Asks the access rules before the statement may come from a cache.
         let probe = Statement { kind: Kind::Change, sql: insert.clone(), tag: "INSERT", locks: false };
         self.session.describe(&probe, &[])?;
-        self.copy_response(b'G', oids.len());
+        self.copy_response(b'G', columns.len());
         let gone = || ServerError::sql(GONE, "the client is gone");
         self.flush().map_err(|_| gone())?;
         let mut pending = Vec::with_capacity(CHUNK_BYTES + 65536);
@@ -77,18 +77,18 @@ impl Client<'_> {
             }
             if pending.len() >= CHUNK_BYTES {
                 let whole = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-                count += self.insert_lines(&insert, &oids, &pending[..whole], count)?;
+                count += self.insert_lines(&insert, &columns, &pending[..whole], count)?;
                 pending.drain(..whole);
             }
         }
-        count += self.insert_lines(&insert, &oids, &pending, count)?;
+        count += self.insert_lines(&insert, &columns, &pending, count)?;
         Ok(count)
     }
 
     fn insert_lines(
         &mut self,
         insert: &str,
-        oids: &[u32],
+        columns: &[ResultColumn],
         lines: &[u8],
         before: u64,
     ) -> Result<u64, ServerError> {
@@ -104,7 +104,7 @@ impl Client<'_> {
                 if line == b"\\." || (line.is_empty() && is_last) {
                     break;
                 }
-                insert_line(&mut statement, oids, line).map_err(|error| {
+                insert_line(&mut statement, columns, line).map_err(|error| {
                     let text = format!("{} (COPY, line {})", error.message(), before + count + 1);
                     error.saying(text)
                 })?;
@@ -115,25 +115,24 @@ impl Client<'_> {
     }
 
     fn copy_out(&mut self, command: &CopyCommand) -> Result<u64, ServerError> {
-        let (sql, oids) = self.copy_columns(command)?;
-        self.copy_response(b'H', oids.len());
+        let (sql, columns) = self.copy_columns(command)?;
+        self.copy_response(b'H', columns.len());
         let identity = self.session.identity.clone();
         let count = if self.session.is_writing() {
-            let (rows, count) = self.session.run_at_writer(|transaction| {
+            let mut rows = CopyRows::new(Vec::new(), Outlet::Kept);
+            let count = self.session.run_at_writer(|transaction| {
                 let _scope = ClientScope::enter(&identity);
-                let mut rows = Vec::new();
-                let mut flush = crate::sql::execute::keep_buffered;
-                let count = copy_rows(transaction.connection(), &sql, &oids, &mut rows, &mut flush)?;
-                Ok((rows, count))
+                execute::run_query(transaction.connection(), &sql, &columns, &mut rows)
             })?;
-            self.out.extend_from_slice(&rows);
+            self.out.extend_from_slice(&rows.out);
             count
         } else {
             self.session.before_read()?;
             let _scope = ClientScope::enter_reading(&identity);
-            let stream = self.stream;
-            let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
-            copy_rows(self.session.reader, &sql, &oids, &mut self.out, &mut flush)?
+            let mut rows = CopyRows::new(std::mem::take(&mut self.out), Outlet::Client(self.stream));
+            let copied = execute::run_query(self.session.reader, &sql, &columns, &mut rows);
+            self.out = rows.out;
+            copied?
         };
         codec::empty_message(&mut self.out, b'c');
         Ok(count)
@@ -142,25 +141,25 @@ impl Client<'_> {
 
 fn insert_line(
     statement: &mut rusqlite::Statement<'_>,
-    oids: &[u32],
+    columns: &[ResultColumn],
     line: &[u8],
 ) -> Result<(), ServerError> {
     let mut place = 0;
     for field in line.split(|byte| *byte == b'\t') {
-        let oid = *oids
+        let column = columns
             .get(place)
             .ok_or_else(|| ServerError::sql("22P04", "extra data after last expected column"))?;
         place += 1;
         let value = if field == b"\\N" {
             Value::Null
         } else if field.contains(&b'\\') {
-            values::decode_parameter(oid, false, Some(&unescape(field)))?
+            column.kind.from_text(&unescape(field))?
         } else {
-            values::decode_parameter(oid, false, Some(field))?
+            column.kind.from_text(field)?
         };
         statement.raw_bind_parameter(place, value).map_err(|error| from_sqlite(&error))?;
     }
-    if place < oids.len() {
+    if place < columns.len() {
         return Err(ServerError::sql("22P04", format!("missing data for column {}", place + 1)));
     }
     statement.raw_execute().map(drop).map_err(|error| from_sqlite(&error))
@@ -186,55 +185,4 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-fn copy_rows(
-    connection: &rusqlite::Connection,
-    sql: &str,
-    oids: &[u32],
-    out: &mut Vec<u8>,
-    flush: crate::sql::execute::Flush<'_>,
-) -> Result<u64, ServerError> {
-    let mut statement = connection.prepare(sql).map_err(|error| from_sqlite(&error))?;
-    let mut rows = statement.raw_query();
-    let mut count = 0;
-    let mut field = Vec::new();
-    let column = |oid: u32| crate::sql::describe::Column { name: String::new(), oid, certain: true };
-    let columns: Vec<_> = oids.iter().map(|oid| column(*oid)).collect();
-    while let Some(row) = rows.next().map_err(|error| from_sqlite(&error))? {
-        let start = codec::begin(out, b'd');
-        let fetching = memory::fetching();
-        for (index, column) in columns.iter().enumerate() {
-            if index > 0 {
-                out.push(b'\t');
-            }
-            let value = row.get_ref(index).map_err(|error| from_sqlite(&error))?;
-            if value == rusqlite::types::ValueRef::Null {
-                out.extend_from_slice(b"\\N");
-                continue;
-            }
-            field.clear();
-            values::append_value(&mut field, value, column, Formats::Text.is_binary(index))?;
-            escape(out, field.get(4..).unwrap_or(&[]));
-            values::check_row(out.len() - start)?;
-        }
-        drop(fetching);
-        out.push(b'\n');
-        codec::finish(out, start);
-        count += 1;
-        flush(out)?;
-    }
-    Ok(count)
-}
-
-fn escape(out: &mut Vec<u8>, field: &[u8]) {
-    for byte in field {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            other => out.push(*other),
-        }
-    }
 }

@@ -9,16 +9,17 @@ use rusqlite::CachedStatement;
 use rusqlite::types::Value;
 
 use super::codec::{self, Fields, Formats, MessageReader};
-use super::connection::{Client, flush_large};
+use super::connection::Client;
+use super::rows::{self, DataRows, Outlet};
 use super::simple::{Completion, work_of};
-use super::values;
 use crate::error::ServerError;
+use crate::pgtypes::{self, oid};
 use crate::sql::access::ClientScope;
-use crate::sql::describe::{Column, Metadata};
+use crate::sql::describe::ResultColumn;
 use crate::sql::errors::from_sqlite;
 use crate::sql::execute::{self, Prepared, Work};
+use crate::sql::rows::give_row;
 use crate::sql::statement::{Kind, Statement, Statements};
-use crate::sql::types;
 use crate::storage::memory;
 
 /// Statements remembered by their text, and named ones, are bounded.
@@ -32,11 +33,11 @@ pub struct Portal<'r> {
     pub(super) parameters: Vec<Value>,
     formats: Formats,
     /// Columns refined by the first row; none: the statement's.
-    columns: Option<Vec<Column>>,
-    pub(super) state: State<'r>,
+    columns: Option<Vec<ResultColumn>>,
+    pub(super) state: PortalState<'r>,
 }
 
-pub(super) enum State<'r> {
+pub(super) enum PortalState<'r> {
     Bound,
     /// Stepped on the reader; perhaps encoded rows not sent yet.
     Running {
@@ -54,7 +55,7 @@ pub(super) enum State<'r> {
 
 impl Drop for Portal<'_> {
     fn drop(&mut self) {
-        if let State::Running { statement, .. } = &mut self.state {
+        if let PortalState::Running { statement, .. } = &mut self.state {
             let _reading = memory::reading();
             // Goes back to the cache; dropping its rows resets it.
             drop(statement.raw_query());
@@ -62,7 +63,7 @@ impl Drop for Portal<'_> {
     }
 }
 
-fn columns_of<'p>(refined: &'p Option<Vec<Column>>, prepared: &'p Prepared) -> &'p [Column] {
+fn columns_of<'p>(refined: &'p Option<Vec<ResultColumn>>, prepared: &'p Prepared) -> &'p [ResultColumn] {
     refined.as_deref().unwrap_or(&prepared.metadata.columns)
 }
 
@@ -186,17 +187,19 @@ impl<'r> Client<'r> {
             return Err(ServerError::sql("08P01", text));
         }
         let mut parameters = Vec::with_capacity(count);
-        for (index, oid) in wanted.iter().enumerate() {
+        for (index, parameter) in wanted.iter().enumerate() {
             let length = fields.i32()?;
             let bytes = match usize::try_from(length) {
                 Ok(length) => Some(fields.bytes(length)?),
                 Err(_) => None,
             };
-            let mut value = values::decode_parameter(*oid, parameter_formats.is_binary(index), bytes)?;
-            if *oid == types::NUMERIC && prepared.metadata.operands.get(index) == Some(&true) {
-                value = values::number(value)?;
-            }
-            parameters.push(value);
+            let value = match bytes {
+                None => Value::Null,
+                Some(bytes) if parameter_formats.is_binary(index) => parameter.kind.from_binary(bytes)?,
+                Some(bytes) => parameter.kind.from_text(bytes)?,
+            };
+            let is_number = parameter.operand && parameter.oid == oid::NUMERIC;
+            parameters.push(if is_number { pgtypes::as_number(value)? } else { value });
         }
         let count = fields.count()?;
         let codes = (0..count).map(|_| fields.i16()).collect::<Result<Vec<i16>, _>>()?;
@@ -208,7 +211,7 @@ impl<'r> Client<'r> {
         }
         self.check_portals(portal, &parameters)?;
         let formats = Formats::from_codes(&codes);
-        let bound = Portal { prepared, parameters, formats, columns: None, state: State::Bound };
+        let bound = Portal { prepared, parameters, formats, columns: None, state: PortalState::Bound };
         insert_portal(&mut self.portals, portal, bound);
         codec::empty_message(&mut self.out, b'2');
         Ok(())
@@ -224,12 +227,12 @@ impl<'r> Client<'r> {
                 let metadata = &prepared.metadata;
                 let start = codec::begin(&mut self.out, b't');
                 self.out.extend_from_slice(&(metadata.parameters.len() as i16).to_be_bytes());
-                for oid in &metadata.parameters {
-                    let told = if *oid == 0 { types::TEXT } else { *oid };
+                for parameter in &metadata.parameters {
+                    let told = if parameter.oid == 0 { oid::TEXT } else { parameter.oid };
                     self.out.extend_from_slice(&told.to_be_bytes());
                 }
                 codec::finish(&mut self.out, start);
-                metadata.append_description(&mut self.out, &Formats::Text);
+                rows::append_description(&mut self.out, &metadata.columns, &Formats::Text);
                 Ok(())
             }
             b'P' => self.describe_portal(name),
@@ -241,19 +244,21 @@ impl<'r> Client<'r> {
         let portal = self.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
         let metadata = &portal.prepared.metadata;
         let told = portal.prepared.described.load(Ordering::Relaxed);
-        let early =
-            metadata.readonly && metadata.is_uncertain() && !told && matches!(portal.state, State::Bound);
+        let early = metadata.readonly
+            && metadata.is_uncertain()
+            && !told
+            && matches!(portal.state, PortalState::Bound);
         let reader_only =
             !self.session.is_writing() && !portal.prepared.statement.locks && !self.session.is_failed();
         if !early || !reader_only {
-            metadata.append_description(&mut self.out, &portal.formats);
+            rows::append_description(&mut self.out, &metadata.columns, &portal.formats);
             return Ok(());
         }
         self.session.before_read()?;
         let _scope = ClientScope::enter_reading(&self.session.identity);
         start_early(self.session.reader, portal)?;
-        let columns = columns_of(&portal.columns, &portal.prepared).to_vec();
-        Metadata::of_columns(columns, true).append_description(&mut self.out, &portal.formats);
+        let columns = columns_of(&portal.columns, &portal.prepared);
+        rows::append_description(&mut self.out, columns, &portal.formats);
         Ok(())
     }
 
@@ -311,12 +316,12 @@ impl<'r> Client<'r> {
             Kind::Copy(command) => return self.copy(reader, command).map(Some),
             _ => return self.execute_other(&prepared, &portal.formats, alone).map(Some),
         }
-        if matches!(portal.state, State::Bound) {
+        if matches!(portal.state, PortalState::Bound) {
             self.start_portal(portal, &prepared, alone)?;
         }
         let columns = columns_of(&portal.columns, &prepared);
         match &mut portal.state {
-            State::Running { statement, ready } => {
+            PortalState::Running { statement, ready } => {
                 let early = u64::from(!ready.is_empty());
                 self.out.append(ready);
                 if limit != 0 && early == limit {
@@ -324,17 +329,16 @@ impl<'r> Client<'r> {
                 }
                 let left = limit.saturating_sub(early);
                 let _scope = ClientScope::enter_reading(&self.session.identity);
-                let stream = self.stream;
-                let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
-                let (count, done) =
-                    execute::step_rows(statement, columns, &portal.formats, left, &mut self.out, &mut flush)?;
+                let (count, done) = self.append_rows(&mut portal.formats, |rows| {
+                    execute::step_rows(statement, columns, left, rows)
+                })?;
                 if !done {
                     return Ok(None);
                 }
-                portal.state = State::Finished;
+                portal.state = PortalState::Finished;
                 Ok(Some(Completion { tag, count: Some(early + count) }))
             }
-            State::Buffered { rows, sent, count } => {
+            PortalState::Buffered { rows, sent, count } => {
                 let (end, number) = rows_up_to(rows, *sent, limit);
                 self.out.extend_from_slice(rows.get(*sent..end).unwrap_or(&[]));
                 *sent = end;
@@ -342,10 +346,10 @@ impl<'r> Client<'r> {
                     return Ok(None);
                 }
                 let count = if prepared.metadata.readonly { Some(number) } else { *count };
-                portal.state = State::Finished;
+                portal.state = PortalState::Finished;
                 Ok(Some(Completion { tag, count }))
             }
-            State::Finished | State::Bound => Ok(Some(Completion { tag, count: Some(0) })),
+            PortalState::Finished | PortalState::Bound => Ok(Some(Completion { tag, count: Some(0) })),
         }
     }
 
@@ -366,21 +370,24 @@ impl<'r> Client<'r> {
                 .prepare_cached(&prepared.statement.sql)
                 .map_err(|error| from_sqlite(&error))?;
             execute::bind(&mut statement, &prepared.metadata, &portal.parameters)?;
-            portal.state = State::Running { statement, ready: Vec::new() };
+            portal.state = PortalState::Running { statement, ready: Vec::new() };
             return Ok(());
         }
         let parameters = std::mem::take(&mut portal.parameters);
-        let work = Work::Prepared(prepared.clone(), parameters, portal.formats.clone());
-        let outcome = if prepared.metadata.readonly {
+        let work = Work::Prepared(prepared.clone(), parameters);
+        let mut kept = DataRows::new(Vec::new(), portal.formats.clone(), Outlet::Kept);
+        let (kept, count) = if prepared.metadata.readonly {
             if locks {
                 self.session.check_may_write("SELECT FOR UPDATE")?;
             }
             let identity = self.session.identity.clone();
-            self.session.run_at_writer(|transaction| work.run(transaction, &identity))?
+            let count =
+                self.session.run_at_writer(|transaction| work.run(transaction, &identity, &mut kept))?;
+            (kept, count)
         } else {
-            self.session.write(work, alone, prepared.statement.tag)?
+            self.session.write(work, alone, prepared.statement.tag, kept)?
         };
-        portal.state = State::Buffered { rows: outcome.rows, sent: 0, count: outcome.count };
+        portal.state = PortalState::Buffered { rows: kept.out, sent: 0, count };
         Ok(())
     }
 
@@ -397,8 +404,9 @@ impl<'r> Client<'r> {
             self.check_admin()?;
         }
         let tag = prepared.statement.tag;
-        let outcome = self.session.write(work, alone, tag)?;
-        Ok(Completion { tag, count: outcome.count })
+        let kept = DataRows::new(Vec::new(), Formats::Text, Outlet::Kept);
+        let (_, count) = self.session.write(work, alone, tag, kept)?;
+        Ok(Completion { tag, count })
     }
 }
 
@@ -417,23 +425,23 @@ fn start_early<'r>(reader: &'r rusqlite::Connection, portal: &mut Portal<'r>) ->
         reader.prepare_cached(&prepared.statement.sql).map_err(|error| from_sqlite(&error))?;
     execute::bind(&mut statement, &prepared.metadata, &portal.parameters)?;
     let mut columns = prepared.metadata.columns.clone();
-    let mut ready = Vec::new();
+    let mut ready = DataRows::new(Vec::new(), portal.formats.clone(), Outlet::Kept);
     let mut rows = statement.raw_query();
     match rows.next().map_err(|error| from_sqlite(&error))? {
         None => {
             drop(rows);
-            portal.state = State::Buffered { rows: Vec::new(), sent: 0, count: Some(0) };
+            portal.state = PortalState::Buffered { rows: Vec::new(), sent: 0, count: Some(0) };
             return Ok(());
         }
         Some(row) => {
             execute::refine(&mut columns, row);
-            values::append_row(&mut ready, row, &columns, &portal.formats)?;
+            give_row(row, &columns, &mut ready)?;
         }
     }
     // Dropping `rows` would reset the statement.
     std::mem::forget(rows);
     portal.columns = Some(columns);
-    portal.state = State::Running { statement, ready };
+    portal.state = PortalState::Running { statement, ready: ready.out };
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 
 use super::connection::Client;
-use super::extended::{Portal, State};
+use super::extended::{Portal, PortalState};
 use crate::error::ServerError;
 use crate::sql::execute::Prepared;
 use crate::storage::{limits, memory};
@@ -37,8 +37,8 @@ fn value_bytes(values: &[Value]) -> usize {
 
 fn portal_bytes(portal: &Portal<'_>) -> usize {
     let rows = match &portal.state {
-        State::Running { ready: rows, .. } | State::Buffered { rows, .. } => rows.capacity(),
-        State::Bound | State::Finished => 0,
+        PortalState::Running { ready: rows, .. } | PortalState::Buffered { rows, .. } => rows.capacity(),
+        PortalState::Bound | PortalState::Finished => 0,
     };
     value_bytes(&portal.parameters) + rows
 }

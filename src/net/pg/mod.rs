@@ -9,11 +9,10 @@ mod extended;
 pub mod first_packet;
 mod held;
 mod listening;
-mod numeric;
+mod rows;
 pub mod scram;
 mod simple;
 pub mod startup;
 mod utility;
-pub mod values;
 
 pub use startup::serve;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::codec::{self, Fields, Formats, MessageReader};
-use super::connection::{Client, End, flush_large};
+use super::connection::{Client, End};
+use super::rows::{DataRows, Outlet};
 use crate::error::ServerError;
 use crate::sql::access::ClientScope;
 use crate::sql::execute::{self, Work};
@@ -136,25 +137,24 @@ impl Client<'_> {
         if matches!(work, Work::User(_)) {
             self.check_admin()?;
         }
-        let outcome = self.session.write(work, alone, tag)?;
-        self.out.extend_from_slice(&outcome.rows);
-        Ok(Completion { tag, count: outcome.count })
+        let kept = DataRows::new(Vec::new(), Formats::Text, Outlet::Kept);
+        let (kept, count) = self.session.write(work, alone, tag, kept)?;
+        self.out.extend_from_slice(&kept.out);
+        Ok(Completion { tag, count })
     }
 
     fn simple_read(&mut self, statement: Statement, alone: bool) -> Result<Completion, ServerError> {
         let tag = statement.tag;
         let locks = statement.locks && self.session.in_transaction();
         if self.session.is_writing() || locks {
-            let outcome = self.read_at_writer(statement, locks)?;
-            self.out.extend_from_slice(&outcome.rows);
-            return Ok(Completion { tag, count: outcome.count });
+            let count = self.read_at_writer(statement, locks)?;
+            return Ok(Completion { tag, count });
         }
         self.session.before_read()?;
-        let stream = self.stream;
+        let reader = self.session.reader;
         let count = {
             let _scope = ClientScope::enter_reading(&self.session.identity);
-            let mut flush = |out: &mut Vec<u8>| flush_large(stream, out);
-            execute::run_simple(self.session.reader, &statement, true, &mut self.out, &mut flush)?
+            self.append_rows(&mut Formats::Text, |rows| execute::run_simple(reader, &statement, true, rows))?
         };
         match count {
             Some(count) => Ok(Completion { tag, count: Some(count) }),
@@ -163,7 +163,7 @@ impl Client<'_> {
     }
 
     /// A read inside a write transaction; with a lock it makes the session the writer.
-    fn read_at_writer(&mut self, statement: Statement, locks: bool) -> Result<execute::Outcome, ServerError> {
+    fn read_at_writer(&mut self, statement: Statement, locks: bool) -> Result<Option<u64>, ServerError> {
         let identity = self.session.identity.clone();
         if locks {
             self.session.check_may_write("SELECT FOR UPDATE")?;
@@ -174,7 +174,11 @@ impl Client<'_> {
                 self.session.check_may_write(statement.tag)?;
             }
         }
-        self.session.run_at_writer(|transaction| Work::Simple(statement).run(transaction, &identity))
+        let mut kept = DataRows::new(Vec::new(), Formats::Text, Outlet::Kept);
+        let work = Work::Simple(statement);
+        let count = self.session.run_at_writer(|transaction| work.run(transaction, &identity, &mut kept))?;
+        self.out.extend_from_slice(&kept.out);
+        Ok(count)
     }
 
     pub(super) fn check_admin(&self) -> Result<(), ServerError> {

@@ -19,7 +19,7 @@ use crate::sql::access;
 use crate::sql::access::Identity;
 use crate::sql::errors::from_sqlite;
 use crate::sql::functions;
-use crate::sql::session::{Deadline, Session};
+use crate::sql::session::{Deadline, SqlSession};
 use crate::sql::users::{self, Role};
 use crate::storage::limits;
 use crate::stream::Stream;
@@ -115,7 +115,7 @@ fn run(guest: &mut Guest, stream: &Arc<Stream>, context: &Arc<NodeContext>) -> R
         .register(id, &start.user, connection.get_interrupt_handle(), Arc::clone(stream))
         .map_err(Some)?;
     let identity = Arc::new(Identity { session: id, user: start.user.clone() });
-    let mut session = Session::new(&connection, context.clone(), identity, role, deadline);
+    let mut session = SqlSession::new(&connection, context.clone(), identity, role, deadline);
     session.reading = Some(Arc::clone(&ticket.reading));
     for (name, value) in &start.settings {
         session.settings.set(name, Some(value)).map_err(Some)?;

@@ -4,15 +4,16 @@ use rusqlite::types::ValueRef;
 
 use super::codec::{self, Formats};
 use super::connection::Client;
+use super::rows::{DataRows, Outlet};
 use super::simple::Completion;
-use super::values;
 use crate::error::ServerError;
 use crate::hsb::settings::{Durability, Safeness};
-use crate::sql::describe::{self, Column, Metadata};
+use crate::pgtypes::{oid, truth};
+use crate::sql::describe::{self, ResultColumn};
 use crate::sql::known_settings;
+use crate::sql::rows::RowSink;
 use crate::sql::set_statement::{Isolation, Scope, SetCommand, SettingQuery, TransactionModes};
 use crate::sql::statement::{Kind, Statement};
-use crate::sql::types;
 
 fn done(tag: &'static str) -> Result<Completion, ServerError> {
     Ok(Completion { tag, count: None })
@@ -151,38 +152,34 @@ impl Client<'_> {
         };
         let answers = self.session.context.admin.execute(&user, rights, text);
         let columns = describe::admin_columns();
-        if describe {
-            Metadata::of_columns(columns.clone(), true).append_description(&mut self.out, formats);
-        }
-        for (code, text) in &answers {
-            let row = [ValueRef::Integer(i64::from(*code)), ValueRef::Text(text.as_bytes())];
-            self.append_row(&row, &columns, formats)?;
-        }
+        let rows = answers
+            .iter()
+            .map(|(code, text)| [ValueRef::Integer(i64::from(*code)), ValueRef::Text(text.as_bytes())]);
+        self.give_rows(&columns, rows, formats, describe)?;
         Ok(Completion { tag: "ADMIN COMMAND", count: None })
     }
 
-    fn append_row(
+    /// Appends rows that the session makes itself; `describe`: preceded by their description.
+    fn give_rows<'v, const N: usize>(
         &mut self,
-        row: &[ValueRef<'_>],
-        columns: &[Column],
+        columns: &[ResultColumn],
+        given: impl IntoIterator<Item = [ValueRef<'v>; N]>,
         formats: &Formats,
+        describe: bool,
     ) -> Result<(), ServerError> {
-        let start = codec::begin(&mut self.out, b'D');
-        self.out.extend_from_slice(&(columns.len() as i16).to_be_bytes());
-        for (index, (value, column)) in row.iter().zip(columns).enumerate() {
-            values::append_value(&mut self.out, *value, column, formats.is_binary(index))?;
+        let mut rows = DataRows::new(std::mem::take(&mut self.out), formats.clone(), Outlet::Kept);
+        if describe {
+            rows.columns(columns);
         }
-        codec::finish(&mut self.out, start);
-        Ok(())
+        let all = given.into_iter().try_for_each(|values| rows.give(columns, &values));
+        self.out = rows.out;
+        all
     }
 
     fn show(&mut self, name: &str, formats: &Formats, describe: bool) -> Result<Completion, ServerError> {
         let value = self.setting(name).ok_or_else(|| known_settings::unknown(name))?;
-        let columns = [Column { name: name.to_string(), oid: types::TEXT, certain: true }];
-        if describe {
-            Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
-        }
-        self.append_row(&[ValueRef::Text(value.as_bytes())], &columns, formats)?;
+        let columns = [ResultColumn::certain(name, oid::TEXT)];
+        self.give_rows(&columns, [[ValueRef::Text(value.as_bytes())]], formats, describe)?;
         done("SHOW")
     }
 
@@ -199,12 +196,9 @@ impl Client<'_> {
         if value.is_none() && !query.missing_ok {
             return Err(known_settings::unknown(&query.name));
         }
-        let columns = [Column { name: query.column.clone(), oid: types::TEXT, certain: true }];
-        if describe {
-            Metadata::of_columns(columns.to_vec(), true).append_description(&mut self.out, formats);
-        }
+        let columns = [ResultColumn::certain(&query.column, oid::TEXT)];
         let value = value.as_ref().map_or(ValueRef::Null, |value| ValueRef::Text(value.as_bytes()));
-        self.append_row(&[value], &columns, formats)?;
+        self.give_rows(&columns, [[value]], formats, describe)?;
         Ok(Completion { tag: "SELECT", count: Some(1) })
     }
 
@@ -245,7 +239,7 @@ impl Client<'_> {
     fn set_generic(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<(), ServerError> {
         let mut modes = TransactionModes::default();
         match (name, value) {
-            ("transaction_read_only", Some(text)) => modes.read_only = types::truth(text),
+            ("transaction_read_only", Some(text)) => modes.read_only = truth(text),
             ("transaction_isolation", Some(text)) => modes.isolation = Isolation::parse(text),
             _ => {
                 let in_block = self.is_in_block();

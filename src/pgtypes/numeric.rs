@@ -1,7 +1,79 @@
-//! PostgreSQL's binary form of numeric: groups of four decimal digits.
+//! Decimal numbers, and PostgreSQL's binary form of them: groups of four decimal digits.
+
+use std::io::Write;
+
+use rusqlite::types::{Value, ValueRef};
+
+use super::floating::append_f64;
+use super::text::plain;
+use super::whole::append_i64;
+use super::{Cast, Category, Misfit, PgType, Storage, oid};
+use crate::error::ServerError;
+
+pub static NUMERIC: PgType = PgType {
+    oid: oid::NUMERIC,
+    array_oid: 1231,
+    names: &["numeric", "decimal"],
+    size: -1,
+    storage: Storage::Numeric,
+    category: Category::Decimal,
+    computed: oid::NUMERIC,
+    cast: Cast::As("numeric", oid::NUMERIC),
+    text_out: plain,
+    binary_out,
+    text_in: |text| Ok(decimal(text.trim())),
+    binary_in: |bytes| from_binary(bytes).map(|text| decimal(&text)).ok_or(Misfit::Invalid),
+};
+
+fn binary_out(out: &mut Vec<u8>, value: ValueRef<'_>) -> Result<(), Misfit> {
+    let mut digits = Vec::with_capacity(24);
+    match value {
+        ValueRef::Real(number) => drop(write!(digits, "{number}")),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Text(_) | ValueRef::Blob(_) => {
+            plain(&mut digits, value)?
+        }
+    }
+    let text = std::str::from_utf8(&digits).map_err(|_| Misfit::Invalid)?;
+    append_binary(out, text).ok_or(Misfit::Invalid)
+}
+
+/// A number if the text is exactly what the number is written as, otherwise the text.
+fn decimal(text: &str) -> Value {
+    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    if text.is_empty() || !numeric {
+        return Value::Text(text.to_string());
+    }
+    let mut written = Vec::with_capacity(24);
+    if let Ok(number) = text.parse::<i64>() {
+        append_i64(&mut written, number);
+        if written == text.as_bytes() {
+            return Value::Integer(number);
+        }
+    } else if let Ok(number) = text.parse::<f64>() {
+        append_f64(&mut written, number);
+        if written == text.as_bytes() {
+            return Value::Real(number);
+        }
+    }
+    Value::Text(text.to_string())
+}
+
+/// A numeric that is compared or calculated with: a number, however many zeros it was written with.
+pub fn as_number(value: Value) -> Result<Value, ServerError> {
+    let Value::Text(text) = value else { return Ok(value) };
+    if let Ok(number) = text.parse::<i64>() {
+        return Ok(Value::Integer(number));
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(Value::Real(number)),
+        // Not a number, or without end: SQLite has neither.
+        Ok(_) => Ok(Value::Text(text)),
+        Err(_) => Err(ServerError::sql("22P02", format!("invalid input for type numeric: \"{text}\""))),
+    }
+}
 
 /// Appends the binary form of a decimal number; none if the text is no number.
-pub fn append_binary(out: &mut Vec<u8>, text: &str) -> Option<()> {
+fn append_binary(out: &mut Vec<u8>, text: &str) -> Option<()> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -40,7 +112,7 @@ pub fn append_binary(out: &mut Vec<u8>, text: &str) -> Option<()> {
 }
 
 /// The decimal text of a binary numeric.
-pub fn from_binary(bytes: &[u8]) -> Option<String> {
+fn from_binary(bytes: &[u8]) -> Option<String> {
     let word = |at: usize| bytes.get(at * 2..at * 2 + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
     let (count, weight, sign, scale) = (word(0)?, word(1)?.cast_signed(), word(2)?, usize::from(word(3)?));
     if bytes.len() != 8 + usize::from(count) * 2 {
@@ -79,6 +151,15 @@ pub fn from_binary(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_canonical_numbers_become_numbers() {
+        assert_eq!(decimal("12"), Value::Integer(12));
+        assert_eq!(decimal("1.5"), Value::Real(1.5));
+        for text in ["012", "+1", "1.50", "", "-", "1e5", "abc", "99999999999999999999"] {
+            assert_eq!(decimal(text), Value::Text(text.into()));
+        }
+    }
 
     #[test]
     fn there_and_back() {
