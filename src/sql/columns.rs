@@ -1,8 +1,9 @@
 //! Definitions of columns as PostgreSQL writes them: types that SQLite would take for numbers, and defaults that it would
 //! not parse.
 
+use super::function_types::{is_called_as_a_word, may_stand_in_default};
 use super::lexer::{Token, TokenKind};
-use super::rewrite::{Edit, SESSION_WORDS, type_name};
+use super::rewrite::{Edit, type_name};
 use crate::pgtypes;
 
 /// Words that end the expression of a DEFAULT.
@@ -19,28 +20,6 @@ const CONSTRAINTS: [&str; 12] = [
     "PRIMARY",
     "REFERENCES",
     "UNIQUE",
-];
-
-/// Functions that may be called in a DEFAULT. SQLite asks only at an INSERT whether there are others.
-const CALLED: [&str; 18] = [
-    "abs",
-    "cast",
-    "coalesce",
-    "current_catalog",
-    "current_database",
-    "current_schema",
-    "current_user",
-    "date",
-    "datetime",
-    "hex",
-    "lower",
-    "now",
-    "random",
-    "randomblob",
-    "session_user",
-    "strftime",
-    "unixepoch",
-    "upper",
 ];
 
 /// Edits of the columns that CREATE TABLE or ALTER TABLE … ADD defines; none for other statements.
@@ -138,7 +117,7 @@ fn default(sql: &str, part: &[Token], edits: &mut Vec<Edit>) {
     let expression = &part[..end.unwrap_or(part.len())];
     let (Some(first), Some(last)) = (expression.first(), expression.last()) else { return };
     let plain = match expression {
-        [only] => !SESSION_WORDS.iter().any(|word| only.is(sql, word)),
+        [only] => !is_called_as_a_word(only.text(sql)),
         [sign, number] => number.kind == TokenKind::Number && sign.kind == TokenKind::Symbol,
         // As it is written everywhere; it becomes CURRENT_TIMESTAMP.
         [name, _, _] if name.is(sql, "now") => true,
@@ -146,7 +125,7 @@ fn default(sql: &str, part: &[Token], edits: &mut Vec<Edit>) {
         _ => expression.windows(2).any(|pair| {
             let call = pair[0].kind == TokenKind::Word && pair[1].is_symbol(sql, "(");
             call && pair[0].end == pair[1].start
-                && !CALLED.iter().any(|name| pair[0].is(sql, name))
+                && !may_stand_in_default(pair[0].text(sql))
                 && !is_sized_type(sql, expression, pair[0])
         }),
     };

@@ -1,16 +1,20 @@
-//! SQL functions of ours and the few of PostgreSQL that clients call at start; registered on the connections of sessions.
-//! Each is named in `storage::functions` as well, for the connections that only have to know that it exists.
+//! SQL functions of ours and the few of PostgreSQL that clients call at start: what each gives a session. Their names and
+//! types are rows of `storage::functions`, for the connections that only have to know that they exist.
 
+use std::panic::UnwindSafe;
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use rusqlite::functions::Context;
+use rusqlite::types::Value;
 
 use super::{access, errors};
 use crate::calendar;
 use crate::error::ServerError;
 use crate::services::outcomes::Outcomes;
+use crate::services::registry::process_id;
 use crate::services::status::NodeStatus;
-use crate::storage::functions::FLAGS;
+use crate::storage::functions::{FLAGS, FunctionId, ServerFunction, TABLE};
 use crate::storage::memory;
 
 /// The server's version as PostgreSQL clients understand it, with ours.
@@ -23,80 +27,72 @@ pub fn role_of_state(state: &str) -> &'static str {
     ["PRIMARY", "SECONDARY", "STANDALONE"].into_iter().find(|role| state.starts_with(role)).unwrap_or("")
 }
 
+/// The row of a function of the server.
+pub fn server_function(name: &str) -> Option<&'static ServerFunction> {
+    TABLE.iter().find(|row| row.name.eq_ignore_ascii_case(name))
+}
+
 /// Registers the functions.
 pub fn register(
     connection: &Connection,
     status: &Arc<NodeStatus>,
     outcomes: &Arc<Outcomes>,
 ) -> Result<(), ServerError> {
-    let state = status.clone();
-    text_function(connection, "HOTSTANDBY_STATE", move || state.state_name())?;
-    let link = status.clone();
-    text_function(connection, "HOTSTANDBY_CONNECTSTATUS", move || link.connect_status())?;
-    let role = status.clone();
-    text_function(connection, "HOTSTANDBY_ROLE", move || role_of_state(&role.state_name()).to_string())?;
-    let login = status.clone();
-    text_function(connection, "LOGIN_SERVER", move || role_of_state(&login.state_name()).to_string())?;
-    outcome_function(connection, outcomes.clone())?;
-    text_function(connection, "version", || {
-        format!("PostgreSQL {SERVER_VERSION}, SQLite {}", rusqlite::version())
-    })?;
-    for name in ["current_schema", "current_catalog", "current_database"] {
-        let value = if name == "current_schema" { "public" } else { DATABASE_NAME };
-        text_function(connection, name, move || value.to_string())?;
+    for row in &TABLE {
+        let evaluate = evaluation(row.id, Arc::clone(status), Arc::clone(outcomes));
+        connection
+            .create_scalar_function(row.name, row.arguments, FLAGS, move |context| evaluate(context))
+            .map_err(|error| errors::from_sqlite(&error))?;
     }
-    for name in ["current_user", "session_user"] {
-        text_function(connection, name, || {
-            access::identity().map(|identity| identity.user.clone()).unwrap_or_default()
-        })?;
+    Ok(())
+}
+
+type Evaluation = Box<dyn Fn(&Context<'_>) -> rusqlite::Result<Value> + Send + Sync + UnwindSafe>;
+
+/// What a function gives.
+fn evaluation(function: FunctionId, status: Arc<NodeStatus>, outcomes: Arc<Outcomes>) -> Evaluation {
+    match function {
+        FunctionId::State => of_text(move || status.state_name()),
+        FunctionId::ConnectStatus => of_text(move || status.connect_status()),
+        FunctionId::Role | FunctionId::LoginServer => {
+            of_text(move || role_of_state(&status.state_name()).to_owned())
+        }
+        FunctionId::Outcome => Box::new(move |context| outcome(context, &outcomes)),
+        FunctionId::Version => {
+            of_text(|| format!("PostgreSQL {SERVER_VERSION}, SQLite {}", rusqlite::version()))
+        }
+        FunctionId::CurrentSchema => of_text(|| "public".to_owned()),
+        FunctionId::CurrentCatalog | FunctionId::CurrentDatabase => of_text(|| DATABASE_NAME.to_owned()),
+        FunctionId::CurrentUser | FunctionId::SessionUser => {
+            of_text(|| access::identity().map(|identity| identity.user.clone()).unwrap_or_default())
+        }
+        FunctionId::Now => of_text(calendar::now_text),
+        // Connection pools send it before they give a connection to the next user; there are no such locks.
+        FunctionId::UnlockAdvisoryLocks => Box::new(|_| Ok(Value::Null)),
+        FunctionId::IsInRecovery => of_number(move || {
+            i64::from(status.is_read_only() && role_of_state(&status.state_name()) != "PRIMARY")
+        }),
+        FunctionId::ProcessId => {
+            of_number(|| access::identity().map_or(0, |identity| i64::from(process_id(identity.session))))
+        }
     }
-    text_function(connection, "now", calendar::now_text)?;
-    // Connection pools send it before they give a connection to the next user; there are no such locks.
-    connection
-        .create_scalar_function("pg_advisory_unlock_all", 0, FLAGS, |_| Ok(None::<i64>))
-        .map_err(|error| errors::from_sqlite(&error))?;
-    let recovery = status.clone();
-    number_function(connection, "pg_is_in_recovery", move || {
-        i64::from(recovery.is_read_only() && role_of_state(&recovery.state_name()) != "PRIMARY")
-    })?;
-    number_function(connection, "pg_backend_pid", || {
-        access::identity()
-            .map_or(0, |identity| i64::from(crate::services::registry::process_id(identity.session)))
-    })
+}
+
+fn of_text(value: impl Fn() -> String + Send + Sync + UnwindSafe + 'static) -> Evaluation {
+    Box::new(move |_| Ok(Value::Text(value())))
+}
+
+fn of_number(value: impl Fn() -> i64 + Send + Sync + UnwindSafe + 'static) -> Evaluation {
+    Box::new(move |_| Ok(Value::Integer(value())))
 }
 
 /// HOTSTANDBY_OUTCOME(token); of no token, nothing is known.
-fn outcome_function(connection: &Connection, outcomes: Arc<Outcomes>) -> Result<(), ServerError> {
-    let outcome = move |context: &rusqlite::functions::Context<'_>| -> rusqlite::Result<Option<&str>> {
-        let _fetching = memory::fetching();
-        let Some(token) = context.get::<Option<String>>(0)? else { return Ok(None) };
-        let outcome = outcomes.outcome(&token);
-        let outcome = outcome.map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
-        Ok(Some(outcome.name()))
-    };
-    connection
-        .create_scalar_function("HOTSTANDBY_OUTCOME", 1, FLAGS, outcome)
-        .map_err(|error| errors::from_sqlite(&error))
-}
-
-fn text_function(
-    connection: &Connection,
-    name: &str,
-    value: impl Fn() -> String + Send + Sync + std::panic::UnwindSafe + 'static,
-) -> Result<(), ServerError> {
-    connection
-        .create_scalar_function(name, 0, FLAGS, move |_| Ok(value()))
-        .map_err(|error| errors::from_sqlite(&error))
-}
-
-fn number_function(
-    connection: &Connection,
-    name: &str,
-    value: impl Fn() -> i64 + Send + Sync + std::panic::UnwindSafe + 'static,
-) -> Result<(), ServerError> {
-    connection
-        .create_scalar_function(name, 0, FLAGS, move |_| Ok(value()))
-        .map_err(|error| errors::from_sqlite(&error))
+fn outcome(context: &Context<'_>, outcomes: &Outcomes) -> rusqlite::Result<Value> {
+    let _fetching = memory::fetching();
+    let Some(token) = context.get::<Option<String>>(0)? else { return Ok(Value::Null) };
+    let outcome = outcomes.outcome(&token);
+    let outcome = outcome.map_err(|error| rusqlite::Error::UserFunctionError(error.into()))?;
+    Ok(Value::Text(outcome.name().to_owned()))
 }
 
 #[cfg(test)]

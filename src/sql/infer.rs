@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use rusqlite::Connection;
 
 use super::arithmetic::{Expression, is_text, number_of};
+use super::function_types::{Gives, gives};
 use super::lexer::{Token, TokenKind, tokens, unquoted};
 use super::operands::{Layout, Place};
 use crate::pgtypes::{self, oid};
@@ -35,6 +36,11 @@ pub struct Inference<'a> {
     is_compound: bool,
     /// There while parameters are looked at: what is probable counts then. Types of results have to be certain.
     pub(super) layout: Option<Layout>,
+}
+
+/// The type of an expression on columns of this type.
+pub(super) fn computed(oid: u32) -> u32 {
+    if oid == 0 { 0 } else { pgtypes::of_oid(oid).computed }
 }
 
 /// The place in `tables` of what the statement itself names.
@@ -156,7 +162,7 @@ impl<'a> Inference<'a> {
             rows.flatten()
                 .map(|(name, declaration)| match declaration.as_str() {
                     "" => (name, 0),
-                    declaration => (name, pgtypes::of_declaration(declaration).computed),
+                    declaration => (name, pgtypes::of_declaration(declaration).oid),
                 })
                 .collect()
         };
@@ -174,7 +180,7 @@ impl<'a> Inference<'a> {
             }
             let name = name.to_ascii_lowercase();
             let known = self.columns.entry(name.clone()).or_default();
-            if known.iter().any(|(_, other)| *other != oid) {
+            if known.iter().any(|(_, other)| computed(*other) != computed(oid)) {
                 self.ambiguous.insert(name);
             }
             known.push((place, oid));
@@ -189,8 +195,14 @@ impl<'a> Inference<'a> {
         name.then(|| unquoted(token.text(self.sql)).to_ascii_lowercase())
     }
 
-    /// Type of the column that is named at `index`; 0 if it is none, or may be several of different types.
+    /// Type that an expression has of the column that is named at `index`; 0 if it is none, or may be several of different
+    /// types.
     fn column(&self, index: usize) -> u32 {
+        computed(self.declared(index))
+    }
+
+    /// Type that the column is declared with that is named at `index`; 0 as above.
+    pub(super) fn declared(&self, index: usize) -> u32 {
         let Some(known) = self.name_at(index).and_then(|name| self.columns.get(&name)) else { return 0 };
         let dot = index.checked_sub(1).filter(|dot| self.symbol(Some(*dot), "."));
         let qualifier = dot.and_then(|dot| dot.checked_sub(1)).and_then(|at| self.name_at(at));
@@ -202,7 +214,11 @@ impl<'a> Inference<'a> {
             false => *table != DERIVED || self.layout.is_some(),
         });
         let Some((_, first)) = types.next() else { return 0 };
-        types.fold(*first, |one, (_, other)| if one == *other { one } else { number_of(one, *other) })
+        types.fold(*first, |one, (_, other)| match (computed(one), computed(*other)) {
+            _ if one == *other => one,
+            (one, other) if one == other => one,
+            (one, other) => number_of(one, other),
+        })
     }
 
     pub(super) fn symbol(&self, index: Option<usize>, text: &str) -> bool {
@@ -265,7 +281,7 @@ impl<'a> Inference<'a> {
         let mut named = Vec::new();
         if let Some(open) = (into..values).find(|at| self.symbol(Some(*at), "(")) {
             let names = (open + 1..values).take_while(|at| !self.symbol(Some(*at), ")"));
-            named.extend(names.filter(|at| !self.symbol(Some(*at), ",")).map(|at| self.column(at)));
+            named.extend(names.filter(|at| !self.symbol(Some(*at), ",")).map(|at| self.declared(at)));
         }
         let columns = if named.is_empty() { &self.target_columns } else { &named };
         let (mut depth, mut place) = (0usize, 0usize);
@@ -397,7 +413,7 @@ impl<'a> Inference<'a> {
         }
         let whole_call = self.symbol(Some(start + 1), "(") && self.closes(start + 1) == end.saturating_sub(1);
         if whole_call {
-            return self.call(&text.to_ascii_lowercase(), start, end, parameters);
+            return self.call(text, start, end, parameters);
         }
         // The other SELECTs of a compound may give anything in this place.
         if self.is_compound {
@@ -432,45 +448,15 @@ impl<'a> Inference<'a> {
     }
 
     fn call(&self, name: &str, start: usize, end: usize, parameters: &[u32]) -> u32 {
-        match name {
-            "count" | "length" | "octet_length" | "instr" | "unicode" | "unixepoch" | "random"
-            | "changes" | "last_insert_rowid" | "json_array_length" | "row_number" | "rank"
-            | "dense_rank" | "ntile" | "pg_backend_pid" => oid::INT8,
-            "avg" | "total" | "round" | "julianday" | "percent_rank" | "cume_dist" => oid::FLOAT8,
-            "exists" | "pg_is_in_recovery" => oid::BOOL,
-            "sum" | "abs" => number_of(self.common(start + 1, parameters), oid::INT8),
-            "max" | "min" | "coalesce" | "ifnull" => self.common(start + 1, parameters),
-            "cast" => self
+        match gives(name) {
+            Gives::Type(oid) => oid,
+            Gives::Number => number_of(self.common(start + 1, parameters), oid::INT8),
+            Gives::WhatArgumentsAre => self.common(start + 1, parameters),
+            Gives::Cast => self
                 .tokens
                 .get(end.saturating_sub(2))
                 .map_or(0, |token| pgtypes::oid_of_cast(token.text(self.sql))),
-            "upper"
-            | "lower"
-            | "substr"
-            | "trim"
-            | "replace"
-            | "printf"
-            | "format"
-            | "group_concat"
-            | "date"
-            | "time"
-            | "datetime"
-            | "strftime"
-            | "version"
-            | "current_schema"
-            | "current_database"
-            | "current_user"
-            | "now"
-            | "session_user"
-            | "typeof"
-            | "hotstandby_state"
-            | "hotstandby_connectstatus"
-            | "hotstandby_role"
-            | "hotstandby_outcome"
-            | "login_server"
-            | "quote"
-            | "hex" => oid::TEXT,
-            _ => 0,
+            Gives::Unknown => 0,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod derived;
 pub mod describe;
 pub mod errors;
 pub mod execute;
+pub mod function_types;
 pub mod functions;
 pub mod infer;
 pub mod known_settings;

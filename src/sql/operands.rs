@@ -10,7 +10,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::arithmetic::{Expression, is_number, is_text, number_of};
-use super::infer::Inference;
+use super::function_types::{Takes, takes};
+use super::infer::{Inference, computed};
 use super::lexer::{Token, TokenKind};
 use crate::pgtypes::{self, oid};
 
@@ -36,8 +37,7 @@ pub struct Place {
 
 impl Place {
     fn beside(oid: u32) -> Place {
-        let oid = if oid == oid::INT4 || oid == oid::INT2 { oid::INT8 } else { oid };
-        Place { oid, operand: !is_text(oid) }
+        Place { oid, operand: !is_text(computed(oid)) }
     }
 
     /// What a parameter is that stands in two places. Text suits columns of every type, a number only some.
@@ -203,11 +203,18 @@ impl Inference<'_> {
 
     pub(super) fn span(&self, start: Option<usize>, end: Option<usize>) -> u32 {
         match (start, end) {
-            (Some(at), Some(end)) if at < end => {
-                Expression { inference: self, parameters: &[], at, end }.arithmetic()
-            }
+            (Some(at), Some(end)) if at < end => match self.lone_column(at, end) {
+                0 => computed(Expression { inference: self, parameters: &[], at, end }.arithmetic()),
+                declared => declared,
+            },
             _ => 0,
         }
+    }
+
+    /// The type of a column that is all there is from `at` to `end`, as it is declared; 0 if it is anything else.
+    fn lone_column(&self, at: usize, end: usize) -> u32 {
+        let is_name = at + 1 == end || (at + 3 == end && self.symbol(Some(at + 1), "."));
+        if is_name && self.item(end - 1, end, &[]) == 0 { self.declared(end - 1) } else { 0 }
     }
 
     fn before(&self, layout: &Layout, end: usize) -> u32 {
@@ -228,7 +235,7 @@ impl Inference<'_> {
             (_, Some(operator)) => self.after(layout, operator + 1),
             _ => 0,
         };
-        Some(Place { operand: true, ..Place::beside(if is_number(oid) { oid } else { 0 }) })
+        Some(Place { operand: true, ..Place::beside(if is_number(oid) { computed(oid) } else { 0 }) })
     }
 
     /// `… = $1`, `$1 IS NOT …`, `… BETWEEN $1 AND $2`, `$1 BETWEEN …`.
@@ -343,18 +350,17 @@ impl Inference<'_> {
         if !whole(first.checked_sub(1), "(") || !whole(Some(last + 1), ")") {
             return None;
         }
-        let name = name.text(self.sql).to_ascii_lowercase();
         let is_first = first == open + 1;
-        match name.as_str() {
-            "abs" | "sum" | "total" | "avg" => return Some(Place::beside(oid::NUMERIC)),
-            "round" if is_first => return Some(Place::beside(oid::NUMERIC)),
-            "round" | "char" | "randomblob" | "zeroblob" => return Some(Place::beside(oid::INT8)),
-            "substr" | "substring" if !is_first => return Some(Place::beside(oid::INT8)),
-            "iif" | "if" if is_first => return None,
-            "coalesce" | "ifnull" | "nullif" | "max" | "min" | "iif" | "if" => {}
-            _ => return None,
-        }
-        let skipped = usize::from(name == "iif" || name == "if");
+        let skipped = match takes(name.text(self.sql)) {
+            Takes::Number => return Some(Place::beside(oid::NUMERIC)),
+            Takes::NumberThenWhole if is_first => return Some(Place::beside(oid::NUMERIC)),
+            Takes::NumberThenWhole | Takes::Whole => return Some(Place::beside(oid::INT8)),
+            Takes::AnythingThenWhole if !is_first => return Some(Place::beside(oid::INT8)),
+            Takes::Anything | Takes::AnythingThenWhole => return None,
+            Takes::ConditionThenOthers if is_first => return None,
+            Takes::ConditionThenOthers => 1,
+            Takes::WhatOthersAre => 0,
+        };
         let others = self.split(open + 1).into_iter().skip(skipped).filter(|(at, _)| *at != first);
         match agreed(others.map(|(at, end)| self.span(Some(at), Some(end)))) {
             0 => Some(self.place_of(layout, open - 1, layout.partner(open).max(last))),

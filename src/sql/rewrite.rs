@@ -3,6 +3,7 @@
 //! Each rewriting is local: it looks at a few tokens and edits them in place. What is not listed here passes
 //! unchanged and SQLite judges it.
 
+use super::function_types::is_called_as_a_word;
 use super::lexer::{Reader, Token, TokenKind, quoted, unquoted};
 use super::statement::{Kind, syntax};
 use crate::error::ServerError;
@@ -17,9 +18,6 @@ pub struct Edit {
     /// What stands there instead.
     pub text: String,
 }
-
-/// What PostgreSQL calls without parentheses.
-pub const SESSION_WORDS: [&str; 4] = ["current_user", "session_user", "current_schema", "current_catalog"];
 
 /// Cuts a trailing `FOR UPDATE …` or `FOR SHARE …`; true if there was one.
 pub fn without_lock_clause<'a>(sql: &str, part: &'a [Token]) -> (&'a [Token], bool) {
@@ -91,10 +89,10 @@ fn word_edit(sql: &str, part: &[Token], index: usize, edits: &mut Vec<Edit>) {
     let next_is = |symbol: &str| part.get(index + 1).is_some_and(|next| next.is_symbol(sql, symbol));
     let after_dot = index > 0 && part[index - 1].is_symbol(sql, ".");
     let text = token.text(sql);
-    if !text.starts_with(['c', 'C', 's', 'S', 'p', 'P']) || after_dot {
+    if after_dot {
         return;
     }
-    if SESSION_WORDS.iter().any(|name| text.eq_ignore_ascii_case(name)) && !next_is("(") && !next_is(".") {
+    if is_called_as_a_word(text) && !next_is("(") && !next_is(".") {
         edits.push(Edit { start: token.end, end: token.end, text: "()".into() });
     } else if text.eq_ignore_ascii_case("pg_catalog") && next_is(".") {
         let calls = part.get(index + 3).is_some_and(|token| token.is_symbol(sql, "("));
