@@ -11,7 +11,7 @@ use crate::storage::checksum::logical_checksum;
 
 /// The table that the clients write to.
 pub const TABLE: &str =
-    "CREATE TABLE demo(id INTEGER PRIMARY KEY, client INTEGER NOT NULL, note TEXT NOT NULL)";
+    "CREATE TABLE demo(id BIGINT PRIMARY KEY, client BIGINT NOT NULL, note TEXT NOT NULL) WITHOUT ROWID";
 
 /// How many rows a message names.
 const ROWS_NAMED: usize = 10;

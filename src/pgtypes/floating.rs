@@ -1,5 +1,6 @@
 //! Floating point numbers.
 
+use std::fmt::{Display, LowerExp};
 use std::io::Write;
 
 use rusqlite::types::{Value, ValueRef};
@@ -32,11 +33,24 @@ pub static FLOAT4: PgType = PgType {
     array_oid: 1021,
     names: &["real", "float4"],
     size: 4,
-    binary_out: |out, value| {
-        out.extend_from_slice(&(real(value)? as f32).to_be_bytes());
+    text_out: |out, value| {
+        let number = single(real(value)?)?;
+        append_shortest(out, number, number.into(), 1e6);
         Ok(())
     },
-    binary_in: |bytes| exactly(bytes).map(|bytes| Value::Real(f32::from_be_bytes(bytes).into())),
+    binary_out: |out, value| {
+        out.extend_from_slice(&single(real(value)?)?.to_be_bytes());
+        Ok(())
+    },
+    text_in: |text| {
+        let number = text.trim().parse().map_err(|_| Misfit::Invalid)?;
+        single(number).map(|_| Value::Real(number))
+    },
+    // The number that is written so, as in a statement: 1.1 and not 1.10000002384185791.
+    binary_in: |bytes| {
+        let number = f32::from_be_bytes(exactly(bytes)?);
+        Ok(Value::Real(number.to_string().parse().unwrap_or(number.into())))
+    },
     ..FLOAT8
 };
 
@@ -51,16 +65,27 @@ fn real(value: ValueRef<'_>) -> Result<f64, Misfit> {
     number.ok_or(Misfit::Invalid)
 }
 
+/// A number of 32 bits; one that is too large is none.
+fn single(number: f64) -> Result<f32, Misfit> {
+    let single = number as f32;
+    if single.is_infinite() && number.is_finite() { Err(Misfit::OutOfRange) } else { Ok(single) }
+}
+
 /// Appends a floating point number as PostgreSQL writes it: shortest digits that read back to the same number.
 pub fn append_f64(out: &mut Vec<u8>, number: f64) {
+    append_shortest(out, number, number, 1e15);
+}
+
+/// `number`: the same, for its size; from `exponent_from` on it is written with an exponent.
+fn append_shortest(out: &mut Vec<u8>, digits: impl Display + LowerExp, number: f64, exponent_from: f64) {
     let size = number.abs();
     if number.is_nan() {
         out.extend_from_slice(b"NaN");
     } else if number.is_infinite() {
         out.extend_from_slice(if number > 0.0 { b"Infinity" } else { b"-Infinity" });
-    } else if size != 0.0 && !(1e-4..1e15).contains(&size) {
+    } else if size != 0.0 && !(1e-4..exponent_from).contains(&size) {
         let start = out.len();
-        let _ = write!(out, "{number:e}");
+        let _ = write!(out, "{digits:e}");
         // PostgreSQL writes the exponent with its sign and at least two digits.
         if let Some(at) = out[start..].iter().position(|byte| *byte == b'e').map(|at| start + at + 1) {
             if out[at] != b'-' {
@@ -71,7 +96,7 @@ pub fn append_f64(out: &mut Vec<u8>, number: f64) {
             }
         }
     } else {
-        let _ = write!(out, "{number}");
+        let _ = write!(out, "{digits}");
     }
 }
 

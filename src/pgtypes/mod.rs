@@ -40,7 +40,7 @@ pub struct PgType {
     pub storage: Storage,
     /// What may be done with it.
     pub category: Category,
-    /// The type of an expression in which such a column stands, and that SQLite calculates.
+    /// The type of an expression on such columns, which SQLite calculates.
     pub computed: u32,
     /// What becomes of a cast to it.
     pub cast: Cast,
@@ -141,7 +141,7 @@ pub fn of_oid(oid: u32) -> &'static PgType {
 }
 
 fn of_name(name: &str) -> Option<&'static PgType> {
-    TABLE.iter().find(|row| row.names.contains(&name)).copied()
+    TABLE.iter().find(|row| row.names.iter().any(|known| known.eq_ignore_ascii_case(name))).copied()
 }
 
 /// What a column is whose type nobody knows, by a value of it.
@@ -156,7 +156,7 @@ pub fn of_value(value: Type) -> &'static PgType {
 
 /// What becomes of a cast to this name; none: it names no type that is known.
 pub fn cast_to(name: &str) -> Option<Cast> {
-    of_name(&name.to_ascii_lowercase()).map(|row| row.cast)
+    of_name(name).map(|row| row.cast)
 }
 
 /// The type of what is written as CAST(… AS name); 0 if it is as it was before.
@@ -178,24 +178,22 @@ pub fn is_text_unknown_to_sqlite(word: &str) -> bool {
     !known_to_sqlite && of_name(&lower).is_some_and(|row| row.storage == Storage::Text)
 }
 
-/// The type that a column declared so is announced as.
+/// The type that a column declared so is announced as. Of the hot path where statements are not prepared.
 pub fn of_declaration(declaration: &str) -> &'static PgType {
-    let lower = declaration.to_ascii_lowercase();
-    match of_name(&spelling(&lower)) {
-        Some(row) => of_oid(row.computed),
-        None => of_unknown_name(&lower),
-    }
-}
-
-/// The name in a declaration: without a length, and without the word that CREATE TABLE puts behind what SQLite does not know.
-fn spelling(declaration: &str) -> String {
+    // Without a length, and without the word that CREATE TABLE puts behind what SQLite does not know.
     let (name, rest) = declaration.split_once('(').unwrap_or((declaration, ""));
     let behind = rest.split_once(')').map_or("", |(_, behind)| behind);
-    let words: Vec<&str> = name.split_whitespace().chain(behind.split_whitespace()).collect();
-    match words.as_slice() {
-        [name @ .., "text"] if !name.is_empty() => name.join(" "),
-        name => name.join(" "),
-    }
+    let plain = if behind.is_empty() { of_name(name.trim_end()) } else { None };
+    plain.unwrap_or_else(|| {
+        let words: Vec<&str> = name.split_whitespace().chain(behind.split_whitespace()).collect();
+        let known = match words.as_slice() {
+            [name @ .., last] if !name.is_empty() && last.eq_ignore_ascii_case("text") => {
+                of_name(&name.join(" "))
+            }
+            name => of_name(&name.join(" ")),
+        };
+        known.unwrap_or_else(|| of_unknown_name(&declaration.to_ascii_lowercase()))
+    })
 }
 
 /// Of a name that is not in the table, in small letters: much as SQLite finds the affinity of such a column.

@@ -82,6 +82,16 @@ fn what_is_not_of_the_type_is_told_with_the_column() {
 fn declarations_by_their_names() {
     for (declaration, oid) in [
         ("bigint", oid::INT8),
+        ("INTEGER", oid::INT4),
+        ("smallint", oid::INT2),
+        ("real", oid::FLOAT4),
+        ("char(3)", oid::BPCHAR),
+        ("date text", oid::DATE),
+        ("timestamp with time zone text(3)", oid::TIMESTAMPTZ),
+        ("timestamp(3) without time zone", oid::TIMESTAMP),
+        ("time with time zone", oid::TEXT),
+        ("uuid text", oid::UUID),
+        ("jsonb text", oid::JSONB),
         ("UNSIGNED BIG INT", oid::INT8),
         ("tinyint(1)", oid::INT8),
         ("VARCHAR(20)", oid::VARCHAR),

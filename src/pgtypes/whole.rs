@@ -26,14 +26,18 @@ pub static INT8: PgType = PgType {
 pub static INT4: PgType = PgType {
     oid: oid::INT4,
     array_oid: 1007,
-    names: &["integer", "int", "int4"],
+    names: &["integer", "int", "int4", "serial", "serial4"],
     size: 4,
     cast: Cast::As("int4", oid::INT4),
-    binary_out: |out, value| {
-        let number = i32::try_from(whole(value)?).map_err(|_| Misfit::OutOfRange)?;
-        out.extend_from_slice(&number.to_be_bytes());
+    text_out: |out, value| {
+        append_i64(out, short::<i32>(whole(value)?)?.into());
         Ok(())
     },
+    binary_out: |out, value| {
+        out.extend_from_slice(&short::<i32>(whole(value)?)?.to_be_bytes());
+        Ok(())
+    },
+    text_in: |text| Ok(Value::Integer(short::<i32>(digits(text)?)?.into())),
     binary_in: |bytes| exactly(bytes).map(|bytes| Value::Integer(i32::from_be_bytes(bytes).into())),
     ..INT8
 };
@@ -41,14 +45,18 @@ pub static INT4: PgType = PgType {
 pub static INT2: PgType = PgType {
     oid: oid::INT2,
     array_oid: 1005,
-    names: &["smallint", "int2"],
+    names: &["smallint", "int2", "smallserial", "serial2"],
     size: 2,
     cast: Cast::As("int2", oid::INT2),
-    binary_out: |out, value| {
-        let number = i16::try_from(whole(value)?).map_err(|_| Misfit::OutOfRange)?;
-        out.extend_from_slice(&number.to_be_bytes());
+    text_out: |out, value| {
+        append_i64(out, short::<i16>(whole(value)?)?.into());
         Ok(())
     },
+    binary_out: |out, value| {
+        out.extend_from_slice(&short::<i16>(whole(value)?)?.to_be_bytes());
+        Ok(())
+    },
+    text_in: |text| Ok(Value::Integer(short::<i16>(digits(text)?)?.into())),
     binary_in: |bytes| exactly(bytes).map(|bytes| Value::Integer(i16::from_be_bytes(bytes).into())),
     ..INT8
 };
@@ -62,8 +70,7 @@ pub static OID: PgType = PgType {
     category: Category::Other,
     cast: Cast::Dropped,
     binary_out: |out, value| {
-        let number = u32::try_from(whole(value)?).map_err(|_| Misfit::OutOfRange)?;
-        out.extend_from_slice(&number.to_be_bytes());
+        out.extend_from_slice(&short::<u32>(whole(value)?)?.to_be_bytes());
         Ok(())
     },
     binary_in: |bytes| exactly(bytes).map(|bytes| Value::Integer(u32::from_be_bytes(bytes).into())),
@@ -84,6 +91,20 @@ pub fn whole(value: ValueRef<'_>) -> Result<i64, Misfit> {
         ValueRef::Null | ValueRef::Blob(_) => None,
     };
     number.ok_or(Misfit::Invalid)
+}
+
+/// A number that fits.
+fn short<N: TryFrom<i64>>(number: i64) -> Result<N, Misfit> {
+    N::try_from(number).map_err(|_| Misfit::OutOfRange)
+}
+
+/// The whole number that a text is.
+fn digits(text: &str) -> Result<i64, Misfit> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.trim().parse::<i64>().map_err(|error| match error.kind() {
+        PosOverflow | NegOverflow => Misfit::OutOfRange,
+        _ => Misfit::Invalid,
+    })
 }
 
 fn parse(text: &str) -> Result<Value, Misfit> {

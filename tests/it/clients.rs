@@ -17,14 +17,16 @@ fn typed_parameters_and_results() {
     let server = server();
     let mut client = server.connect();
     client
-        .batch_execute("create table t (id integer primary key, name text, f real, b blob, ok boolean)")
+        .batch_execute(
+            "create table t (id integer primary key, name text, f double precision, b blob, ok boolean)",
+        )
         .unwrap();
     let insert = client.prepare("insert into t (id, name, f, b, ok) values ($1, $2, $3, $4, $5)").unwrap();
     let bytes: &[u8] = &[0, 255];
-    assert_eq!(client.execute(&insert, &[&1i64, &"one", &1.5f64, &bytes, &true]).unwrap(), 1);
-    assert_eq!(client.execute(&insert, &[&2i64, &None::<&str>, &2f64, &None::<&[u8]>, &false]).unwrap(), 1);
-    let row = client.query_one("select id, name, f, b, ok from t where id = $1", &[&1i64]).unwrap();
-    assert_eq!(row.get::<_, i64>(0), 1);
+    assert_eq!(client.execute(&insert, &[&1i32, &"one", &1.5f64, &bytes, &true]).unwrap(), 1);
+    assert_eq!(client.execute(&insert, &[&2i32, &None::<&str>, &2f64, &None::<&[u8]>, &false]).unwrap(), 1);
+    let row = client.query_one("select id, name, f, b, ok from t where id = $1", &[&1i32]).unwrap();
+    assert_eq!(row.get::<_, i32>(0), 1);
     assert_eq!(row.get::<_, &str>(1), "one");
     assert_eq!(row.get::<_, f64>(2), 1.5);
     assert_eq!(row.get::<_, &[u8]>(3), bytes);
@@ -36,8 +38,8 @@ fn typed_parameters_and_results() {
     // SQLite numbers parameters by their first occurrence, the client by their digits.
     let row = client.query_one("select $2::int8 - $1::int8", &[&1i64, &10i64]).unwrap();
     assert_eq!(row.get::<_, i64>(0), 9);
-    let returned = client.query_one("insert into t (id) values ($1) returning id", &[&7i64]).unwrap();
-    assert_eq!(returned.get::<_, i64>(0), 7);
+    let returned = client.query_one("insert into t (id) values ($1) returning id", &[&7i32]).unwrap();
+    assert_eq!(returned.get::<_, i32>(0), 7);
 }
 
 #[test]
@@ -202,9 +204,9 @@ fn copy_streams_and_portals_in_pieces() {
                 if rows.is_empty() {
                     break;
                 }
-                seen.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+                seen.extend(rows.iter().map(|row| row.get::<_, i32>(0)));
             }
-            assert_eq!(seen, (0..5000).collect::<Vec<i64>>());
+            assert_eq!(seen, (0..5000).collect::<Vec<i32>>());
             transaction.commit().unwrap();
         }
     }
@@ -220,8 +222,8 @@ fn schema_changes_reach_prepared_statements() {
     two.batch_execute("alter table t add column b integer").unwrap();
     assert_eq!(state_of(one.query(&all, &[])), "0A000");
     one.batch_execute("begin; create table u (x integer)").unwrap();
-    one.execute("insert into u values ($1)", &[&5i64]).unwrap();
-    assert_eq!(one.query_one("select x from u", &[]).unwrap().get::<_, i64>(0), 5);
+    one.execute("insert into u values ($1)", &[&5i32]).unwrap();
+    assert_eq!(one.query_one("select x from u", &[]).unwrap().get::<_, i32>(0), 5);
     one.batch_execute("rollback").unwrap();
     assert_eq!(state_of(one.query("select x from u", &[])), "42P01");
 }

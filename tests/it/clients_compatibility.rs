@@ -62,7 +62,7 @@ fn only_numbered_parameters_with_values() {
         client.batch_execute("rollback").unwrap();
     }
     assert_eq!(db_error(client.execute("create table u as select $1 as x", &[])).code().code(), "42P02");
-    assert_eq!(client.query_one("select a from t where '?' <> $1", &[&":a"]).unwrap().get::<_, i64>(0), 1);
+    assert_eq!(client.query_one("select a from t where '?' <> $1", &[&":a"]).unwrap().get::<_, i32>(0), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod admin;
+mod announced_types;
 mod back_pressure;
 mod bad_input;
 mod checkpoints;

@@ -118,7 +118,7 @@ fn write_everything(server: &Server) {
     transaction.batch_execute("INSERT INTO parent VALUES (81), (3)").unwrap_err();
     transaction.rollback().unwrap();
     let parents = sql.query("SELECT id FROM parent ORDER BY id", &[]).unwrap();
-    let parents: Vec<i64> = parents.iter().map(|row| row.get(0)).collect();
+    let parents: Vec<i32> = parents.iter().map(|row| row.get(0)).collect();
     assert_eq!(parents, [3, 50, 52, 200]);
 }
 
@@ -155,7 +155,7 @@ fn the_secondary_is_the_same_to_the_bit() {
 fn visible_means_visible_and_a_secondary_takes_no_writes() {
     let running = running("2SafeAckPolicy=2");
     let mut primary = running.pair.first.sql().unwrap();
-    primary.batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY)").unwrap();
+    primary.batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY)").unwrap();
     let mut secondary = running.pair.second.sql().unwrap();
     for id in 1..=200i64 {
         primary.execute("INSERT INTO t VALUES ($1)", &[&id]).unwrap();
@@ -174,7 +174,7 @@ fn visible_means_visible_and_a_secondary_takes_no_writes() {
 /// Rows acknowledged to clients that write until the server is gone.
 fn write_until_killed(pair: &mut Pair) -> BTreeSet<i64> {
     const CLIENTS: i64 = 4;
-    pair.first.sql().unwrap().batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY, note TEXT)").unwrap();
+    pair.first.sql().unwrap().batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY, note TEXT)").unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = crossbeam_channel::unbounded();
     let clients: Vec<_> = (0..CLIENTS)
@@ -238,7 +238,7 @@ fn both_killed_under_strict_durability_lose_nothing() {
 fn one_safe_transactions_arrive_by_themselves() {
     let running = running("");
     let mut primary = running.pair.first.sql().unwrap();
-    primary.batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY); SET SAFENESS 1SAFE").unwrap();
+    primary.batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY); SET SAFENESS 1SAFE").unwrap();
     for id in 1..=500i64 {
         primary.execute("INSERT INTO t VALUES ($1)", &[&id]).unwrap();
     }
@@ -254,7 +254,7 @@ fn one_safe_transactions_arrive_by_themselves() {
 fn roles_taken_back_and_forth_by_hand_keep_the_position() {
     let mut running = running("2SafeAckPolicy=2");
     let pair = &mut running.pair;
-    pair.first.sql().unwrap().batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY)").unwrap();
+    pair.first.sql().unwrap().batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY)").unwrap();
     for round in 0..5i64 {
         pair.first.sql().unwrap().execute("INSERT INTO t VALUES ($1)", &[&round]).unwrap();
         // Alone, a secondary for a moment, and a primary again: it goes on where it was.
@@ -307,7 +307,7 @@ fn sessions_that_come_during_a_netcopy_do_not_go_on_reading_the_old_database() {
     let running = running("NetcopyMaxRate=100000");
     let (first, second) = (&running.pair.first, &running.pair.second);
     let mut primary = first.sql().unwrap();
-    primary.batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b)").unwrap();
+    primary.batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY, b)").unwrap();
     primary.batch_execute("INSERT INTO t VALUES (1, randomblob(300000))").unwrap();
     first.expect("hsb disconnect").unwrap();
     first.wait_for("hsb state", "PRIMARY ALONE").unwrap();
@@ -333,7 +333,7 @@ fn a_damaged_database_is_replaced_by_netcopy() {
     pair.first
         .sql()
         .unwrap()
-        .batch_execute("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .batch_execute("CREATE TABLE t(id BIGINT PRIMARY KEY); INSERT INTO t VALUES (1)")
         .unwrap();
     pair.second.kill();
     let file = pair.second.database_file();
