@@ -1,8 +1,9 @@
-//! docs/traps.md and docs/durability.md are true as far as a program can tell: the tests and files that they name exist,
+//! docs/traps.md, docs/durability.md and docs/rulings.md are true as far as a program can tell: the tests and files that they name exist,
 //! and no trap is left out or without a test that is named after it.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,37 @@ fn the_document_names_tests_and_files_that_exist() {
         }
     }
     assert_eq!(traps, (1..=TRAPS).collect::<Vec<_>>());
+}
+
+/// Comments name rulings by number: each has its row, and what the row names exists and speaks of it.
+#[test]
+fn every_ruling_that_the_code_names_has_its_row() {
+    let document = fs::read_to_string(root().join("docs/rulings.md")).unwrap();
+    let sources = sources();
+    let mut rulings = 0;
+    for line in document.lines().filter(|line| line.starts_with("| R")) {
+        rulings += 1;
+        let cells: Vec<&str> = line.split(" | ").collect();
+        assert_eq!((cells.len(), cells[0]), (5, format!("| R{rulings}").as_str()), "{line}");
+        for file in quoted(cells[3]) {
+            assert!(root().join(file).is_file(), "{file} does not exist: {line}");
+        }
+        for name in quoted(cells[4]) {
+            assert!(is_test(&sources, name), "there is no test {name}: {line}");
+        }
+    }
+    assert_eq!(rulings, 9);
+    let core = sources.iter().filter(|(path, _)| path.starts_with(root().join("src/hsb")));
+    let comments = core.flat_map(|(_, text)| text.lines()).filter(|line| line.trim().starts_with("//"));
+    let words = comments.flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric()));
+    let is_ruling = |word: &&str| {
+        word.strip_prefix('R').is_some_and(|number| !number.is_empty() && number.parse::<u32>().is_ok())
+    };
+    let named: BTreeSet<&str> = words.filter(is_ruling).collect();
+    assert!(named.len() >= 8, "{named:?}");
+    for name in named {
+        assert!(document.contains(&format!("| {name} | ")), "{name} has no row");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::secondary_applier::ApplierMessage;
 use super::supervisor::SupervisorMessage;
 use super::threads::log::{LogJob, LogReport};
 use crate::hsb::effect::LogWriterEffect;
-use crate::hsb::event::{Event, Store};
+use crate::hsb::event::Event;
 use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 
@@ -64,10 +64,7 @@ impl LogWriter {
             }
             LogReport::Flushed { ticket } => self.applier.do_send(ApplierMessage::Flushed { ticket }),
             LogReport::Size { bytes, retained } => self.tell_supervisor(Event::LogSize { bytes, retained }),
-            LogReport::NoRoom { detail } => {
-                self.tell_supervisor(Event::Room { store: Store::Log, lacks: Some(detail) });
-            }
-            LogReport::Room => self.tell_supervisor(Event::Room { store: Store::Log, lacks: None }),
+            LogReport::Room(room) => self.tell_supervisor(Event::Room(room)),
         }
     }
 

@@ -12,7 +12,7 @@ use super::replication_sender::SenderMessage;
 use super::supervisor::SupervisorMessage;
 use super::threads::apply::{ApplyJob, ApplyReport};
 use crate::hsb::effect::{ApplierEffect, LogWriterEffect, SenderEffect};
-use crate::hsb::event::{Event, LinkId, PeerMessage, Store};
+use crate::hsb::event::{Event, LinkId, PeerMessage};
 use crate::hsb::position::Position;
 use crate::hsb::settings::{AcknowledgePolicy, AcknowledgeRule};
 use crate::storage::batch::Batch;
@@ -250,7 +250,7 @@ impl SecondaryApplier {
             }
             // Said where the thread was started; nothing follows from it.
             ApplyReport::Hindered { .. } => {}
-            ApplyReport::Room { lacks } => self.report(Event::Room { store: Store::Database, lacks }),
+            ApplyReport::Room(room) => self.report(Event::Room(room)),
             ApplyReport::Failed(error) => {
                 self.following = None;
                 self.report(Event::ApplyFailed { detail: error.detail().to_owned() });

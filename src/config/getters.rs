@@ -202,11 +202,7 @@ impl Parameters {
 
     /// HotStandby.SafenessLevel.
     pub fn safeness_level(&self) -> SafenessLevel {
-        match self.number(Id::SafenessLevel) {
-            0 => SafenessLevel::OneSafe,
-            1 => SafenessLevel::TwoSafe,
-            _ => SafenessLevel::Auto,
-        }
+        SafenessLevel::at(self.number(Id::SafenessLevel))
     }
 
     /// HotStandby.2SafeAckPolicy.

@@ -3,6 +3,7 @@
 //! Everything else (checks, listings, the example file, typed getters) is derived from it. Not here: values.
 
 use super::kind::{Kind, Unit};
+use crate::hsb::settings::SafenessLevel;
 
 /// When a change takes effect and whether one is possible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,7 +237,7 @@ registry! {
     PingInterval: "HotStandby", "PingInterval", "1000", Immediate, PERIOD, false, "Time between signs of life, in milliseconds; half of PingTimeout if that is shorter.";
     PingTimeout: "HotStandby", "PingTimeout", "4000", Immediate, MILLISECONDS, false, "Silence after which the connection counts as broken, in milliseconds; 0: no pinging.";
     AutoPrimaryAlone: "HotStandby", "AutoPrimaryAlone", "no", Immediate, Kind::YesNo, false, "A primary that loses its secondary goes on alone instead of waiting in PRIMARY UNCERTAIN.";
-    SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&["1safe", "2safe", "auto"]), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";
+    SafenessLevel: "HotStandby", "SafenessLevel", "2safe", Immediate, Kind::Choice(&SafenessLevel::NAMES), false, "Whether a commit waits for the secondary: 1safe, 2safe, or auto (by durability).";
     AcknowledgePolicy: "HotStandby", "2SafeAckPolicy", "1", Immediate, ONE_TO_THREE, false, "When the secondary acknowledges: 1 received, 2 visible, 3 durable.";
     OneSafeMaxDelay: "HotStandby", "1SafeMaxDelay", "5000", Immediate, MILLISECONDS, false, "Longest time that committed 1-safe transactions may be gathered before they are sent, in milliseconds; they are sent earlier when the secondary has acknowledged what went before, and always before a 2-safe one. 0: each at once.";
     CatchupSpeedRate: "HotStandby", "CatchupSpeedRate", "70", Immediate, Kind::Number { minimum: 1, maximum: 99, unit: Unit::Percent }, false, "Share of the server's time that catchup may take, in percent.";

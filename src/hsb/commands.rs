@@ -1,4 +1,4 @@
-//! Heart, part commands: what operators and watchdogs ask (guide, chapter 4 and appendix C).
+//! Heart, part commands: what operators and watchdogs ask (guide, chapter 4 and appendix C). R1 to R9: docs/rulings.md.
 
 use super::codes::Code;
 use super::effect::{AnswerEffect, ConnectStatus, CopyKind, Effect, NodeEffect};

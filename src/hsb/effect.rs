@@ -260,6 +260,11 @@ pub enum NodeEffect {
     Rewind,
     /// Close the sessions: the database is about to be replaced.
     CloseSessions(Code),
+    /// The heart contradicts itself (see `invariants`): end the process at once, without doing anything else.
+    Stop {
+        /// What does not hold.
+        why: String,
+    },
 }
 
 /// A copy in a directory.

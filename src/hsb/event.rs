@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::{rewind::RewindEnd, room::Store};
+pub use super::{
+    rewind::RewindEnd,
+    room::{Room, Store},
+};
 
 use super::position::Position;
 use super::refusal::Refusal;
@@ -265,12 +268,7 @@ pub enum Event {
         retained: bool,
     },
     /// The disk is full, or no longer.
-    Room {
-        /// What needs it.
-        store: Store,
-        /// The system's words; none: there is room again.
-        lacks: Option<String>,
-    },
+    Room(Room),
     /// A time-out that the heart asked for.
     TimedOut {
         /// Its number.

@@ -8,6 +8,7 @@
 //! * The state changes in [`Heart::go`] alone, along a row of the transition table.
 //! * At most one batch is in flight, and at most one more is held (nobody else has it).
 //! * `decided` never passes `log_end`; they differ while a batch is in flight or pending.
+//! * The last two are looked at after every event, with others: `invariants`.
 
 use std::collections::VecDeque;
 
@@ -154,8 +155,15 @@ impl Heart {
         std::mem::take(&mut self.effects)
     }
 
-    /// Hears one event.
+    /// Hears one event. What must hold afterwards is looked at before anything is done (`invariants`).
     pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let before = self.before_event();
+        self.hear(event);
+        self.try_to_shut_down();
+        self.checked(&before)
+    }
+
+    fn hear(&mut self, event: Event) {
         match event {
             Event::Command { request, command } => self.command(request, command),
             Event::BatchReady(info) => self.batch_ready(info),
@@ -199,12 +207,10 @@ impl Heart {
             }
             Event::Checkpointed { position, delete_log } => self.checkpointed(position, delete_log),
             Event::LogSize { bytes, retained } => self.log_size(bytes, retained),
-            Event::Room { store, lacks } => self.room_changed(store, lacks),
+            Event::Room(room) => self.room_changed(room),
             Event::SettingsChanged { settings } => self.settings_changed(settings),
             Event::ShuttingDown { request } => self.shut_down(request),
         }
-        self.try_to_shut_down();
-        std::mem::take(&mut self.effects)
     }
 
     fn peer_says(&mut self, message: PeerMessage) {

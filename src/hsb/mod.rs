@@ -11,6 +11,7 @@ pub mod effect;
 pub mod event;
 mod fingerprint;
 pub mod heart;
+mod invariants;
 #[cfg(test)]
 mod meeting_tests;
 mod pair;

@@ -28,6 +28,27 @@ pub enum Store {
     Database,
 }
 
+/// Whether there is room for it: the one shape of this fact, from who meets the full disk to the heart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// What needs it.
+    pub store: Store,
+    /// The system's words; none: there is room, again.
+    pub lacks: Option<String>,
+}
+
+impl Room {
+    /// There is none.
+    pub fn lacking(store: Store, why: impl Into<String>) -> Room {
+        Room { store, lacks: Some(why.into()) }
+    }
+
+    /// There is.
+    pub fn there(store: Store) -> Room {
+        Room { store, lacks: None }
+    }
+}
+
 /// Why there is no room, by what needs it.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Lacking {
@@ -50,7 +71,7 @@ impl Heart {
         self.lacking.log.as_deref().or(self.lacking.database.as_deref())
     }
 
-    pub(super) fn room_changed(&mut self, store: Store, lacks: Option<String>) {
+    pub(super) fn room_changed(&mut self, Room { store, lacks }: Room) {
         let lacked = self.lacks_room().is_some();
         self.lacking.of(store).clone_from(&lacks);
         match lacks {
@@ -145,11 +166,11 @@ mod tests {
     }
 
     fn full(store: Store) -> Event {
-        Event::Room { store, lacks: Some("No space left on device".into()) }
+        Event::Room(Room::lacking(store, "No space left on device"))
     }
 
     fn room(store: Store) -> Event {
-        Event::Room { store, lacks: None }
+        Event::Room(Room::there(store))
     }
 
     fn has(effects: &[Effect], wanted: &Effect) -> bool {

@@ -19,24 +19,22 @@ pub enum SafenessLevel {
 }
 
 impl SafenessLevel {
-    /// The level that solid.ini calls by this name.
-    pub fn parse(text: &str) -> Option<SafenessLevel> {
-        match text.to_ascii_lowercase().as_str() {
-            "1safe" => Some(SafenessLevel::OneSafe),
-            "2safe" => Some(SafenessLevel::TwoSafe),
-            "auto" => Some(SafenessLevel::Auto),
-            _ => None,
+    /// What solid.ini calls each of them.
+    pub const NAMES: [&'static str; 3] = ["1safe", "2safe", "auto"];
+
+    /// The level whose name stands at this place of [`Self::NAMES`].
+    pub fn at(place: u64) -> SafenessLevel {
+        match place {
+            0 => SafenessLevel::OneSafe,
+            1 => SafenessLevel::TwoSafe,
+            _ => SafenessLevel::Auto,
         }
     }
 }
 
 impl fmt::Display for SafenessLevel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            SafenessLevel::OneSafe => "1safe",
-            SafenessLevel::TwoSafe => "2safe",
-            SafenessLevel::Auto => "auto",
-        })
+        formatter.write_str(Self::NAMES[*self as usize])
     }
 }
 
@@ -118,7 +116,7 @@ impl fmt::Display for DurabilityLevel {
     }
 }
 
-/// What a session or transaction asks for, over the server's setting.
+/// What a session or transaction asks for, over the server's setting: from `SET SAFENESS` to the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Safeness {
     /// The server's.
@@ -134,6 +132,15 @@ impl Safeness {
     /// Each with the word that SET SAFENESS takes and SHOW SAFENESS says.
     pub const WORDS: [(Safeness, &str); 3] =
         [(Safeness::OneSafe, "1safe"), (Safeness::TwoSafe, "2safe"), (Safeness::Default, "default")];
+
+    /// What a batch asks for that holds a transaction of each: 2-safe is more than the server's, and that than 1-safe.
+    pub fn or_stronger(self, other: Safeness) -> Safeness {
+        match (self, other) {
+            (Safeness::TwoSafe, _) | (_, Safeness::TwoSafe) => Safeness::TwoSafe,
+            (Safeness::Default, _) | (_, Safeness::Default) => Safeness::Default,
+            (Safeness::OneSafe, Safeness::OneSafe) => Safeness::OneSafe,
+        }
+    }
 }
 
 /// What a session or transaction asks for, over the server's setting.
@@ -152,6 +159,15 @@ impl Durability {
     /// Each with the word that SET DURABILITY takes and SHOW DURABILITY says.
     pub const WORDS: [(Durability, &str); 3] =
         [(Durability::Relaxed, "relaxed"), (Durability::Strict, "strict"), (Durability::Default, "default")];
+
+    /// What a batch asks for that holds a transaction of each: strict is more than the server's, and that than relaxed.
+    pub fn or_stronger(self, other: Durability) -> Durability {
+        match (self, other) {
+            (Durability::Strict, _) | (_, Durability::Strict) => Durability::Strict,
+            (Durability::Default, _) | (_, Durability::Default) => Durability::Default,
+            (Durability::Relaxed, Durability::Relaxed) => Durability::Relaxed,
+        }
+    }
 }
 
 /// The word for a value of such a list.
@@ -295,8 +311,8 @@ mod tests {
 
     #[test]
     fn text_and_numbers_lead_back_to_the_value() {
-        for level in [SafenessLevel::OneSafe, SafenessLevel::TwoSafe, SafenessLevel::Auto] {
-            assert_eq!(SafenessLevel::parse(&level.to_string().to_uppercase()), Some(level));
+        for (place, name) in (0..).zip(SafenessLevel::NAMES) {
+            assert_eq!(SafenessLevel::at(place).to_string(), name);
         }
         for number in 1..=3 {
             assert_eq!(AcknowledgePolicy::from_number(number).map(AcknowledgePolicy::number), Some(number));

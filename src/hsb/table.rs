@@ -1,6 +1,6 @@
 //! The transition table: every state change there is, and the sentence that is logged with it.
 //!
-//! What is not in here does not happen. Rulings R1–R9 of the specification are marked where they decide.
+//! What is not in here does not happen. Rulings R1–R9 (docs/rulings.md) are marked where they decide.
 
 use super::state::State::{self, *};
 

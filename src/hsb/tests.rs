@@ -1,4 +1,4 @@
-//! The heart alone: rulings and rules that no other test shows as directly.
+//! The heart alone: rulings (docs/rulings.md) and rules that no other test shows as directly.
 
 use super::codes::Code;
 use super::effect::{

@@ -25,6 +25,7 @@ use crate::net::peer::handshake::{self, LinkOptions};
 use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
 use crate::services::registry::SessionRegistry;
 use crate::services::status::NodeStatus;
+use crate::stop::stop_process;
 use crate::stream::Stream;
 use crate::threads;
 
@@ -62,6 +63,7 @@ impl Outside for NodeOutside {
             NodeEffect::SendCopy { hello } => self.send_copy(hello),
             NodeEffect::Rewind => self.rewind(),
             NodeEffect::CloseSessions(code) => self.close_sessions(code),
+            NodeEffect::Stop { why } => stop_process(&why),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Opening a database with its log: rolling forward to the last decided batch.
 //!
 //! All batches in the log but the last are decided. The last is decided if the database already holds it, or if it
-//! is whole and did not have to wait for the other server; otherwise it is pending (ruling R7).
+//! is whole and did not have to wait for the other server; otherwise it is pending (R7, docs/rulings.md).
 
 use std::sync::Arc;
 

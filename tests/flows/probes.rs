@@ -9,7 +9,7 @@ use hotstandby::actors::replication_sender::SenderMessage;
 use hotstandby::actors::secondary_applier::ApplierMessage;
 use hotstandby::actors::supervisor::SupervisorMessage;
 use hotstandby::hsb::effect::{ApplierEffect, LogWriterEffect, PingEffect, SenderEffect};
-use hotstandby::hsb::event::{Event, PeerMessage, Store};
+use hotstandby::hsb::event::{Event, PeerMessage, Room, Store};
 
 /// What was told, in order: `receiver <- message`.
 #[derive(Clone, Default)]
@@ -145,7 +145,7 @@ impl Handler<SupervisorMessage> for Probe {
             SupervisorMessage::Event(Event::Drained { position, .. }) => {
                 format!("drained {}", position.sequence)
             }
-            SupervisorMessage::Event(Event::Room { store: Store::Database, lacks }) => {
+            SupervisorMessage::Event(Event::Room(Room { store: Store::Database, lacks })) => {
                 format!("room, lacks {lacks:?}")
             }
             SupervisorMessage::Event(Event::ApplyFailed { detail }) => format!("failed: {detail}"),

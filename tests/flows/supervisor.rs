@@ -11,7 +11,8 @@ use hotstandby::hsb::heart::Heart;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::{
-    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
+    AcknowledgePolicy, Durability, DurabilityLevel, PairSettings, Safeness, SafenessLevel, SameSettings,
+    Settings,
 };
 use hotstandby::hsb::state::State;
 use hotstandby::services::context::Answer;
@@ -63,6 +64,7 @@ impl Outside for World {
             NodeEffect::Rewind => "storage <- rewind".into(),
             NodeEffect::SendCopy { .. } => "storage <- send copy".into(),
             NodeEffect::CloseSessions(_) => "sessions <- close".into(),
+            NodeEffect::Stop { why } => format!("process <- stop: {why}"),
             NodeEffect::ConnectStatus(_) | NodeEffect::Note { .. } => return,
         });
     }
@@ -177,7 +179,7 @@ fn submission(before: Position) -> (Submission, Position) {
     let header = BatchHeader { before, epoch: 1, count: 1, needs_acknowledgement: true };
     let batch = Batch::seal(header, b"changes").unwrap();
     let after = batch.after;
-    (Submission { batch, two_safe: None, durability: Durability::Default }, after)
+    (Submission { batch, safeness: Safeness::Default, durability: Durability::Default }, after)
 }
 
 #[actix::test]

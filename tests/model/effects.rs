@@ -140,6 +140,7 @@ impl Network {
                 hello,
                 stage: Stage::Calling,
             }),
+            NodeEffect::Stop { .. } => self.record.violated("a heart contradicts itself"),
             // Seen by onlookers only; the model knows neither sessions nor rewinds.
             NodeEffect::Entered { .. }
             | NodeEffect::ConnectStatus(_)

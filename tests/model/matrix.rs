@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::network::{Action, Network, Trace};
 use crate::node::{Node, SETTINGS};
 use crate::steps::COMMANDS;
-use hotstandby::hsb::event::{Command, Event, Store};
+use hotstandby::hsb::event::{Command, Event, Room, Store};
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State::{self, *};
@@ -118,7 +118,7 @@ fn words(command: Command) -> &'static str {
     command.text().trim_start_matches("hsb ")
 }
 
-/// Which ruling of the specification decides.
+/// Which ruling (docs/rulings.md) decides.
 fn ruling(state: State, command: Command, peer: State) -> &'static str {
     match (command, state) {
         (Command::SetStandalone, PrimaryActive | SecondaryActive) => "R1",
@@ -215,7 +215,7 @@ impl Matrix {
             for (what, event) in [
                 ("MaxLogSize reached", Event::LogSize { bytes: u64::MAX, retained: true }),
                 ("a change does not fit", Event::ApplyFailed { detail: String::new() }),
-                ("disk full", Event::Room { store: Store::Log, lacks: Some(String::new()) }),
+                ("disk full", Event::Room(Room::lacking(Store::Log, ""))),
                 ("shutdown", Event::ShuttingDown { request: 77 }),
             ] {
                 let mut network = new();

@@ -108,6 +108,7 @@ impl Outside for SimulatedOutside {
             NodeEffect::Entered { from, to, reason } => self.wish(Wish::Entered(from, to, reason)),
             NodeEffect::Dial { request, purpose, hello } => self.wish(Wish::Dial(request, purpose, hello)),
             NodeEffect::SendCopy { hello } => self.wish(Wish::SendCopy(hello)),
+            NodeEffect::Stop { why } => panic!("{why}"),
             NodeEffect::CloseSessions(_) => self.wish(Wish::CloseSessions),
             NodeEffect::Alert { name, text, .. } if name == CONNECT_FAILED => {
                 let code = text.split(':').next().and_then(|code| code.parse::<u32>().ok());

@@ -22,10 +22,9 @@ use crate::hsb::codes::Code;
 use crate::hsb::effect::{
     AnswerEffect, ApplierEffect, BatchEffect, CopyKind, Decision, Effect, NodeEffect, WriterEffect,
 };
-use crate::hsb::event::{BatchInfo, Event, Hello, LinkId, Purpose, RequestId, Store};
+use crate::hsb::event::{BatchInfo, Event, Hello, LinkId, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::refusal::Refusal;
-use crate::hsb::settings::Safeness;
 use crate::net::peer::handshake;
 use crate::services::context::Answer;
 use crate::storage::batch::Batch;
@@ -231,13 +230,8 @@ impl Supervisor {
     }
 
     fn submit(&mut self, submission: Submission, context: &mut Context<Self>) {
-        let two_safe = match submission.two_safe {
-            Some(true) => Safeness::TwoSafe,
-            Some(false) => Safeness::OneSafe,
-            None => Safeness::Default,
-        };
         let durability = submission.durability;
-        let needs_acknowledgement = self.heart.needs_acknowledgement(two_safe, durability);
+        let needs_acknowledgement = self.heart.needs_acknowledgement(submission.safeness, durability);
         let batch = match submission.batch.marked(needs_acknowledgement) {
             Ok(batch) => batch,
             Err(error) => {
@@ -281,9 +275,7 @@ impl Handler<SupervisorMessage> for Supervisor {
             SupervisorMessage::Event(event) => self.hear(event, context),
             SupervisorMessage::Writer(WriterRequest::Submit(submission)) => self.submit(submission, context),
             SupervisorMessage::Writer(WriterRequest::Withdraw) => self.hear(Event::Withdraw, context),
-            SupervisorMessage::Writer(WriterRequest::Room { lacks }) => {
-                self.hear(Event::Room { store: Store::Database, lacks }, context);
-            }
+            SupervisorMessage::Writer(WriterRequest::Room(room)) => self.hear(Event::Room(room), context),
             SupervisorMessage::Operator { command, reply } => {
                 let request = self.request(reply);
                 self.hear(Event::Command { request, command }, context);

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::counters::Counters;
 use crate::error::ServerError;
+use crate::hsb::event::{Room, Store};
 use crate::hsb::position::Position;
 use crate::stop::stop_process;
 use crate::storage::apply::Applier;
@@ -64,10 +65,7 @@ pub enum ApplyReport {
         position: Position,
     },
     /// There is no room for a batch, which is tried again until there is; or there is room.
-    Room {
-        /// The system's words; none: there is room.
-        lacks: Option<String>,
-    },
+    Room(Room),
     /// The database cannot be written for a reason that passes (a lock, no memory, no descriptors): a batch is tried again
     /// until it can; or it can.
     Hindered {
@@ -276,7 +274,7 @@ impl ApplyThread {
 
     fn room(&mut self, lacks: Option<String>) {
         if std::mem::replace(&mut self.lacks_room, lacks.is_some()) != lacks.is_some() {
-            (self.report)(ApplyReport::Room { lacks });
+            (self.report)(ApplyReport::Room(Room { store: Store::Database, lacks }));
         }
     }
 

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::{Room, Store};
 use crate::hsb::position::Position;
 use crate::stop::stop_process;
 use crate::storage::batch::Batch;
@@ -71,11 +72,9 @@ pub enum LogReport {
         /// Whose.
         ticket: u64,
     },
-    /// The disk is full: what comes after the last progress is held, or dropped if nobody else can have it.
-    NoRoom {
-        /// The system's words.
-        detail: String,
-    },
+    /// The disk is full: what comes after the last progress is held, or dropped if nobody else can have it. Or there is
+    /// room again; what was held has been reported as progress.
+    Room(Room),
     /// The log has become longer by a file, or shorter.
     Size {
         /// Its bytes.
@@ -83,8 +82,6 @@ pub enum LogReport {
         /// What nobody needs was deleted just before.
         retained: bool,
     },
-    /// There is room again; what was held has been reported as progress.
-    Room,
 }
 
 /// How a step ended.
@@ -187,7 +184,7 @@ impl LogThread {
                 // What was held is in no log of this node, as if it had stopped a moment earlier.
                 self.queue.clear();
                 self.full = false;
-                (self.report)(LogReport::Room);
+                (self.report)(LogReport::Room(Room::there(Store::Log)));
             }
             _ => {}
         }
@@ -289,7 +286,7 @@ impl LogThread {
                 // What came before it counts.
                 self.sync()?;
                 self.full = true;
-                (self.report)(LogReport::NoRoom { detail: error.to_string() });
+                (self.report)(LogReport::Room(Room::lacking(Store::Log, error.to_string())));
                 Ok(false)
             }
             Err(error) => Err(failed(&error)),
@@ -309,7 +306,7 @@ impl LogThread {
                     self.sync()?;
                 }
                 self.full = false;
-                (self.report)(LogReport::Room);
+                (self.report)(LogReport::Room(Room::there(Store::Log)));
                 Ok(true)
             }
             Err(WriteError::NoRoom(_)) => Ok(false),

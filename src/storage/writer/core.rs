@@ -30,7 +30,7 @@ pub(super) struct Core {
 /// A batch ready to be submitted.
 pub(super) struct Sealed {
     pub(super) batch: Batch,
-    pub(super) two_safe: Option<bool>,
+    pub(super) safeness: Safeness,
     pub(super) durability: Durability,
 }
 
@@ -157,26 +157,18 @@ impl Core {
         if self.count == 0 {
             return Ok(None);
         }
-        let mut two_safe = Some(false);
+        let mut safeness = Safeness::OneSafe;
         let mut durability = Durability::Relaxed;
         for waiter in members {
-            match waiter.request.safeness {
-                Safeness::TwoSafe => two_safe = Some(true),
-                Safeness::Default if two_safe == Some(false) => two_safe = None,
-                _ => {}
-            }
-            match waiter.request.durability {
-                Durability::Strict => durability = Durability::Strict,
-                Durability::Default if durability == Durability::Relaxed => durability = Durability::Default,
-                _ => {}
-            }
+            safeness = safeness.or_stronger(waiter.request.safeness);
+            durability = durability.or_stronger(waiter.request.durability);
         }
-        let header =
-            BatchHeader { before, epoch, count: self.count, needs_acknowledgement: two_safe != Some(false) };
+        let needs_acknowledgement = safeness != Safeness::OneSafe;
+        let header = BatchHeader { before, epoch, count: self.count, needs_acknowledgement };
         let batch = Batch::seal(header, &self.capture.take()).map_err(|_| capture::too_large())?;
         self.sealed = Some(batch.clone());
         database::write_position(&self.connection, before, batch.after)?;
-        Ok(Some(Sealed { batch, two_safe, durability }))
+        Ok(Some(Sealed { batch, safeness, durability }))
     }
 
     /// Makes a decided batch visible: tells its position and whether the schema has changed. It cannot be refused

@@ -35,6 +35,7 @@ use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::effect::{Admission, Decision};
+use crate::hsb::event::{Room, Store};
 use crate::hsb::position::Position;
 use crate::hsb::settings::{Durability, Safeness};
 use crate::threads;
@@ -73,7 +74,7 @@ pub struct Submission {
     /// The bytes.
     pub batch: Batch,
     /// The strongest safeness asked for in it.
-    pub two_safe: Option<bool>,
+    pub safeness: Safeness,
     /// The strongest durability asked for in it.
     pub durability: Durability,
 }
@@ -86,10 +87,7 @@ pub enum WriterRequest {
     /// Take it back if nobody has it yet.
     Withdraw,
     /// The database has no room for a decided batch, or has it again.
-    Room {
-        /// The system's words; none: there is room.
-        lacks: Option<String>,
-    },
+    Room(Room),
 }
 
 /// The transactions of a batch that is being made.
@@ -340,8 +338,8 @@ impl Writer {
     fn seal_and_submit(&self, core: &mut Core, group: &Group) -> Result<bool, ServerError> {
         let (position, epoch) = self.queue.history();
         match core.seal(position, epoch, &group.members) {
-            Ok(Some(Sealed { batch, two_safe, durability })) => {
-                (self.submit)(WriterRequest::Submit(Submission { batch, two_safe, durability }));
+            Ok(Some(Sealed { batch, safeness, durability })) => {
+                (self.submit)(WriterRequest::Submit(Submission { batch, safeness, durability }));
                 Ok(true)
             }
             nothing => {
@@ -401,7 +399,7 @@ impl Writer {
                 "a decided transaction cannot be committed yet: {why}; it is tried again until it can"
             );
         } else {
-            (self.submit)(WriterRequest::Room { lacks: Some(why.detail().to_owned()) });
+            (self.submit)(WriterRequest::Room(Room::lacking(Store::Database, why.detail())));
         }
         // What the writer's capture knows of the database comes from what was rolled back.
         self.queue.set_taken_over(true);
@@ -412,7 +410,7 @@ impl Writer {
                 Err(_) => {}
             }
         }
-        (self.submit)(WriterRequest::Room { lacks: None });
+        (self.submit)(WriterRequest::Room(Room::there(Store::Database)));
         Ok(())
     }
 

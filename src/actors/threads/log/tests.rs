@@ -99,14 +99,14 @@ fn what_a_full_disk_cannot_take_is_written_in_order_when_there_is_room() {
     let first = batch(Position::ORIGIN, "first");
     let second = batch(first.after, "second");
     stage.append(&first);
-    stage.wait_for(|told| matches!(told, LogReport::NoRoom { .. }));
+    stage.wait_for(|told| matches!(told, LogReport::Room(Room { lacks: Some(_), .. })));
     stage.append(&second);
     stage.jobs.send(LogJob::Flush { ticket: Some(4) }).unwrap();
     // Something that is done meanwhile, to see that the thread has looked at the others.
     stage.jobs.send(LogJob::RetainFrom(Position::ORIGIN)).unwrap();
     full.store(false, Ordering::Relaxed);
     let told = stage.wait_for(|told| *told == LogReport::Flushed { ticket: 4 });
-    let room = told.iter().position(|told| *told == LogReport::Room).unwrap();
+    let room = told.iter().position(|told| *told == LogReport::Room(Room::there(Store::Log))).unwrap();
     let has =
         |told: &LogReport| matches!(told, LogReport::Progress { position, .. } if *position == first.after);
     assert!(told.iter().position(has).unwrap() < room, "room before what was held: {told:?}");
@@ -121,9 +121,9 @@ fn a_batch_that_nobody_else_can_have_is_not_written_and_room_is_found_without_it
     stage.append_only_here(&refused);
     // Behind it, before its owner has heard of it.
     stage.jobs.send(LogJob::Flush { ticket: None }).unwrap();
-    stage.wait_for(|told| matches!(told, LogReport::NoRoom { .. }));
+    stage.wait_for(|told| matches!(told, LogReport::Room(Room { lacks: Some(_), .. })));
     full.store(false, Ordering::Relaxed);
-    let told = stage.wait_for(|told| *told == LogReport::Room);
+    let told = stage.wait_for(|told| *told == LogReport::Room(Room::there(Store::Log)));
     assert!(!told.iter().any(durable(refused.after)), "it was refused, and a crash now would commit it");
     let other = batch(Position::ORIGIN, "another");
     stage.append(&other);
@@ -151,7 +151,7 @@ fn the_thread_ends_with_the_disk_full() {
     let (_full, fault) = full_disk();
     let stage = Stage::new(fault);
     stage.append(&batch(Position::ORIGIN, "held"));
-    stage.wait_for(|told| matches!(told, LogReport::NoRoom { .. }));
+    stage.wait_for(|told| matches!(told, LogReport::Room(Room { lacks: Some(_), .. })));
     assert!(stage.positions().is_empty());
 }
 
