@@ -154,7 +154,7 @@ fn check(pair: &Pair, acknowledged: &HashSet<i64>, root: &Path) {
     }
     let bytes = log_bytes(root, "watchdog.log");
     println!("logs of the watchdog: {bytes} bytes");
-    assert!(bytes < MAX_LOG_BYTES && lost == 0 && verified.starts_with("SAME"));
+    assert!(bytes < MAX_LOG_BYTES && lost == 0);
 }
 
 fn log_bytes(directory: &Path, prefix: &str) -> u64 {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{AdminServices, Call, Rows, one};
 use crate::descriptors::Budget;
 use crate::error::{ServerError, invalid};
+use crate::hsb::cause::Cause;
 use crate::hsb::codes::{Code, TABLE};
 use crate::hsb::state::State;
 use crate::hsb::table::SHUTTING_DOWN;
@@ -78,6 +79,14 @@ const FIGURES: &[Figure] = &[
     ("hsbreason", "why it is in this state", |services| {
         let ends = services.status.is_shutting_down();
         if ends { SHUTTING_DOWN.into() } else { services.status.snapshot().last_change.reason.into() }
+    }),
+    ("hsbcause", "the same as a word that programs decide by (docs/status.md)", |services| {
+        let ends = services.status.is_shutting_down();
+        let cause = if ends { Cause::ShuttingDown } else { services.status.snapshot().last_change.cause };
+        cause.name().into()
+    }),
+    ("diskfull", "the system's words while the disk is full; else empty", |services| {
+        services.status.snapshot().lacks_room.unwrap_or_default()
     }),
     ("position", "the decided position: epoch.sequence/hash", |services| {
         services.status.snapshot().decided.to_string()

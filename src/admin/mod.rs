@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 pub use self::help::document;
-pub(crate) use self::status::{READ_ONLY_WITHOUT_ROOM, tell_peer};
+pub(crate) use self::status::tell_peer;
 use self::table::Action;
 use crate::actors::admin_handler::{Answering, Commands, Task, refusal};
 use crate::config::Parameters;

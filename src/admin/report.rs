@@ -34,7 +34,9 @@ pub struct ChangeReport {
     pub from: String,
     /// State after.
     pub to: String,
-    /// Why.
+    /// Why, as a word that programs decide by.
+    pub cause: String,
+    /// Why, as people read it.
     pub reason: String,
     /// When, UTC.
     pub at: String,
@@ -180,6 +182,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         last_change: ChangeReport {
             from: now.last_change.from.name().into(),
             to: now.last_change.to.name().into(),
+            cause: now.last_change.cause.name().into(),
             reason: now.last_change.reason.into(),
             at: log_text(now.last_change.at),
         },

@@ -8,6 +8,7 @@ use super::report::{self, NodeReport, OperationReport, SnapshotReport};
 use super::{AdminServices, Call, Rows, one};
 use crate::error::ServerError;
 use crate::hsb::advice::{View, advise};
+use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Purpose;
 use crate::hsb::refusal::Refusal;
@@ -36,7 +37,7 @@ struct PairReport {
 }
 
 /// In the line of a server whose disk is full.
-pub(crate) const READ_ONLY_WITHOUT_ROOM: &str = "disk full, read only until there is room";
+const READ_ONLY_WITHOUT_ROOM: &str = "disk full, read only until there is room";
 
 pub(super) fn screen(services: &AdminServices, _: &Call) -> Rows {
     Ok(lines(&pair(services)).into_iter().map(|line| (0, line)).collect())
@@ -148,7 +149,7 @@ fn long_wal(node: &NodeReport) -> String {
 }
 
 fn is_primary(node: &NodeReport) -> bool {
-    node.state.starts_with("PRIMARY") || node.state == "STANDALONE"
+    State::named(&node.state).is_some_and(State::is_primary)
 }
 
 /// Beside the primary, which is one of the two.
@@ -231,7 +232,9 @@ fn next_step(this: &NodeReport, other: Result<&NodeReport, Code>) -> Option<Stri
 
 fn view(node: &NodeReport) -> View {
     let state = State::named(&node.state).unwrap_or(State::Plain);
-    let view = View::new(state, (node.log_end.epoch, node.log_end.sequence), &node.last_change.reason);
+    let change = &node.last_change;
+    let cause = Cause::named(&change.cause).or_else(|| Cause::of_older_server(&change.reason));
+    let view = View::new(state, (node.log_end.epoch, node.log_end.sequence), cause);
     View { damaged: view.damaged || node.netcopy_needed, lacks_room: node.disk_full.is_some(), ..view }
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use super::console::ConsoleClient;
 use super::credentials::Credentials;
 use super::solcon::Outcome;
-use crate::admin::READ_ONLY_WITHOUT_ROOM;
 use crate::calendar::log_text;
 use crate::config::ConnectString;
 use crate::error::{ServerError, invalid};
@@ -66,12 +65,13 @@ struct Node {
 
 struct Status {
     state: String,
+    disk_full: bool,
     lines: Vec<String>,
 }
 
 impl Node {
     fn new(server: &ConnectString) -> Node {
-        let answer = Ok(Status { state: String::new(), lines: Vec::new() });
+        let answer = Ok(Status { state: String::new(), disk_full: false, lines: Vec::new() });
         Node { server: server.clone(), client: None, answer, silent_since: None }
     }
 
@@ -102,14 +102,14 @@ impl Node {
             None => ConsoleClient::open(&self.server, credentials, ANSWER_TIMEOUT)?,
         };
         let client = self.client.insert(client);
-        let (_, state) = client.ask("hsb state")?;
+        let [(_, state), (unknown, lacks)] = client.ask_all(["hsb state", "info diskfull"])?;
         let lines = client.command("hsb status")?.into_iter().map(|(_, text)| text).collect();
-        Ok(Status { state, lines })
+        // An older server does not know the question.
+        Ok(Status { state, disk_full: unknown == 0 && !lacks.is_empty(), lines })
     }
 
     fn lacks_room(&self) -> bool {
-        let status = self.answer.as_ref();
-        status.is_ok_and(|status| status.lines.iter().any(|line| line.contains(READ_ONLY_WITHOUT_ROOM)))
+        self.answer.as_ref().is_ok_and(|status| status.disk_full)
     }
 
     fn state(&self) -> Option<State> {
@@ -270,7 +270,7 @@ mod tests {
     fn a_server_that_refuses_the_user_is_not_shown_as_down() {
         let node = |error: Option<ServerError>| {
             let mut node = Node::new(&ConnectString::parse("tcp 1").unwrap());
-            let status = Status { state: "PRIMARY ALONE".into(), lines: Vec::new() };
+            let status = Status { state: "PRIMARY ALONE".into(), disk_full: false, lines: Vec::new() };
             node.answer = error.map_or(Ok(status), Err);
             node
         };

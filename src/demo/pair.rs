@@ -235,7 +235,8 @@ impl Server {
         let mut console = self.console()?;
         loop {
             let mut rows = console.command("hsb status connect")?;
-            let is_under_way = rows.first().is_some_and(|row| ["CONNECTING", "CATCHUP"].contains(&&*row.1));
+            let under_way = [Code::CONNECTING, Code::CATCHUP].map(Code::number);
+            let is_under_way = rows.first().is_some_and(|row| under_way.contains(&row.0));
             match rows.pop() {
                 Some(last) if !is_under_way => return Ok(last),
                 _ if Instant::now() > deadline => {
@@ -246,7 +247,7 @@ impl Server {
         }
     }
 
-    /// Repeats a command until its first row is `wanted`.
+    /// Repeats a command until its first row is `wanted`; not if it says that what is waited for has failed.
     pub fn wait_for(&self, command: &str, wanted: &str) -> Result<(), ServerError> {
         let deadline = Instant::now() + PATIENCE;
         let mut console = self.console()?;
@@ -255,7 +256,9 @@ impl Server {
             if text == wanted {
                 return Ok(());
             }
-            if Instant::now() > deadline || text.starts_with("FAILED") || text.starts_with("ERROR") {
+            // Servers that are not connected may be later on.
+            let has_failed = !Code::from(code).is_success() && code != Code::LINK_BROKEN.number();
+            if Instant::now() > deadline || has_failed {
                 return Err(failed(format!(
                     "'{command}' at server '{}' says {code} {text}, not {wanted}",
                     self.name

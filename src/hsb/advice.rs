@@ -7,9 +7,10 @@
 //! Invariants, as far as what is known is true: every command is accepted in its turn, and none makes a second server
 //! that takes writes. What depends on something that cannot be seen from here is said as a condition.
 
+use super::cause::Cause;
 use super::event::Command;
 use super::state::State;
-use super::table::{DIVERGED, STARTED, TABLE, Trigger};
+use super::table::Trigger;
 
 /// What is known of one server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,17 +32,16 @@ pub struct View {
 }
 
 impl View {
-    /// Of a server in this state; `reason` is that of its last change of state.
-    pub fn new(state: State, progress: (u64, u64), reason: &str) -> View {
-        let reason_of = |trigger| TABLE.iter().find(|row| row.trigger == trigger).map(|row| row.reason);
+    /// Of a server in this state; `cause` is that of its last change of state, as far as it is known.
+    pub fn new(state: State, progress: (u64, u64), cause: Option<Cause>) -> View {
         let alone = state == State::SecondaryAlone;
-        let because = |trigger| reason_of(trigger) == Some(reason);
+        let because = |trigger| cause == Some(Cause::Change(trigger));
         View {
             state,
             progress,
             superseded: state == State::PrimaryUncertain && because(Trigger::PeerPromoted),
-            diverged: alone && reason == DIVERGED,
-            restarted: alone && reason == STARTED,
+            diverged: alone && because(Trigger::Diverged),
+            restarted: alone && cause == Some(Cause::Started),
             damaged: alone && because(Trigger::ApplyFailed),
             lacks_room: false,
         }

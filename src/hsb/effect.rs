@@ -13,7 +13,7 @@ use super::position::Position;
 use super::refusal::Refusal;
 use super::settings::{AcknowledgeRule, PairSettings};
 use super::severity::Severity;
-use super::state::State;
+use super::table::Transition;
 
 /// What is to be done, and by whom.
 #[derive(Clone, PartialEq, Debug, Eq, Hash)]
@@ -214,14 +214,7 @@ pub enum AnswerEffect {
 #[derive(Clone, PartialEq, Debug, Eq, Hash)]
 pub enum NodeEffect {
     /// The state changed: log it, publish it, post the event.
-    Entered {
-        /// Before.
-        from: State,
-        /// After.
-        to: State,
-        /// Why.
-        reason: &'static str,
-    },
+    Entered(Transition),
     /// The connect status changed: publish it.
     ConnectStatus(ConnectStatus),
     /// Log a line.

@@ -239,7 +239,7 @@ impl Heart {
         };
         self.state = row.to;
         self.given_up = None;
-        self.want(NodeEffect::Entered { from: row.from, to: row.to, reason: row.reason });
+        self.want(NodeEffect::Entered(*row));
         match (row.from.is_primary(), row.to.is_primary()) {
             (true, false) => {
                 self.note("30505: this node's role is now secondary");

@@ -3,6 +3,7 @@
 //! No actors, files, sockets, clocks or threads in here; `tests/tidy` enforces it.
 
 pub mod advice;
+pub mod cause;
 pub mod codes;
 mod commands;
 mod commit;

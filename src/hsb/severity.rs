@@ -4,7 +4,7 @@
 
 use super::codes::Code;
 use super::state::State;
-use super::table::{TABLE, Trigger};
+use super::table::{Transition, Trigger};
 
 /// How much a sentence matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -17,16 +17,15 @@ pub enum Severity {
     Error,
 }
 
-/// Of a state change with this reason.
-pub fn of_transition(from: State, to: State, reason: &str) -> Severity {
-    let row = TABLE.iter().find(|row| (row.from, row.to, row.reason) == (from, to, reason));
-    match row.map(|row| row.trigger) {
+/// Of a state change.
+pub fn of_transition(change: Transition) -> Severity {
+    match change.trigger {
         // Nobody writes until somebody decides.
-        Some(Trigger::SwitchFailed | Trigger::Diverged | Trigger::PeerPromoted) => Severity::Error,
-        Some(Trigger::LinkLost) if to == State::PrimaryUncertain => Severity::Error,
+        Trigger::SwitchFailed | Trigger::Diverged | Trigger::PeerPromoted => Severity::Error,
+        Trigger::LinkLost if change.to == State::PrimaryUncertain => Severity::Error,
         // A copy, room, or a decision is needed before the pair protects anything again.
-        Some(Trigger::ApplyFailed | Trigger::NoRoom | Trigger::LogFull) => Severity::Error,
-        _ if to.is_active() => Severity::Info,
+        Trigger::ApplyFailed | Trigger::NoRoom | Trigger::LogFull => Severity::Error,
+        _ if change.to.is_active() => Severity::Info,
         _ => Severity::Warning,
     }
 }
@@ -56,6 +55,7 @@ mod tests {
     use super::super::event::{Event, PeerMessage};
     use super::super::heart::Heart;
     use super::super::phase::Phase;
+    use super::super::table::TABLE;
     use super::super::tests::{SETTINGS, heart};
     use super::*;
     use Severity::{Error, Info, Warning};
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_state_change_has_the_level_of_what_is_to_be_done() {
         for row in TABLE {
-            let severity = of_transition(row.from, row.to, row.reason);
+            let severity = of_transition(*row);
             let needs_somebody = row.to == State::PrimaryUncertain
                 || matches!(
                     row.trigger,

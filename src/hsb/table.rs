@@ -40,7 +40,7 @@ pub enum Trigger {
 }
 
 /// One row of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Transition {
     /// The state before.
     pub from: State,

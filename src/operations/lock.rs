@@ -189,6 +189,7 @@ mod tests {
     use super::*;
     use crate::config::Parameters;
     use crate::hsb::settings::Settings;
+    use crate::hsb::table::TABLE;
     use crate::services::status::NodeStatus;
 
     fn settings() -> Settings {
@@ -301,7 +302,8 @@ mod tests {
         }
         let new = past(State::Offline, "");
         let status = NodeStatus::new(State::Offline, settings(), Past { state: None, ..new });
-        status.changed(State::Offline, State::SecondaryAlone, "a netcopy");
+        let arrived = TABLE.iter().find(|row| row.from == State::Offline).unwrap();
+        status.changed(*arrived);
         assert_eq!(status.snapshot().previous_role, "SECONDARY");
     }
 }

@@ -19,7 +19,7 @@ use crate::hsb::event::{Event, Hello, Purpose, RequestId};
 use crate::hsb::heart::Heart;
 use crate::hsb::refusal::Refusal;
 use crate::hsb::severity::{self, Severity};
-use crate::hsb::state::State;
+use crate::hsb::table::Transition;
 use crate::logging;
 use crate::net::peer::handshake::{self, LinkOptions};
 use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
@@ -55,7 +55,7 @@ impl Outside for NodeOutside {
 
     fn carry_out(&mut self, effect: NodeEffect) {
         match effect {
-            NodeEffect::Entered { from, to, reason } => self.entered(from, to, reason),
+            NodeEffect::Entered(change) => self.entered(change),
             NodeEffect::ConnectStatus(status) => self.connect_status(status),
             NodeEffect::Note { severity, text } => logging::say(severity, &text),
             NodeEffect::Alert { name, severity, text } => self.alert(name, severity, &text),
@@ -103,10 +103,11 @@ impl Outside for NodeOutside {
 }
 
 impl NodeOutside {
-    fn entered(&mut self, from: State, to: State, reason: &'static str) {
-        self.status.changed(from, to, reason);
+    fn entered(&mut self, change: Transition) {
+        self.status.changed(change);
         self.lock.note(&self.status.snapshot());
-        logging::say(severity::of_transition(from, to, reason), &format!("{from} -> {to}: {reason}"));
+        let Transition { from, to, reason, .. } = change;
+        logging::say(severity::of_transition(change), &format!("{from} -> {to}: {reason}"));
         self.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.

@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
+use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
 use crate::hsb::effect::ConnectStatus;
 use crate::hsb::heart::Heart;
@@ -13,7 +14,7 @@ use crate::hsb::position::Position;
 use crate::hsb::refusal::Refusal;
 use crate::hsb::settings::Settings;
 use crate::hsb::state::{StartTime, State, start_time_set_by};
-use crate::hsb::table::STARTED;
+use crate::hsb::table::{STARTED, Transition};
 
 /// What is remembered of the server that ran here last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,9 @@ pub struct Change {
     pub from: State,
     /// After.
     pub to: State,
-    /// Why.
+    /// Why, as programs read it.
+    pub cause: Cause,
+    /// Why, as people read it.
     pub reason: &'static str,
     /// When.
     pub at: SystemTime,
@@ -124,7 +127,7 @@ impl NodeStatus {
             activity: Activity::Idle,
             primary_since: None,
             secondary_since: state.is_secondary().then_some(now),
-            last_change: Change { from: state, to: state, reason: STARTED, at: now },
+            last_change: Change { from: state, to: state, cause: Cause::Started, reason: STARTED, at: now },
             connect_since: now,
             unacknowledged_bytes: 0,
             needs_netcopy: false,
@@ -222,11 +225,11 @@ impl NodeStatus {
     }
 
     /// Called for each change before those are answered whose transactions it decides.
-    pub(crate) fn changed(&self, from: State, to: State, reason: &'static str) {
+    pub(crate) fn changed(&self, Transition { from, trigger, to, reason }: Transition) {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         let at = SystemTime::now();
         snapshot.state = to;
-        snapshot.last_change = Change { from, to, reason, at };
+        snapshot.last_change = Change { from, to, cause: Cause::Change(trigger), reason, at };
         snapshot.state_changes += 1;
         match start_time_set_by(from, to) {
             Some(StartTime::Primary) => snapshot.primary_since = Some(at),

@@ -21,7 +21,7 @@ pub enum Sight {
 /// A node's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// `hsb state`, `hsb logpos` and the reason for the state.
+    /// `hsb state`, `hsb logpos` and the cause of the state.
     pub view: View,
     /// `hsb status connect` says CONNECTED.
     pub connected: bool,

@@ -141,7 +141,7 @@ impl Model {
         if !in_sight || !self.answers(node) {
             return Sight::Gone;
         }
-        seen(View { superseded: peer_promoted, ..View::new(state, (1, sequence), "") })
+        seen(View { superseded: peer_promoted, ..View::new(state, (1, sequence), None) })
     }
 
     fn order(&mut self, order: Step) -> Reply {

@@ -12,10 +12,10 @@ use crate::client::credentials::Credentials;
 use crate::config::ConnectString;
 use crate::error::ServerError;
 use crate::hsb::advice::View;
+use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
-use crate::hsb::table::SHUTTING_DOWN;
 
 /// For connecting and for an answer, unless Connect1 or Connect2 has its own -c or -r.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -175,10 +175,18 @@ fn ask(target: &Target) -> Result<Report, ServerError> {
 
 fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
     // Not 'hsb status': that asks the other node, which may be the one that does not answer.
-    let [connect, state, position, reason] =
-        client.ask_all(["hsb status connect", "hsb state", "hsb logpos", "info hsbreason"])?;
+    let [connect, state, position, cause, reason] = client.ask_all([
+        "hsb status connect",
+        "hsb state",
+        "hsb logpos",
+        "info hsbcause",
+        "info hsbreason",
+    ])?;
+    let known = Cause::named(&cause.1).or_else(|| Cause::of_older_server(&reason.1));
     let ends = |row: &(u32, String)| row.0 == Code::SHUTTING_DOWN.number();
-    if reason.1 == SHUTTING_DOWN || [&connect, &state, &position, &reason].into_iter().any(ends) {
+    if known == Some(Cause::ShuttingDown)
+        || [&connect, &state, &position, &cause, &reason].into_iter().any(ends)
+    {
         // A primary takes leave of its secondary and is PRIMARY ALONE for an instant, and answers a part of the questions
         // when its actors have ended in between.
         return Err(ServerError::new(Code::SHUTTING_DOWN));
@@ -188,10 +196,10 @@ fn report(client: &mut ConsoleClient) -> Result<Report, ServerError> {
     let progress = Position::progress_of(digits);
     match (State::named(&state.1), progress) {
         (Some(State::Offline), _) => {
-            Ok(Report { view: View::new(State::Offline, (0, 0), &reason.1), connected: false })
+            Ok(Report { view: View::new(State::Offline, (0, 0), known), connected: false })
         }
         (Some(named), Some(progress)) => {
-            Ok(Report { view: View::new(named, progress, &reason.1), connected: connect.0 == 0 })
+            Ok(Report { view: View::new(named, progress, known), connected: connect.0 == 0 })
         }
         _ => {
             let code = Code::find(state.0).filter(|code| !code.is_success());

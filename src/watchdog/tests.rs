@@ -2,15 +2,16 @@
 
 use super::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog};
 use crate::hsb::advice::{Premise, Step, View};
+use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Command::{self, *};
 use crate::hsb::state::State::{self, *};
-use crate::hsb::table::{DIVERGED, STARTED};
+use crate::hsb::table::Trigger;
 
 pub(super) const ACT: Policy = Policy { auto_switch: true, dual_secondary_auto_switch: true };
 
 pub(super) fn here(state: State, sequence: u64) -> Sight {
-    seen(View::new(state, (1, sequence), ""))
+    seen(View::new(state, (1, sequence), None))
 }
 
 pub(super) fn seen(view: View) -> Sight {
@@ -38,7 +39,7 @@ fn step(node: usize, command: Command) -> Option<Step> {
 /// lost what it had acknowledged from its memory is no better.
 #[test]
 fn a_node_that_was_restarted_is_not_promoted_while_the_other_is_gone() {
-    let restarted = |sequence| seen(View::new(SecondaryAlone, (1, sequence), STARTED));
+    let restarted = |sequence| seen(View::new(SecondaryAlone, (1, sequence), Some(Cause::Started)));
     for back in [0, 1] {
         let mut watchdog = after_whole(ACT);
         let other = [here(PrimaryActive, 5), here(SecondaryActive, 5)][1 - back].clone();
@@ -97,11 +98,11 @@ fn a_moment_without_any_answer_is_not_a_failure_a_longer_one_is() {
 
 #[test]
 fn what_an_operator_has_to_decide_is_left_to_one() {
-    let superseded = seen(View { superseded: true, ..View::new(PrimaryUncertain, (1, 1), "") });
+    let superseded = seen(View { superseded: true, ..View::new(PrimaryUncertain, (1, 1), None) });
     for other in [Sight::Gone, Sight::Refuses, here(SecondaryAlone, 1), here(SecondaryActive, 1)] {
         assert_eq!(after_whole(ACT).look(Finding::of(&[superseded.clone(), other])), None);
     }
-    let diverged = seen(View::new(SecondaryAlone, (1, 9), DIVERGED));
+    let diverged = seen(View::new(SecondaryAlone, (1, 9), Some(Cause::Change(Trigger::Diverged))));
     assert_eq!(after_whole(ACT).look(Finding::of(&[diverged, here(SecondaryAlone, 1)])), None);
 }
 

@@ -58,7 +58,7 @@ impl Outside for World {
     }
     fn carry_out(&mut self, effect: NodeEffect) {
         self.add(match effect {
-            NodeEffect::Entered { from, to, .. } => format!("everybody <- {from} -> {to}"),
+            NodeEffect::Entered(change) => format!("everybody <- {} -> {}", change.from, change.to),
             NodeEffect::Alert { name, .. } => format!("everybody <- {name}"),
             NodeEffect::Dial { purpose, .. } => format!("network <- dial to {purpose:?}"),
             NodeEffect::Rewind => "storage <- rewind".into(),

@@ -5,10 +5,11 @@
 //! table names.
 
 use hotstandby::hsb::advice::{Advice, Premise, Step, View, advise};
+use hotstandby::hsb::cause::Cause;
 use hotstandby::hsb::codes::{self, Code};
 use hotstandby::hsb::event::Command::{self, *};
 use hotstandby::hsb::state::State::{self, *};
-use hotstandby::hsb::table::{DIVERGED, STARTED, TABLE, Transition, Trigger};
+use hotstandby::hsb::table::{TABLE, Transition, Trigger};
 use hotstandby::watchdog::decision::{Finding, Policy, Report, Sight, Watchdog};
 
 use crate::matrix::{MINE, Peer, STATES, arrange, connected, peers};
@@ -17,17 +18,16 @@ use crate::network::{Action, Network};
 /// What the node may be known by: it does not remember how it came into its state, so every way counts.
 fn views(network: &Network, at: usize) -> Vec<View> {
     let heart = &network.nodes[at].heart;
-    let reason = |trigger| TABLE.iter().find(|row| row.trigger == trigger).map_or("", |row| row.reason);
-    let mut reasons = match heart.state() {
-        PrimaryUncertain => vec!["", reason(Trigger::PeerPromoted)],
-        SecondaryAlone => vec!["", STARTED],
-        _ => vec![""],
+    let mut causes = match heart.state() {
+        PrimaryUncertain => vec![None, Some(Cause::Change(Trigger::PeerPromoted))],
+        SecondaryAlone => vec![None, Some(Cause::Started)],
+        _ => vec![None],
     };
     let knows = |at: usize| network.nodes[at].find_in_log(network.nodes[1 - at].heart.decided()).is_ok();
     if heart.state() == SecondaryAlone && !knows(0) && !knows(1) {
-        reasons.push(DIVERGED);
+        causes.push(Some(Cause::Change(Trigger::Diverged)));
     }
-    reasons.iter().map(|reason| View::new(heart.state(), heart.log_end().progress(), reason)).collect()
+    causes.into_iter().map(|cause| View::new(heart.state(), heart.log_end().progress(), cause)).collect()
 }
 
 /// All that may be advised in this situation.

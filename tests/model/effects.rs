@@ -142,7 +142,7 @@ impl Network {
             }),
             NodeEffect::Stop { .. } => self.record.violated("a heart contradicts itself"),
             // Seen by onlookers only; the model knows neither sessions nor rewinds.
-            NodeEffect::Entered { .. }
+            NodeEffect::Entered(_)
             | NodeEffect::ConnectStatus(_)
             | NodeEffect::Note { .. }
             | NodeEffect::Alert { .. }

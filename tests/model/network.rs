@@ -94,7 +94,7 @@ impl Trace {
     fn note(&mut self, effects: &[Effect]) {
         let Some(changes) = &mut self.0 else { return };
         changes.extend(effects.iter().filter_map(|effect| match effect {
-            Effect::Node(NodeEffect::Entered { from, to, reason }) => Some((*from, *to, *reason)),
+            Effect::Node(NodeEffect::Entered(change)) => Some((change.from, change.to, change.reason)),
             _ => None,
         }));
     }

@@ -5,6 +5,7 @@ use hotstandby::hsb::event::Command;
 use hotstandby::hsb::phase::Activity;
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::state::State;
+use hotstandby::hsb::table::Transition;
 
 use crate::network::Link;
 use crate::node::{InHand, Node, batches};
@@ -103,7 +104,7 @@ impl Record {
     pub fn changes(&mut self, before: State, effects: &[Effect], after: State) {
         let mut state = before;
         for effect in effects {
-            if let Effect::Node(NodeEffect::Entered { from, to, .. }) = effect {
+            if let Effect::Node(NodeEffect::Entered(Transition { from, to, .. })) = effect {
                 if *from != state {
                     self.violated("5: a change of the state was not reported, or out of order");
                 }

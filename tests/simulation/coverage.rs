@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use hotstandby::hsb::event::Command;
-use hotstandby::hsb::state::State;
 use hotstandby::hsb::table::{TABLE, Transition};
 
 use crate::causes::{CAUSES, Cause, Told};
@@ -101,9 +100,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    pub fn edge(&mut self, from: State, to: State, reason: &str) {
-        // Rows that differ in their trigger alone count together.
-        let is_it = |row: &Transition| row.from == from && row.to == to && row.reason == reason;
+    pub fn edge(&mut self, change: Transition) {
+        let is_it = |row: &Transition| *row == change;
         for index in (0..TABLE.len()).filter(|index| is_it(&TABLE[*index])) {
             *self.edges.entry(index).or_default() += 1;
         }

@@ -16,6 +16,7 @@ use hotstandby::actors::threads::apply::{ApplyJob, ApplyThread};
 use hotstandby::actors::threads::log::{LogJob, LogReport, LogThread};
 use hotstandby::error::ServerError;
 use hotstandby::hsb::CONNECT_FAILED;
+use hotstandby::hsb::cause::Cause;
 use hotstandby::hsb::effect::{ConnectStatus, CopyKind, Decision, NodeEffect, WriterEffect};
 use hotstandby::hsb::event::{Hello, Purpose, RequestId};
 use hotstandby::hsb::heart::Heart;
@@ -23,7 +24,7 @@ use hotstandby::hsb::position::Position;
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::settings::Settings;
 use hotstandby::hsb::state::State;
-use hotstandby::hsb::table::STARTED;
+use hotstandby::hsb::table::Transition;
 use hotstandby::node::assembly::{self, Addresses, Mailboxes, Parts};
 use hotstandby::storage::apply::Applier;
 use hotstandby::storage::database::Database;
@@ -41,7 +42,7 @@ use crate::plan::Plan;
 /// What the supervisor wants done in the world.
 #[derive(Debug)]
 pub enum Wish {
-    Entered(State, State, &'static str),
+    Entered(Transition),
     Decide(Decision),
     Dial(RequestId, Purpose, Hello),
     SendCopy(Hello),
@@ -62,7 +63,7 @@ pub struct Desk {
     pub wishes: Vec<(Option<State>, Wish)>,
     state: Option<State>,
     /// Why it is in its state.
-    pub reason: &'static str,
+    pub cause: Cause,
     pub view: Option<View>,
     /// Codes of attempts to connect that have failed and that the operator has not looked at.
     pub not_connected: Vec<u32>,
@@ -70,7 +71,7 @@ pub struct Desk {
 
 impl Default for Desk {
     fn default() -> Desk {
-        Desk { wishes: Vec::new(), state: None, reason: STARTED, view: None, not_connected: Vec::new() }
+        Desk { wishes: Vec::new(), state: None, cause: Cause::Started, view: None, not_connected: Vec::new() }
     }
 }
 
@@ -84,8 +85,8 @@ impl SimulatedOutside {
     fn wish(&self, wish: Wish) {
         if self.life.spend() {
             let mut desk = self.desk.borrow_mut();
-            if let Wish::Entered(_, to, reason) = wish {
-                (desk.state, desk.reason) = (Some(to), reason);
+            if let Wish::Entered(change) = wish {
+                (desk.state, desk.cause) = (Some(change.to), Cause::Change(change.trigger));
             }
             let state = desk.state;
             desk.wishes.push((state, wish));
@@ -105,7 +106,7 @@ impl Outside for SimulatedOutside {
     }
     fn carry_out(&mut self, effect: NodeEffect) {
         match effect {
-            NodeEffect::Entered { from, to, reason } => self.wish(Wish::Entered(from, to, reason)),
+            NodeEffect::Entered(change) => self.wish(Wish::Entered(change)),
             NodeEffect::Dial { request, purpose, hello } => self.wish(Wish::Dial(request, purpose, hello)),
             NodeEffect::SendCopy { hello } => self.wish(Wish::SendCopy(hello)),
             NodeEffect::Stop { why } => panic!("{why}"),

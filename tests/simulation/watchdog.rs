@@ -108,9 +108,9 @@ impl World {
     fn report(&self, node: usize) -> Option<Report> {
         let view = self.nodes[node].view().filter(|_| self.nodes[node].is_responsive())?;
         let running = self.nodes[node].running.as_ref()?;
-        let reason = running.desk.borrow().reason;
+        let cause = running.desk.borrow().cause;
         Some(Report {
-            view: View::new(view.state, view.hello.log_end.progress(), reason),
+            view: View::new(view.state, view.hello.log_end.progress(), Some(cause)),
             connected: view.connect == ConnectStatus::Connected,
         })
     }

@@ -226,8 +226,8 @@ impl World {
     fn grant(&mut self, node: usize, state: Option<State>, wish: Wish) -> Result<(), String> {
         self.note(format_args!("node {node} wants {wish:?}"));
         match wish {
-            Wish::Entered(from, to, reason) => {
-                self.coverage.edge(from, to, reason);
+            Wish::Entered(change) => {
+                self.coverage.edge(change);
                 self.decided_uncertain[node] = 0;
                 self.check_states()?;
             }
