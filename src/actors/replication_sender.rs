@@ -2,7 +2,6 @@
 //! come back through it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::time::Instant;
@@ -11,6 +10,7 @@ use super::catchup::{self, Catchup, CatchupReport, CatchupThread};
 use super::gathering::Gathering;
 use super::link::{self, Link, LinkRecipients, PeerStream};
 use super::supervisor::SupervisorMessage;
+use crate::config::Parameters;
 use crate::counters::Counters;
 use crate::hsb::effect::SenderEffect;
 use crate::hsb::event::{Event, LinkId, PeerMessage};
@@ -74,8 +74,8 @@ pub struct ReplicationSender {
     pub catchup: Option<Catchup>,
     /// For `perfmon`.
     pub counters: Arc<Counters>,
-    /// HotStandby.1SafeMaxDelay now.
-    pub one_safe_max_delay: Box<dyn Fn() -> Duration>,
+    /// solid.ini.
+    pub parameters: Arc<Parameters>,
     /// 1-safe batches that wait a little.
     pub(crate) gathering: Gathering,
     /// When their wait ends.
@@ -111,7 +111,7 @@ impl ReplicationSender {
     }
 
     fn send(&mut self, batch: &Batch, context: &mut Context<Self>) {
-        let delay = (self.one_safe_max_delay)();
+        let delay = self.parameters.one_safe_max_delay();
         if self.gathering.add(batch) || delay.is_zero() {
             return self.send_gathered(context);
         }

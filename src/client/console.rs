@@ -29,10 +29,14 @@ impl ConsoleClient {
         timeout: Duration,
     ) -> Result<ConsoleClient, ServerError> {
         let not_found = |error: std::io::Error| not_found(server, &error);
-        let limit = |own: Option<Duration>| Some(own.unwrap_or(timeout)).filter(|limit| !limit.is_zero());
         let address = (server.host.as_str(), server.port);
-        let stream = Stream::connect(address, limit(server.connect_timeout)).map_err(not_found)?;
-        ConsoleClient::log_in(stream, &credentials.user, &credentials.password, limit(server.read_timeout))
+        let stream = Stream::connect(address, server.connect_timeout_or(Some(timeout))).map_err(not_found)?;
+        ConsoleClient::log_in(
+            stream,
+            &credentials.user,
+            &credentials.password,
+            server.read_timeout_or(Some(timeout)),
+        )
     }
 
     /// Connects and logs in; `timeout` holds for connecting and for every answer.
@@ -69,7 +73,6 @@ impl ConsoleClient {
 
     /// How long the next answers may take; none: for ever.
     pub fn set_patience(&self, timeout: Option<Duration>) -> Result<(), ServerError> {
-        let timeout = timeout.filter(|timeout| !timeout.is_zero());
         self.reader.get_ref().set_read_timeout(timeout).map_err(|error| lost(&error))
     }
 

@@ -105,7 +105,7 @@ impl Session {
             None => {
                 let client = ConsoleClient::open(&self.server, &self.credentials, LOGIN_TIMEOUT)?;
                 // A backup may take hours; whoever wants a limit gives -r.
-                client.set_patience(self.server.read_timeout)?;
+                client.set_patience(self.server.read_timeout_or(None))?;
                 client
             }
         };

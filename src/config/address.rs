@@ -23,13 +23,23 @@ pub struct ConnectString {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// `-c`: how long connecting may take; zero means the system's own limit.
-    pub connect_timeout: Option<Duration>,
-    /// `-r`: how long a read may take; zero means no limit.
-    pub read_timeout: Option<Duration>,
+    /// `-c`, as it is written.
+    connect_timeout: Option<Duration>,
+    /// `-r`, as it is written.
+    read_timeout: Option<Duration>,
 }
 
 impl ConnectString {
+    /// `-c`: how long connecting may take; none: as long as the system allows. What is given here if it says nothing.
+    pub fn connect_timeout_or(&self, default: Option<Duration>) -> Option<Duration> {
+        self.connect_timeout.map_or(default, unless_zero)
+    }
+
+    /// `-r`: how long a read may take; none: for ever. What is given here if it says nothing.
+    pub fn read_timeout_or(&self, default: Option<Duration>) -> Option<Duration> {
+        self.read_timeout.map_or(default, unless_zero)
+    }
+
     /// Reads a connect string; 14502, 14547 or 21300 if it is none.
     pub fn parse(text: &str) -> Result<ConnectString, ServerError> {
         let mut words = text.split_whitespace().peekable();
@@ -74,6 +84,10 @@ impl ConnectString {
             _ => Err(malformed(text, "the port is a number from 1 to 65535")),
         }
     }
+}
+
+fn unless_zero(limit: Duration) -> Option<Duration> {
+    Some(limit).filter(|limit| !limit.is_zero())
 }
 
 fn malformed(text: &str, rule: &str) -> ServerError {
@@ -128,8 +142,8 @@ mod tests {
         assert_eq!(parse("  TCP   node-b  2000 "), ("node-b".to_owned(), 2000));
         assert_eq!(parse("tcp [::1] 2000"), ("::1".to_owned(), 2000));
         let full = ConnectString::parse("tcp -c1500 -r0 10.0.0.2 1315").unwrap();
-        assert_eq!(full.connect_timeout, Some(Duration::from_millis(1500)));
-        assert_eq!(full.read_timeout, Some(Duration::ZERO));
+        assert_eq!(full.connect_timeout_or(None), Some(Duration::from_millis(1500)));
+        assert_eq!(full.read_timeout_or(Some(Duration::from_secs(1))), None);
         assert_eq!(full.to_string(), "tcp -c1500 -r0 10.0.0.2 1315");
         assert_eq!(ConnectString::parse(&full.to_string()).unwrap(), full);
     }

@@ -20,7 +20,7 @@ impl Parameters {
             pair: PairSettings {
                 acknowledge_policy: self.acknowledge_policy(),
                 ping_interval_ms: milliseconds(self.ping_interval()),
-                ping_timeout_ms: milliseconds(self.ping_timeout()),
+                ping_timeout_ms: milliseconds(self.ping_timeout().unwrap_or_default()),
             },
             same: SameSettings {
                 connect_timeout_ms: milliseconds(self.connect_timeout().unwrap_or_default()),

@@ -25,6 +25,11 @@ impl Parameters {
         Ok(listen_address(&self.check(Id::Listen, value)?, &self.checked(Id::ReadTimeout)))
     }
 
+    /// How long a client may pause in the middle of a message or line: -r of Com.Listen, or Com.ReadTimeout. None: for ever.
+    pub fn client_read_timeout(&self) -> Option<Duration> {
+        self.listen().read_timeout
+    }
+
     /// Com.MaxConnections.
     pub fn max_connections(&self) -> usize {
         self.count(Id::MaxConnections)
@@ -77,7 +82,7 @@ impl Parameters {
 
     /// General.TransactionIdleTimeOut; none: never.
     pub fn transaction_idle_timeout(&self) -> Option<Duration> {
-        Some(self.seconds(Id::TransactionIdleTimeOut)).filter(|timeout| !timeout.is_zero())
+        self.limit(Id::TransactionIdleTimeOut).map(Duration::from_secs)
     }
 
     /// General.SnapshotMaxSize; 0: unlimited.
@@ -167,7 +172,7 @@ impl Parameters {
 
     /// Srv.MessageLogSize and Srv.MessageLogFiles.
     pub fn message_log_limits(&self) -> Limits {
-        Limits { bytes: self.number(Id::MessageLogSize), files: self.number(Id::MessageLogFiles) }
+        Limits { bytes: self.limit(Id::MessageLogSize), files: self.number(Id::MessageLogFiles) }
     }
 
     /// HotStandby.HSBEnabled.
@@ -182,7 +187,7 @@ impl Parameters {
 
     /// HotStandby.ConnectTimeout; none: as long as the system allows.
     pub fn connect_timeout(&self) -> Option<Duration> {
-        Some(self.milliseconds(Id::ConnectTimeout)).filter(|timeout| !timeout.is_zero())
+        self.limit(Id::ConnectTimeout).map(Duration::from_millis)
     }
 
     /// HotStandby.PingInterval.
@@ -190,9 +195,9 @@ impl Parameters {
         self.milliseconds(Id::PingInterval)
     }
 
-    /// HotStandby.PingTimeout; zero: no pinging.
-    pub fn ping_timeout(&self) -> Duration {
-        self.milliseconds(Id::PingTimeout)
+    /// HotStandby.PingTimeout; none: no pinging.
+    pub fn ping_timeout(&self) -> Option<Duration> {
+        self.limit(Id::PingTimeout).map(Duration::from_millis)
     }
 
     /// HotStandby.AutoPrimaryAlone.
@@ -222,7 +227,7 @@ impl Parameters {
 
     /// HotStandby.MaxLogSize; none: unlimited.
     pub fn max_log_size_bytes(&self) -> Option<u64> {
-        Some(self.number(Id::MaxLogSize)).filter(|bytes| *bytes > 0)
+        self.limit(Id::MaxLogSize)
     }
 
     /// HotStandby.MaxMemLogSize.
@@ -247,7 +252,7 @@ impl Parameters {
 
     /// HotStandby.NetcopyMaxRate; none: unlimited.
     pub fn netcopy_max_rate_bytes_per_second(&self) -> Option<u64> {
-        Some(self.number(Id::NetcopyMaxRate)).filter(|bytes| *bytes > 0)
+        self.limit(Id::NetcopyMaxRate)
     }
 
     /// Content of HotStandby.PeerSecretFile without blanks around it; none if no file is named.
@@ -262,6 +267,11 @@ impl Parameters {
     /// Cluster.ReadMostlyLoadPercentAtPrimary.
     pub fn read_mostly_load_percent_at_primary(&self) -> u64 {
         self.number(Id::ReadMostlyLoadPercentAtPrimary)
+    }
+
+    /// A limit whose 0 means that there is none.
+    fn limit(&self, id: Id) -> Option<u64> {
+        Some(self.number(id)).filter(|number| *number > 0)
     }
 
     /// A parameter that is counted in milliseconds.
@@ -291,12 +301,18 @@ impl Parameters {
 /// The address of a checked Com.Listen and Com.ReadTimeout.
 pub(super) fn listen_address(listen: &Checked, read_timeout: &Checked) -> ListenAddress {
     // The text was checked; the loopback port stands in so that nothing here can panic.
-    let (host, port, own) = match ConnectString::parse(&listen.text) {
-        Ok(parsed) => (parsed.host, parsed.port, parsed.read_timeout),
-        Err(_) => (super::address::LOOPBACK_HOST.to_owned(), 1964, None),
-    };
-    let timeout = own.unwrap_or(Duration::from_millis(read_timeout.number));
-    ListenAddress { host, port, read_timeout: Some(timeout).filter(|timeout| !timeout.is_zero()) }
+    let timeout = Some(read_timeout.number).filter(|number| *number > 0).map(Duration::from_millis);
+    match ConnectString::parse(&listen.text) {
+        Ok(own) => {
+            let read_timeout = own.read_timeout_or(timeout);
+            ListenAddress { host: own.host, port: own.port, read_timeout }
+        }
+        Err(_) => ListenAddress {
+            host: super::address::LOOPBACK_HOST.to_owned(),
+            port: 1964,
+            read_timeout: timeout,
+        },
+    }
 }
 
 fn read_secret(path: &Path) -> Result<String, ServerError> {

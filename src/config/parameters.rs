@@ -1,8 +1,9 @@
 //! The values in force.
 //!
-//! Shared by Arc; readers take a short read lock. Not here: typed getters (`getters`), rewriting the file
-//! (`write_back`). Invariants: every value held has passed its check, alone and together with the others; a change of
-//! an RW/Startup or RW/Create parameter is remembered for the file and never changes the value in force.
+//! Shared by Arc: whoever acts by a parameter reads it when it matters, so a change is in force at once; who cannot is told by
+//! `operations::parameters`. Numbers are read without a lock, texts under a short one. Not here: typed getters (`getters`),
+//! rewriting the file (`write_back`). Invariants: every value held has passed its check, alone and together with the others;
+//! a change of an RW/Startup or RW/Create parameter is remembered for the file and never changes the value in force.
 
 use super::address::ConnectString;
 use super::doubts::{carried_over, doubts};
@@ -14,6 +15,7 @@ use super::registry::{self, ALIASES, Access, Id, REGISTRY};
 use crate::error::ServerError;
 use crate::random;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Name of the file in the server's directory.
@@ -25,6 +27,8 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 pub struct Parameters {
     pub(super) directory: PathBuf,
     pub(super) values: RwLock<Vec<Value>>,
+    /// The numbers in force, once more: for readers that do not wait.
+    numbers: Vec<AtomicU64>,
     /// Held while solid.ini is rewritten.
     pub(super) file: Mutex<()>,
     has_hotstandby_section: bool,
@@ -121,6 +125,7 @@ impl Parameters {
             .extend(doubts(&|id| &checked[id as usize]).into_iter().map(|doubt| format!("{shown}: {doubt}")));
         let has_hotstandby_section =
             parsed.sections.iter().any(|section| section.0.eq_ignore_ascii_case("HotStandby"));
+        let numbers = checked.iter().map(|value| AtomicU64::new(value.number)).collect();
         let values = checked
             .into_iter()
             .map(|value| Value { current: value.clone(), startup: value, next: None, unwritten: None })
@@ -128,6 +133,7 @@ impl Parameters {
         let parameters = Parameters {
             directory: directory.to_path_buf(),
             values: RwLock::new(values),
+            numbers,
             file: Mutex::new(()),
             has_hotstandby_section,
             node_id: random::bytes()?,
@@ -155,6 +161,7 @@ impl Parameters {
         let value = &mut values[Id::Diskless as usize];
         value.current = Checked { text: "yes".into(), number: 1 };
         value.startup = value.current.clone();
+        *self.numbers[Id::Diskless as usize].get_mut() = 1;
     }
 
     /// The directory of solid.ini, to which every relative path belongs.
@@ -187,19 +194,19 @@ impl Parameters {
             let wanted = value.next.take().unwrap_or_else(|| value.current.clone());
             let found = Checked { text: kind::show_size(u64::from(bytes)), number: u64::from(bytes) };
             value.startup = found.clone();
-            value.current = found;
             value.next = Some(wanted);
+            self.put(Id::PageSize, value, found);
         }
     }
 
     /// The text in force.
     pub fn text(&self, id: Id) -> String {
-        self.read(id, |value| value.text.clone())
+        self.values.read().unwrap_or_else(PoisonError::into_inner)[id as usize].current.text.clone()
     }
 
     /// The number in force: bytes, the parameter's own unit, 0 or 1 for no and yes, or the index of a choice.
     pub fn number(&self, id: Id) -> u64 {
-        self.read(id, |value| value.number)
+        self.numbers[id as usize].load(Ordering::Acquire)
     }
 
     /// True for yes.
@@ -207,8 +214,10 @@ impl Parameters {
         self.number(id) == 1
     }
 
-    fn read<R>(&self, id: Id, get: impl FnOnce(&Checked) -> R) -> R {
-        get(&self.values.read().unwrap_or_else(PoisonError::into_inner)[id as usize].current)
+    /// In force from now on.
+    pub(super) fn put(&self, id: Id, value: &mut Value, current: Checked) {
+        self.numbers[id as usize].store(current.number, Ordering::Release);
+        value.current = current;
     }
 
     /// One parameter, by section and name in any letter case.
@@ -277,7 +286,7 @@ impl Parameters {
         if takes_effect_at_start {
             slot.next = Some(checked);
         } else {
-            slot.current = checked;
+            self.put(id, slot, checked);
         }
         Ok(SetOutcome { access: definition.access, is_unused: registry::NOT_USED.contains(&id) })
     }

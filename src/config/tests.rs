@@ -55,7 +55,7 @@ fn without_a_file_factory_values_rule() {
     assert!(!parameters.hsb_enabled() && !parameters.has_hotstandby_section());
     assert_eq!(parameters.connect(), None);
     assert_eq!(parameters.connect_timeout(), None);
-    assert_eq!(parameters.ping_timeout(), Duration::from_secs(4));
+    assert_eq!(parameters.ping_timeout(), Some(Duration::from_secs(4)));
     assert_eq!(parameters.safeness_level(), SafenessLevel::TwoSafe);
     assert_eq!(parameters.acknowledge_policy(), AcknowledgePolicy::Received);
     assert_eq!(parameters.durability_level(), DurabilityLevel::Adaptive);
@@ -79,7 +79,7 @@ fn the_file_rules_and_the_last_entry_wins() {
         parameters.hsb_enabled() && parameters.auto_primary_alone() && parameters.has_hotstandby_section()
     );
     assert_eq!(parameters.connect().unwrap().to_string(), "tcp -c9 b 1");
-    assert_eq!(parameters.ping_timeout(), Duration::from_secs(9));
+    assert_eq!(parameters.ping_timeout(), Some(Duration::from_secs(9)));
     assert_eq!(parameters.safeness_level(), SafenessLevel::Auto);
     assert_eq!(parameters.acknowledge_policy(), AcknowledgePolicy::Durable);
     assert_eq!(parameters.durability_level(), DurabilityLevel::Strict);
@@ -202,9 +202,9 @@ fn changes_follow_the_access_mode() {
     let now = SetOutcome { access: Access::Immediate, is_unused: false };
     let later = SetOutcome { access: Access::Startup, is_unused: false };
     assert_eq!(parameters.set("hotstandby", "pingtimeout", "7000", true), Ok(now));
-    assert_eq!(parameters.ping_timeout(), Duration::from_secs(7));
+    assert_eq!(parameters.ping_timeout(), Some(Duration::from_secs(7)));
     assert_eq!(parameters.set("HotStandby", "PingTimeout", " * ", false), Ok(now));
-    assert_eq!(parameters.ping_timeout(), Duration::from_secs(4));
+    assert_eq!(parameters.ping_timeout(), Some(Duration::from_secs(4)));
     assert_eq!(parameters.set("Logging", "MinSplitSize", "20M", false), Ok(later));
     assert_eq!(parameters.log_split_size_bytes(), 10 << 20);
     assert_eq!(parameters.get("logging", "minsplitsize").unwrap().next.as_deref(), Some("20M"));
@@ -265,5 +265,8 @@ fn write_back_keeps_comments_order_and_permissions() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     let (again, _) = Parameters::load(directory.path()).unwrap();
-    assert_eq!((again.ping_timeout(), again.log_split_size_bytes()), (Duration::from_secs(9), 20 << 20));
+    assert_eq!(
+        (again.ping_timeout(), again.log_split_size_bytes()),
+        (Some(Duration::from_secs(9)), 20 << 20)
+    );
 }

@@ -27,7 +27,9 @@ impl Parameters {
         let outcome = self.set(section, name, value, false)?;
         self.write_back().inspect_err(|_| {
             if let Some((id, before)) = before {
-                values()[id as usize] = before;
+                let value = &mut values()[id as usize];
+                self.put(id, value, before.current.clone());
+                *value = before;
             }
         })?;
         Ok(outcome)

@@ -15,8 +15,8 @@ use super::line::line;
 /// How much is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Size at which a file is set aside; 0: never.
-    pub bytes: u64,
+    /// Size at which a file is set aside; none: never.
+    pub bytes: Option<u64>,
     /// Files that are kept beside the one that is written.
     pub files: u64,
 }
@@ -72,8 +72,8 @@ impl RotatingFile {
     }
 
     fn is_full(&self, more: u64) -> bool {
-        let limit = self.limits.bytes;
-        let is_over = limit > 0 && self.bytes > 0 && self.bytes.saturating_add(more) > limit;
+        let is_over = |limit| self.bytes > 0 && self.bytes.saturating_add(more) > limit;
+        let is_over = self.limits.bytes.is_some_and(is_over);
         is_over && self.file.metadata().is_ok_and(|metadata| metadata.is_file())
     }
 
@@ -136,17 +136,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-        let mut log = RotatingFile::open(&path, Limits { bytes: 20, files: 2 }).unwrap();
+        let mut log = RotatingFile::open(&path, Limits { bytes: Some(20), files: 2 }).unwrap();
         for number in 0..9 {
             log.write(&format!("line {number} .\n")).unwrap();
         }
         assert_eq!(names(directory.path()), ["log", "log.1", "log.2"]);
         assert_eq!((read("log"), read("log.1")), ("line 8 .\n".into(), "line 6 .\nline 7 .\n".into()));
         // What is there counts after a start; fewer files and no limit take effect at once.
-        let mut log = RotatingFile::open(&path, Limits { bytes: 20, files: 0 }).unwrap();
+        let mut log = RotatingFile::open(&path, Limits { bytes: Some(20), files: 0 }).unwrap();
         log.write("a longer line\n").unwrap();
         assert_eq!(read("log"), "a longer line\n");
-        log.set_limits(Limits { bytes: 0, files: 2 });
+        log.set_limits(Limits { bytes: None, files: 2 });
         (0..9).for_each(|_| log.write("and so on\n").unwrap());
         assert_eq!(read("log").lines().count(), 10);
     }
@@ -155,7 +155,7 @@ mod tests {
     fn it_is_opened_anew_where_the_name_is() {
         let directory = tempfile::tempdir().unwrap();
         let (path, aside) = (directory.path().join("log"), directory.path().join("aside"));
-        let mut log = RotatingFile::open(&path, Limits { bytes: 0, files: 0 }).unwrap();
+        let mut log = RotatingFile::open(&path, Limits { bytes: None, files: 0 }).unwrap();
         log.write("before\n").unwrap();
         fs::rename(&path, &aside).unwrap();
         log.write("between\n").unwrap();
@@ -169,7 +169,7 @@ mod tests {
     fn what_cannot_be_exchanged_is_written_on() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = RotatingFile::open(&path, Limits { bytes: 10, files: 1 }).unwrap();
+        let mut log = RotatingFile::open(&path, Limits { bytes: Some(10), files: 1 }).unwrap();
         // The name of the file to be set aside is taken by a directory that is not empty.
         fs::create_dir_all(directory.path().join("log.1/x")).unwrap();
         log.write("0123456\n").unwrap();

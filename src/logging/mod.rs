@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_secs(1);
 const FILE_PATIENCE: Duration = Duration::from_millis(500);
 const STDERR_PATIENCE: Duration = Duration::from_millis(200);
 /// Until the parameters are known.
-const FIRST_LIMITS: Limits = Limits { bytes: 0, files: 0 };
+const FIRST_LIMITS: Limits = Limits { bytes: None, files: 0 };
 
 static LOG: OnceLock<MessageLog> = OnceLock::new();
 

@@ -5,6 +5,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::stream::{Stream, is_timeout};
 
@@ -31,20 +32,16 @@ pub struct Lines<'a> {
     stream: &'a Stream,
     buffer: Vec<u8>,
     deadline: Option<Instant>,
-    pause_limit: &'a dyn Fn() -> Option<Duration>,
+    parameters: &'a Parameters,
 }
 
 impl<'a> Lines<'a> {
     /// Of a client from whom whole lines are wanted until the deadline, and none is waited for afterwards; then the client
-    /// may take its time between lines, and pause in the middle of one for `pause_limit` at most (none: for ever).
-    pub fn new(
-        stream: &'a Stream,
-        deadline: Instant,
-        pause_limit: &'a dyn Fn() -> Option<Duration>,
-    ) -> Lines<'a> {
+    /// may take its time between lines, and pause in the middle of one for Com.ReadTimeout at most.
+    pub fn new(stream: &'a Stream, deadline: Instant, parameters: &'a Parameters) -> Lines<'a> {
         // Without this option the console still works.
         let _ = stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        Lines { stream, buffer: Vec::new(), deadline: Some(deadline), pause_limit }
+        Lines { stream, buffer: Vec::new(), deadline: Some(deadline), parameters }
     }
 
     /// From now on the client may take its time.
@@ -106,7 +103,7 @@ impl<'a> Lines<'a> {
     fn fill(&mut self) -> Result<(), Ended> {
         let timeout = match self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(Duration::ZERO) => return Err(Ended::Late),
-            None if !self.buffer.is_empty() => (self.pause_limit)(),
+            None if !self.buffer.is_empty() => self.parameters.client_read_timeout(),
             other => other,
         };
         self.stream.set_read_timeout(timeout).map_err(|_| Ended::Left)?;

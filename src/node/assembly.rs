@@ -2,7 +2,6 @@
 //! them, and by the simulation, which puts neither.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use crossbeam_channel::Sender;
@@ -15,6 +14,7 @@ use crate::actors::replication_sender::ReplicationSender;
 use crate::actors::secondary_applier::SecondaryApplier;
 use crate::actors::supervisor::{Outside, Peers, Supervisor};
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::config::Parameters;
 use crate::counters::Counters;
 use crate::hsb::heart::Heart;
 use crate::hsb::position::Position;
@@ -42,8 +42,8 @@ pub struct Parts {
     pub log: Option<LogConfiguration>,
     /// Runs a catchup beside the actors.
     pub run_catchup: Box<dyn Fn(CatchupThread)>,
-    /// HotStandby.1SafeMaxDelay, whenever it matters.
-    pub one_safe_max_delay: Box<dyn Fn() -> Duration>,
+    /// solid.ini.
+    pub parameters: Arc<Parameters>,
     /// What the supervisor does to the world.
     pub outside: Box<dyn Outside>,
 }
@@ -141,7 +141,7 @@ impl Mailboxes {
             run_catchup: parts.run_catchup,
             catchup: None,
             counters: parts.counters,
-            one_safe_max_delay: parts.one_safe_max_delay,
+            parameters: parts.parameters,
             gathering: Default::default(),
             timer: None,
         });

@@ -194,8 +194,12 @@ impl Building {
             }
         };
         let counters: Arc<Counters> = Arc::default();
-        let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::clone(&counters), Box::new(submit)));
-        writer.set_idle_timeout(parameters.transaction_idle_timeout());
+        let writer = Arc::new(Writer::new(
+            Arc::clone(&database),
+            Arc::clone(&parameters),
+            Arc::clone(&counters),
+            Box::new(submit),
+        ));
         let interrupted = Arc::clone(&writer);
         let status = Arc::new(NodeStatus::new(state, parameters.settings(), lock.past()));
         Building {
@@ -382,7 +386,6 @@ impl Building {
         let changes = Arc::new(ParameterChanges::new(
             Arc::clone(&self.parameters),
             Arc::clone(&self.status),
-            Arc::clone(&self.writer),
             actors.supervisor.clone().recipient(),
         ));
         let checkpointer = Arc::new(Checkpointer::new(
@@ -396,7 +399,6 @@ impl Building {
         let services = Arc::new(self.admin_services(&actors.supervisor, &storage, &checkpointer, &changes));
         let supervisor = actors.supervisor.clone().recipient();
         let admin = AdminHandler { commands: Box::new(Arc::clone(&services)), supervisor }.start();
-        let delays = Arc::clone(&self.parameters);
         mailboxes.start(Parts {
             heart,
             pending,
@@ -406,7 +408,7 @@ impl Building {
             apply_jobs: self.apply_channel.0.clone(),
             log,
             run_catchup: history::run_catchup(&self.parameters, &storage, &self.catchup_progress),
-            one_safe_max_delay: Box::new(move || delays.one_safe_max_delay()),
+            parameters: Arc::clone(&self.parameters),
             outside: Box::new(NodeOutside {
                 checkpointer: Arc::clone(&checkpointer),
                 storage: Arc::clone(&storage),

@@ -179,10 +179,9 @@ pub(crate) fn dial_within(
 ) -> Result<(Stream, Hello), Refusal> {
     let peer = parameters.connect().ok_or(Code::NO_CONNECT_STRING)?;
     let secret = secret(parameters)?;
-    let configured =
-        peer.connect_timeout.or(parameters.connect_timeout()).filter(|timeout| !timeout.is_zero());
+    let configured = peer.connect_timeout_or(parameters.connect_timeout());
     let timeout = limit.or(configured).or(patience(parameters, purpose));
-    let read_timeout = limit.or(peer.read_timeout.filter(|timeout| !timeout.is_zero())).or(configured);
+    let read_timeout = limit.or(peer.read_timeout_or(configured));
     // Others may have to ask somebody before they answer.
     let step_timeout = read_timeout.or(timeout.filter(|_| purpose == Purpose::Probe));
     let options = LinkOptions {
@@ -197,10 +196,9 @@ pub(crate) fn dial_within(
 /// How long a dial takes at most where HotStandby.ConnectTimeout does not say. Only connecting may take as long as the
 /// system lets it: nobody waits for it, and many a command ends it. All else holds up a command, or a failover.
 fn patience(parameters: &Parameters, purpose: Purpose) -> Option<Duration> {
-    let silence = Some(parameters.ping_timeout()).filter(|timeout| !timeout.is_zero());
     match purpose {
         Purpose::Connect => None,
-        _ => silence.or(Some(handshake::STEP_TIMEOUT)),
+        _ => parameters.ping_timeout().or(Some(handshake::STEP_TIMEOUT)),
     }
 }
 

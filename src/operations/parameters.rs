@@ -1,4 +1,4 @@
-//! Parameters that change while the server runs: the one place where a new value goes to whoever holds the old one.
+//! Parameters that change while the server runs: the one place where a change is made and put in force.
 //!
 //! Not here: which values are possible (`config`), what the commands look like. Invariants: a change is in force and in
 //! solid.ini, or refused and nowhere; changes come one after another. Blocking: never called on the actors' thread.
@@ -16,16 +16,15 @@ use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Event;
+use crate::logging;
 use crate::net::listener::{self, ListenerHandle};
 use crate::services::status::NodeStatus;
 use crate::storage::database::Database;
-use crate::storage::writer::Writer;
 
 /// See the module.
 pub struct ParameterChanges {
     parameters: Arc<Parameters>,
     status: Arc<NodeStatus>,
-    writer: Arc<Writer>,
     supervisor: Recipient<SupervisorMessage>,
     /// The port is opened last of all.
     listener: OnceLock<Arc<ListenerHandle>>,
@@ -36,11 +35,10 @@ impl ParameterChanges {
     pub(crate) fn new(
         parameters: Arc<Parameters>,
         status: Arc<NodeStatus>,
-        writer: Arc<Writer>,
         supervisor: Recipient<SupervisorMessage>,
     ) -> ParameterChanges {
         let (listener, one_by_one) = (OnceLock::new(), Mutex::new(()));
-        ParameterChanges { parameters, status, writer, supervisor, listener, one_by_one }
+        ParameterChanges { parameters, status, supervisor, listener, one_by_one }
     }
 
     /// From now on Com.Listen moves this port.
@@ -68,9 +66,7 @@ impl ParameterChanges {
             false => self.parameters.set_and_write_back(section, name, value),
         };
         let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
-        crate::logging::set_limits(self.parameters.message_log_limits());
-        self.writer.set_idle_timeout(self.parameters.transaction_idle_timeout());
-        self.tell_supervisor();
+        self.put_in_force();
         Ok(outcome)
     }
 
@@ -80,10 +76,13 @@ impl ParameterChanges {
             Ok(bytes) => self.parameters.adopt_page_size(bytes),
             Err(error) => log::warn!("the page size of the copied database is not known: {error}"),
         }
-        self.tell_supervisor();
+        self.put_in_force();
     }
 
-    fn tell_supervisor(&self) {
+    /// Whoever acts by a parameter reads it when it matters. Here are those who cannot: the message log, which stands below
+    /// solid.ini, and the heart, which reads nothing; and the port ([`ParameterChanges::move_port`]), which is a thing.
+    fn put_in_force(&self) {
+        logging::set_limits(self.parameters.message_log_limits());
         let settings = self.parameters.settings();
         self.supervisor.do_send(SupervisorMessage::Event(Event::SettingsChanged { settings }));
     }

@@ -70,9 +70,9 @@ pub enum SetCommand {
     Modes(Scope, TransactionModes),
     /// LOCK TIMEOUT; none: the default.
     LockTimeout(Option<Duration>),
-    /// IDLE TIMEOUT; none or zero: never.
+    /// IDLE TIMEOUT; none: never.
     IdleTimeout(Option<Duration>),
-    /// STATEMENT MAXTIME; none or zero: no limit.
+    /// STATEMENT MAXTIME; none: no limit.
     StatementMaxTime(Option<Duration>),
     /// TRANSACTION TOKEN.
     Token(String),
@@ -113,10 +113,10 @@ pub fn set(reader: &mut Reader<'_>) -> Result<SetCommand, ServerError> {
         return Ok(SetCommand::LockTimeout(seconds(reader)?));
     }
     if reader.accept(&["IDLE", "TIMEOUT"]) {
-        return Ok(SetCommand::IdleTimeout(seconds(reader)?));
+        return Ok(SetCommand::IdleTimeout(seconds(reader)?.filter(|time| !time.is_zero())));
     }
     if reader.accept(&["STATEMENT", "MAXTIME"]) {
-        return Ok(SetCommand::StatementMaxTime(seconds(reader)?));
+        return Ok(SetCommand::StatementMaxTime(seconds(reader)?.filter(|time| !time.is_zero())));
     }
     if reader.accept(&["SESSION", "AUTHORIZATION"]) {
         return Ok(SetCommand::Generic {

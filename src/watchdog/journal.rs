@@ -18,7 +18,7 @@ use crate::logging::{Folder, Limits, RotatingFile, line};
 use crate::storage::files;
 use crate::threads;
 
-const LIMITS: Limits = Limits { bytes: 1 << 20, files: 3 };
+const LIMITS: Limits = Limits { bytes: Some(1 << 20), files: 3 };
 /// Lines that wait for a thread at most.
 const QUEUE: usize = 1000;
 /// Counts of folded lines that are due are written so often.

@@ -61,7 +61,7 @@ impl Target {
                 Some(client) => {
                     let answer = ask(client).map_err(NoAnswer::Lost);
                     // If it cannot be set, the connection is broken, and the next question finds out.
-                    let _ = client.set_patience(Some(self.server.read_timeout.unwrap_or(ANSWER_TIMEOUT)));
+                    let _ = client.set_patience(self.server.read_timeout_or(Some(ANSWER_TIMEOUT)));
                     answer
                 }
                 None => Err(NoAnswer::NotGiven(refusal)),

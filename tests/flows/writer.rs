@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
+use hotstandby::config::Parameters;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::effect::Admission;
 use hotstandby::hsb::position::Position;
@@ -30,7 +31,8 @@ fn writer(prepare: impl FnOnce(&mut Connection)) -> (tempfile::TempDir, Arc<Data
     let directory = tempfile::tempdir().unwrap();
     let database = Arc::new(Database::at(directory.path().join("solid.db"), 1 << 20));
     database.create(4096, |_| Ok(())).unwrap();
-    let writer = Arc::new(Writer::new(Arc::clone(&database), Arc::default(), Box::new(|_| {})));
+    let parameters = Arc::new(Parameters::factory(directory.path()).unwrap());
+    let writer = Arc::new(Writer::new(Arc::clone(&database), parameters, Arc::default(), Box::new(|_| {})));
     let mut connection = database.open_writer().unwrap();
     prepare(&mut connection);
     writer.attach(connection).unwrap();

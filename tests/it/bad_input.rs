@@ -308,7 +308,7 @@ fn a_peer_with_another_secret_is_refused() {
 const OPTIONS: LinkOptions<'static> = LinkOptions {
     secret: b"the secret of this pair",
     node: [1; 16],
-    user_timeout: Duration::ZERO,
+    user_timeout: None,
     step_timeout: Duration::from_secs(10),
 };
 

@@ -14,6 +14,7 @@ use hotstandby::actors::secondary_applier::ApplierMessage;
 use hotstandby::actors::supervisor::{Outside, SupervisorMessage};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyThread};
 use hotstandby::actors::threads::log::{LogJob, LogReport, LogThread};
+use hotstandby::config::Parameters;
 use hotstandby::error::ServerError;
 use hotstandby::hsb::CONNECT_FAILED;
 use hotstandby::hsb::cause::Cause;
@@ -161,6 +162,12 @@ fn apply_thread(
     ApplyThread::new(applier, Arc::clone(database), mark, Arc::default(), report)
 }
 
+/// What is read beside the heart's settings.
+fn parameters() -> Arc<Parameters> {
+    let ini = "[HotStandby]\n1SafeMaxDelay=20\n";
+    Arc::new(Parameters::from_text(std::path::Path::new("."), ini).unwrap().0)
+}
+
 fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<SupervisorMessage>>>) {
     let supervisor: Arc<OnceLock<Recipient<SupervisorMessage>>> = Arc::default();
     let target = Arc::clone(&supervisor);
@@ -169,7 +176,7 @@ fn writer(database: &Arc<Database>) -> (Arc<Writer>, Arc<OnceLock<Recipient<Supe
             supervisor.do_send(SupervisorMessage::Writer(request));
         }
     };
-    (Arc::new(Writer::new(Arc::clone(database), Arc::default(), Box::new(submit))), supervisor)
+    (Arc::new(Writer::new(Arc::clone(database), parameters(), Arc::default(), Box::new(submit))), supervisor)
 }
 
 /// A node whose process runs.
@@ -279,7 +286,7 @@ impl Node {
             apply_jobs: apply_sender.clone(),
             log: log_configuration,
             run_catchup: Box::new(move |catchup| to_run.borrow_mut().push(catchup)),
-            one_safe_max_delay: Box::new(|| Duration::from_millis(20)),
+            parameters: parameters(),
             outside: Box::new(SimulatedOutside {
                 desk: Rc::clone(&desk),
                 writer: Arc::clone(&writer),

@@ -27,8 +27,7 @@ const FIRST_LINE: &str = "The first line is: login <user> <password>.";
 /// Talks to a client until it leaves or breaks the rules; it has to have logged in by the guest's deadline.
 pub fn serve(mut guest: Guest, context: &NodeContext) {
     let stream = Arc::clone(guest.stream());
-    let pause_limit = || context.parameters.listen().read_timeout;
-    let mut lines = Lines::new(&stream, guest.deadline(), &pause_limit);
+    let mut lines = Lines::new(&stream, guest.deadline(), &context.parameters);
     let problem = match converse(&mut lines, &mut guest, context) {
         Ok(()) | Err(Ended::Left) => None,
         Err(Ended::Late) => {

@@ -54,8 +54,8 @@ pub struct LinkOptions<'a> {
     pub secret: &'a [u8],
     /// Random, another one for each server: who hears its own has dialled itself.
     pub node: [u8; 16],
-    /// How long sent bytes may stay without the system's acknowledgement (TCP_USER_TIMEOUT); zero: the system's own.
-    pub user_timeout: Duration,
+    /// How long sent bytes may stay without the system's acknowledgement (TCP_USER_TIMEOUT); none: the system's own.
+    pub user_timeout: Option<Duration>,
     /// For each step of the handshake.
     pub step_timeout: Duration,
 }
@@ -161,12 +161,12 @@ fn not_connected(address: (&str, u16), error: &std::io::Error) -> Refusal {
 }
 
 /// Socket options of a peer link; see "Losing each other" in the specification.
-fn prepare(stream: &Stream, timeout: Duration, user_timeout: Duration) -> std::io::Result<()> {
+fn prepare(stream: &Stream, timeout: Duration, user_timeout: Option<Duration>) -> std::io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     stream.prepare(&keepalive)?;
     stream.set_timeouts(Some(timeout))?;
-    stream.set_user_timeout(Some(user_timeout).filter(|timeout| !timeout.is_zero()))
+    stream.set_user_timeout(user_timeout)
 }
 
 /// Begins with the node's own number; the rest is new each time.

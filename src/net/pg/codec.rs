@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::pgtypes::append_i64;
 use crate::stream::{Stream, Woken, is_timeout};
@@ -71,18 +72,15 @@ pub struct MessageReader {
     /// Limit in force.
     pub max_message_bytes: usize,
     deadline: Option<Instant>,
-    /// How long the client may pause in the middle of a message; asked for whenever that happens.
-    pause_limit: PauseLimit,
+    /// How long the client may pause in the middle of a message.
+    parameters: Arc<Parameters>,
 }
-
-/// None: for ever.
-pub type PauseLimit = Box<dyn Fn() -> Option<Duration> + Send>;
 
 impl MessageReader {
     /// Reads from `stream`.
-    pub fn new(stream: Arc<Stream>, pause_limit: PauseLimit) -> MessageReader {
+    pub fn new(stream: Arc<Stream>, parameters: Arc<Parameters>) -> MessageReader {
         let (buffer, max_message_bytes) = (vec![0; 8192], MAX_UNAUTHENTICATED_MESSAGE_BYTES);
-        MessageReader { stream, buffer, start: 0, end: 0, max_message_bytes, deadline: None, pause_limit }
+        MessageReader { stream, buffer, start: 0, end: 0, max_message_bytes, deadline: None, parameters }
     }
 
     /// The time up to which reads may last.
@@ -178,7 +176,7 @@ impl MessageReader {
         if left.is_some_and(|left| left.is_zero()) {
             return Err(ReadProblem::TimedOut);
         }
-        let pause = if self.has_input() { (self.pause_limit)() } else { None };
+        let pause = if self.has_input() { self.parameters.client_read_timeout() } else { None };
         let limit = [left, pause].into_iter().flatten().min();
         if limit.is_some() {
             let _ = self.stream.set_read_timeout(limit.map(|limit| limit.max(Duration::from_millis(1))));
@@ -371,7 +369,9 @@ mod tests {
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         let limit = Duration::from_millis(20);
-        let mut reader = MessageReader::new(Arc::new(server.into()), Box::new(move || Some(limit)));
+        let ini = format!("[Com]\nReadTimeout={}\n", limit.as_millis());
+        let (parameters, _) = Parameters::from_text(std::path::Path::new("."), &ini).unwrap();
+        let mut reader = MessageReader::new(Arc::new(server.into()), Arc::new(parameters));
         let writer = std::thread::spawn(move || {
             // Longer than the limit, but between messages.
             std::thread::sleep(limit * 3);

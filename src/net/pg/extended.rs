@@ -285,7 +285,7 @@ impl<'r> Client<'r> {
         self.session.check_usable(&portal.prepared.statement)?;
         // With Sync next the statement is all there is of its transaction.
         let alone = reader.sync_is_next();
-        self.session.deadline.set(self.session.settings.statement_max_time.filter(|limit| !limit.is_zero()));
+        self.session.deadline.set(self.session.settings.statement_max_time);
         let completion = self.execute_portal(reader, &mut portal, limit, alone)?;
         self.session.deadline.set(None);
         match completion {

@@ -96,7 +96,7 @@ impl Client<'_> {
         let in_transaction = self.session.in_transaction();
         let settings = &self.session.settings;
         let idle = if in_transaction { settings.idle_in_transaction_timeout } else { settings.idle_timeout };
-        let deadline = idle.filter(|limit| !limit.is_zero()).map(|limit| Instant::now() + limit);
+        let deadline = idle.map(|limit| Instant::now() + limit);
         while !reader.has_input() {
             let last = self.listening.hub.last();
             // One that is over costs a descriptor as long as anybody holds it.

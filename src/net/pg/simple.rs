@@ -104,7 +104,7 @@ impl Client<'_> {
         if several {
             self.session.begin_implicit();
         }
-        self.session.deadline.set(self.session.settings.statement_max_time.filter(|limit| !limit.is_zero()));
+        self.session.deadline.set(self.session.settings.statement_max_time);
         let completion = self.run_statement(reader, statement, !several)?;
         self.session.deadline.set(None);
         // Before the client is told that its last statement is complete.

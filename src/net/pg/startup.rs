@@ -76,9 +76,7 @@ fn refuse(guest: &Guest, context: &NodeContext, error: &ServerError) {
 fn prepare(guest: &Guest, context: &NodeContext) -> std::io::Result<MessageReader> {
     let stream = guest.stream();
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let parameters = Arc::clone(&context.parameters);
-    let pause_limit = Box::new(move || parameters.listen().read_timeout);
-    let mut reader = MessageReader::new(Arc::clone(stream), pause_limit);
+    let mut reader = MessageReader::new(Arc::clone(stream), Arc::clone(&context.parameters));
     reader.set_deadline(Some(guest.deadline()));
     Ok(reader)
 }

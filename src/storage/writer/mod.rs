@@ -31,6 +31,7 @@ pub use self::transaction::{OpenTransaction, WriteTransaction};
 use super::apply::Applier;
 use super::batch::Batch;
 use super::database::Database;
+use crate::config::Parameters;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -126,11 +127,12 @@ impl Writer {
     /// A writer without a database yet; `submit` must not block.
     pub fn new(
         database: Arc<Database>,
+        parameters: Arc<Parameters>,
         counters: Arc<Counters>,
         submit: Box<dyn Fn(WriterRequest) + Send + Sync>,
     ) -> Writer {
         Writer {
-            queue: Queue::new(),
+            queue: Queue::new(parameters),
             core: Mutex::new(None),
             database,
             counters,
@@ -167,11 +169,6 @@ impl Writer {
             let why = ServerError::new(self.queue.why_interrupted().unwrap_or(Code::REPLICATED_ABORTED));
             threads::run("abort", move || writer.abort_open(session, why));
         }
-    }
-
-    /// How long an open transaction may idle while others wait; none: as long as it likes.
-    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.queue.set_idle_timeout(timeout);
     }
 
     /// The outcome of the batch last submitted.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::InterruptHandle;
 
 use super::{WriteRequest, WriteTransaction, lock};
+use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::effect::Admission;
@@ -68,12 +69,11 @@ struct Inner {
     epoch: u64,
     /// The last batch was not made by this writer.
     taken_over: bool,
-    /// None: never.
-    idle_timeout: Option<Duration>,
     closing: bool,
 }
 
 pub(super) struct Queue {
+    parameters: Arc<Parameters>,
     inner: Mutex<Inner>,
 }
 
@@ -147,8 +147,9 @@ impl Waiter {
 }
 
 impl Queue {
-    pub(super) fn new() -> Queue {
+    pub(super) fn new(parameters: Arc<Parameters>) -> Queue {
         Queue {
+            parameters,
             inner: Mutex::new(Inner {
                 admission: Admission::Refuse(Code::SERVER_CLOSED),
                 led: false,
@@ -161,7 +162,6 @@ impl Queue {
                 position: Position::ORIGIN,
                 epoch: 0,
                 taken_over: false,
-                idle_timeout: Some(Duration::from_secs(5)),
                 closing: false,
             }),
         }
@@ -190,10 +190,6 @@ impl Queue {
 
     pub(super) fn advance(&self, position: Position) {
         lock(&self.inner).position = position;
-    }
-
-    pub(super) fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        lock(&self.inner).idle_timeout = timeout;
     }
 
     /// The handle of a database that was opened, or none.
@@ -259,7 +255,7 @@ impl Queue {
             }
             let now = Instant::now();
             if let Some((end, session)) = idle_end.filter(|(end, _)| *end <= now) {
-                let idle_timeout = lock(&self.inner).idle_timeout.unwrap_or_default();
+                let idle_timeout = self.parameters.transaction_idle_timeout().unwrap_or_default();
                 log::warn!(
                     "session {session} idles in a transaction for {:.1} s and others wait: rolled back",
                     (now - end + idle_timeout).as_secs_f64()
@@ -303,7 +299,7 @@ impl Queue {
     fn idle_end(&self) -> Option<(Instant, u64)> {
         let inner = lock(&self.inner);
         let owner = inner.owner.as_ref()?;
-        Some((owner.idle_since? + inner.idle_timeout?, owner.session))
+        Some((owner.idle_since? + self.parameters.transaction_idle_timeout()?, owner.session))
     }
 
     /// Leaves the queue; false if a leader has taken it up already.

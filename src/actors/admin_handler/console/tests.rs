@@ -44,7 +44,12 @@ impl Stage {
             let context = Weak::clone(context);
             let waiting = move || context.upgrade().unwrap().unanswered.load(Ordering::Acquire);
             NodeContext {
-                writer: Arc::new(Writer::new(Arc::clone(&database), Arc::default(), Box::new(|_| {}))),
+                writer: Arc::new(Writer::new(
+                    Arc::clone(&database),
+                    Arc::clone(&parameters),
+                    Arc::default(),
+                    Box::new(|_| {}),
+                )),
                 outcomes: Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status))),
                 admin: AdminPort::new(move |user, rights, text| match text {
                     "unanswered" => vec![(0, waiting().to_string())],

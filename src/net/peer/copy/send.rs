@@ -153,7 +153,7 @@ pub struct Pace {
 impl Pace {
     /// So many bytes per second at most, from now on.
     pub fn new(rate: Option<u64>) -> Pace {
-        Pace { rate: rate.filter(|rate| *rate > 0), begun: Instant::now() }
+        Pace { rate, begun: Instant::now() }
     }
 
     /// How long to wait after so many bytes in all; none: go on.
