@@ -2,6 +2,7 @@
 //!
 //! Used for the session's reader, and inside jobs of the writer.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -64,19 +65,31 @@ pub fn step_rows(
     limit: u64,
     sink: &mut impl RowSink,
 ) -> Result<(u64, bool), ServerError> {
-    let mut count = 0;
-    let mut rows = compiled.raw_query();
-    while let Some(row) = rows.next().map_err(sqlite)? {
-        if count == 0 && width(row) != columns.len() {
+    let mut is_first = true;
+    step(compiled, limit, |row| {
+        if std::mem::take(&mut is_first) && width(row) != columns.len() {
             return Err(plan_changed());
         }
-        if !columns.is_empty() {
-            give_row(row, columns, sink)?;
+        if columns.is_empty() { Ok(()) } else { give_row(row, columns, sink) }
+    })
+}
+
+/// The same for whoever looks at the rows as SQLite has them. After an error the statement stands at its beginning.
+pub fn step(
+    compiled: &mut Compiled<'_>,
+    limit: u64,
+    mut visit: impl FnMut(&Row<'_>) -> Result<(), ServerError>,
+) -> Result<(u64, bool), ServerError> {
+    let mut count = 0;
+    // Dropping them resets the statement, which is to stay where it is; at its end and after an error it resets itself.
+    let mut rows = ManuallyDrop::new(compiled.raw_query());
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        if let Err(error) = visit(row) {
+            drop(ManuallyDrop::into_inner(rows));
+            return Err(error);
         }
         count += 1;
-        if limit != 0 && count == limit {
-            // Dropping `rows` would reset the statement; without it the next call goes on after this row.
-            std::mem::forget(rows);
+        if count == limit {
             return Ok((count, false));
         }
     }

@@ -426,20 +426,14 @@ fn start_early<'r>(reader: &'r rusqlite::Connection, portal: &mut Portal<'r>) ->
     execute::bind(&mut statement, &prepared.metadata, &portal.parameters)?;
     let mut columns = prepared.metadata.columns.clone();
     let mut ready = DataRows::new(Vec::new(), portal.formats.clone(), Outlet::Kept);
-    let mut rows = statement.raw_query();
-    match rows.next().map_err(|error| from_sqlite(&error))? {
-        None => {
-            drop(rows);
-            portal.state = PortalState::Buffered { rows: Vec::new(), sent: 0, count: Some(0) };
-            return Ok(());
-        }
-        Some(row) => {
-            execute::refine(&mut columns, row);
-            give_row(row, &columns, &mut ready)?;
-        }
+    let (_, is_empty) = execute::step(&mut statement, 1, |row| {
+        execute::refine(&mut columns, row);
+        give_row(row, &columns, &mut ready)
+    })?;
+    if is_empty {
+        portal.state = PortalState::Buffered { rows: Vec::new(), sent: 0, count: Some(0) };
+        return Ok(());
     }
-    // Dropping `rows` would reset the statement.
-    std::mem::forget(rows);
     portal.columns = Some(columns);
     portal.state = PortalState::Running { statement, ready: ready.out };
     Ok(())
