@@ -68,7 +68,7 @@ fn assert_alive(server: &Server) {
 #[test]
 fn a_database_that_is_lost_without_its_log_is_not_made_anew() {
     let (_root, mut pair) = one_server();
-    sql(&pair.first).batch_execute("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1)").unwrap();
+    sql(&pair.first).batch_execute("CREATE TABLE t (a BIGINT); INSERT INTO t VALUES (1)").unwrap();
     pair.first.kill();
     let (file, elsewhere) = (pair.first.database_file(), pair.first.directory.join("elsewhere"));
     std::fs::rename(&file, &elsewhere).unwrap();
