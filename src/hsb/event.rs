@@ -7,7 +7,7 @@ pub use super::{
     room::{Room, Store},
 };
 
-use super::position::Position;
+use super::position::{DatabasePosition, Position};
 use super::refusal::Refusal;
 use super::settings::{PairSettings, Settings};
 use super::state::State;
@@ -246,7 +246,7 @@ pub enum Event {
     /// A copy to this node has ended.
     CopyReceived {
         /// Database id and position of the new database, or why the old one is as before.
-        opened: Result<([u8; 16], Position), Refusal>,
+        opened: Result<DatabasePosition, Refusal>,
     },
     /// A rewind has ended.
     Rewound {

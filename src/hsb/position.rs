@@ -51,6 +51,15 @@ impl Position {
     }
 }
 
+/// Which database it is, and where it stands in its history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DatabasePosition {
+    /// Both copies carry the same.
+    pub database_id: [u8; 16],
+    /// Where it stands.
+    pub position: Position,
+}
+
 impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}/{:?}", self.epoch, self.sequence, self.chain)

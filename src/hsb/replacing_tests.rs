@@ -4,7 +4,7 @@ use super::codes::Code;
 use super::effect::{AnswerEffect, ApplierEffect, Effect, NodeEffect};
 use super::event::{Command, Event, Hello, RewindEnd};
 use super::heart::Heart;
-use super::position::Position;
+use super::position::{DatabasePosition, Position};
 use super::refusal::Refusal;
 use super::state::State::*;
 use super::tests::{PAIR, STATES, answer, command, heart, position};
@@ -105,7 +105,9 @@ fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
     assert!(refusal_of_copy(&arrives(&mut heart, None)).is_some());
     let mut heart = given_up(None);
     arrives(&mut heart, None);
-    heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(5))) });
+    heart.handle(Event::CopyReceived {
+        opened: Ok(DatabasePosition { database_id: [1; 16], position: position(5) }),
+    });
     assert!(refusal_of_copy(&arrives(&mut heart, None)).is_some());
 }
 

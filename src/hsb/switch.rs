@@ -7,7 +7,7 @@ use super::effect::{
 use super::event::{Command, Hello, PeerMessage, RequestId};
 use super::heart::Heart;
 use super::phase::{AfterDrain, CopyStatus, DialPurpose, Phase, SwitchStatus};
-use super::position::Position;
+use super::position::{DatabasePosition, Position};
 use super::refusal::Refusal;
 use super::severity::Severity;
 use super::state::State;
@@ -315,13 +315,13 @@ impl Heart {
         }
     }
 
-    pub(super) fn copy_received(&mut self, opened: Result<([u8; 16], Position), Refusal>) {
+    pub(super) fn copy_received(&mut self, opened: Result<DatabasePosition, Refusal>) {
         if self.phase != Phase::CopyingIn {
             return;
         }
         self.phase = Phase::Idle;
         match &opened {
-            Ok((database_id, position)) => {
+            Ok(DatabasePosition { database_id, position }) => {
                 self.database_id = *database_id;
                 self.decided = *position;
                 self.log_end = *position;

@@ -7,7 +7,7 @@ use super::effect::{
 use super::event::{BatchInfo, Command, Event, Hello, LinkId, PeerMessage};
 use super::heart::{Heart, InFlight};
 use super::phase::CopyStatus;
-use super::position::{Chain, Position};
+use super::position::{Chain, DatabasePosition, Position};
 use super::refusal::Refusal;
 use super::settings::{
     AcknowledgePolicy, DurabilityLevel, PairSettings, SafenessLevel, SameSettings, Settings,
@@ -244,7 +244,9 @@ fn a_secondary_that_could_not_apply_a_change_cannot_be_promoted_before_a_netcopy
         pair: PAIR,
     };
     heart.handle(Event::CopyArrives { hello, common: Some(position(5)) });
-    heart.handle(Event::CopyReceived { opened: Ok(([1; 16], position(9))) });
+    heart.handle(Event::CopyReceived {
+        opened: Ok(DatabasePosition { database_id: [1; 16], position: position(9) }),
+    });
     assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains first");
 }
 

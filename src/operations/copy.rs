@@ -18,7 +18,7 @@ use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
-use crate::hsb::position::Position;
+use crate::hsb::position::{DatabasePosition, Position};
 use crate::hsb::refusal::Refusal;
 use crate::net::peer::copy::{self, CopyOptions};
 use crate::net::peer::handshake;
@@ -62,7 +62,7 @@ pub(crate) fn receive(
     storage: &Storage,
     stream: &mut Stream,
     common: Option<Position>,
-) -> Result<([u8; 16], Position), Refusal> {
+) -> Result<DatabasePosition, Refusal> {
     let incoming = incoming(&storage.database);
     let (base, progress) = (storage.database.path(), &storage.copy_progress);
     let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
@@ -83,7 +83,7 @@ pub(crate) fn receive(
             Ok(swap(storage, &incoming)?)
         });
         swapped.unwrap_or_else(|| Err(Code::FAILED_UNEXPECTEDLY.into()))?;
-        Ok((received.database_id, received.position))
+        Ok(DatabasePosition { database_id: received.database_id, position: received.position })
     });
     if let Err(refusal) = &outcome {
         log::error!("the netcopy has failed: {refusal}");

@@ -134,7 +134,7 @@ pub(crate) fn check(
     // Where a server runs, nobody else can read; that it runs is found when the directory is locked.
     if target.exists() && !DatabaseLock::is_held(target.path()) {
         let found = target.open_reader().and_then(|connection| database::read_identity(&connection));
-        if !found.is_ok_and(|(found, _)| found == database_id) {
+        if !found.is_ok_and(|found| found.database_id == database_id) {
             return refuse(
                 Code::COPY_DIRECTORY_ILLEGAL,
                 "there is another database; remove its files, or name another directory.",

@@ -39,7 +39,7 @@ pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<Rewin
         _ => {}
     }
     let connection = storage.database.open_reader()?;
-    let (_, from) = database::read_identity(&connection)?;
+    let from = database::read_identity(&connection)?.position;
     drop(connection);
     let Some(common) = comparison.common else {
         return give_up_unsaved(parameters, Code::LOG_TOO_SHORT, &comparison.describe());
@@ -139,7 +139,7 @@ fn save(
         let recovered = recovery::open(&storage.database, storage.log.clone())?;
         (recovered.decided, recovered.log_configuration)
     } else {
-        let (_, position) = database::read_identity(&storage.database.open_reader()?)?;
+        let position = database::read_identity(&storage.database.open_reader()?)?.position;
         (position, storage.log_configuration()?)
     };
     if from.sequence == 0 || common.is_some_and(|common| common.sequence >= from.sequence) {

@@ -61,7 +61,7 @@ impl Storage {
     }
 
     pub(crate) fn database_id(&self) -> Result<[u8; 16], ServerError> {
-        self.database.ask(|connection| database::read_identity(connection).map(|(id, _)| id))
+        self.database.ask(|connection| database::read_identity(connection).map(|found| found.database_id))
     }
 
     /// The log of the database that is there now.

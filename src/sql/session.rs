@@ -324,7 +324,7 @@ impl<'r> SqlSession<'r> {
         if keeps && transaction.snapshot.is_none() {
             self.reader.execute_batch("BEGIN").map_err(|error| errors::from_sqlite(&error))?;
             transaction.snapshot = Some(Position::ORIGIN);
-            transaction.snapshot = Some(read_identity(self.reader)?.1);
+            transaction.snapshot = Some(read_identity(self.reader)?.position);
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ impl Applier {
             .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;")
             .map_err(ServerError::from)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
-        let (_, position) = read_identity(&connection)?;
+        let position = read_identity(&connection)?.position;
         let tables = HashMap::new();
         Ok(Applier { connection, position, committed: position, tables, schema_changed: false })
     }
@@ -93,7 +93,7 @@ impl Applier {
         self.begin()?;
         let identity = read_identity(&self.connection);
         self.rollback();
-        (_, self.position) = identity?;
+        self.position = identity?.position;
         self.committed = self.position;
         Ok(())
     }

@@ -57,7 +57,7 @@ pub fn make(
     sync_log: impl FnOnce() -> Result<(), ServerError>,
 ) -> Result<Position, ServerError> {
     let connection = database.open_for_apply()?;
-    let (_, position) = read_identity(&connection)?;
+    let position = read_identity(&connection)?.position;
     sync_log()?;
     // SQLite syncs only what it can move; see the module.
     database.sync();

@@ -17,7 +17,7 @@ use super::{files, functions, memory, outcomes};
 use crate::descriptors::{self, open_surely};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
-use crate::hsb::position::{Chain, Position};
+use crate::hsb::position::{Chain, DatabasePosition, Position};
 use crate::random;
 
 /// How long a connection waits for SQLite's own write lock; only role changes ever contend for it.
@@ -286,7 +286,7 @@ impl Database {
 }
 
 /// Identity and position as they stand in the database.
-pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), ServerError> {
+pub fn read_identity(connection: &Connection) -> Result<DatabasePosition, ServerError> {
     let incomplete =
         |what: &str| ServerError::with(Code::DATABASE_CORRUPT, format!("({what} is missing in it)"));
     let read = |key: &str| -> Result<Vec<u8>, ServerError> {
@@ -294,9 +294,9 @@ pub fn read_identity(connection: &Connection) -> Result<([u8; 16], Position), Se
             .query_row("SELECT value FROM _hsb_meta WHERE key = ?", [key], |row| row.get(0))
             .map_err(|_| incomplete(key))
     };
-    let identity = read("database_id")?.try_into().map_err(|_| incomplete("database_id"))?;
+    let database_id = read("database_id")?.try_into().map_err(|_| incomplete("database_id"))?;
     let place = Place::decode(&read("position")?).ok_or_else(|| incomplete("position"))?;
-    Ok((identity, place.at))
+    Ok(DatabasePosition { database_id, position: place.at })
 }
 
 /// What only this database and its copies know, the same at both servers: its own secret, or the identity of a database

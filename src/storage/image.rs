@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::database::{Database, LongRead, read_identity};
 use crate::error::ServerError;
-use crate::hsb::position::Position;
+use crate::hsb::position::{DatabasePosition, Position};
 
 /// See the module.
 pub struct Image {
@@ -30,7 +30,7 @@ impl Image {
         let _reads = database.begin_long_read();
         let connection = database.open_reader()?;
         connection.execute_batch("BEGIN")?;
-        let (database_id, position) = read_identity(&connection)?;
+        let DatabasePosition { database_id, position } = read_identity(&connection)?;
         let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
         let page_bytes = number("PRAGMA page_size")?;
         let pages = number("PRAGMA page_count")?;
@@ -96,6 +96,7 @@ mod tests {
         let text = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(text("PRAGMA integrity_check"), "ok");
         assert_eq!(text("SELECT CAST(length(v) AS TEXT) FROM t"), "300000");
-        assert_eq!(read_identity(&copy).unwrap(), (image.database_id, image.position));
+        let DatabasePosition { database_id, position } = read_identity(&copy).unwrap();
+        assert_eq!((database_id, position), (image.database_id, image.position));
     }
 }

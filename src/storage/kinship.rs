@@ -164,7 +164,7 @@ mod tests {
     use crate::storage::{checkpoint, files};
 
     fn write(connection: &Connection, number: u64) {
-        let (_, before) = read_identity(connection).unwrap();
+        let before = read_identity(connection).unwrap().position;
         let after = Position { epoch: 1, sequence: before.sequence + number, ..before };
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         connection
@@ -230,7 +230,7 @@ mod tests {
     /// Of the files of two moments, too, some give the database of one.
     fn assert_whole(database: &Database) {
         let connection = database.open_for_apply().unwrap();
-        let (_, position) = read_identity(&connection).unwrap();
+        let position = read_identity(&connection).unwrap().position;
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(number("SELECT count(*) FROM t").unsigned_abs(), position.sequence);
         assert_eq!(number("SELECT max(id) FROM t").unsigned_abs(), position.sequence);
@@ -246,7 +246,7 @@ mod tests {
         let connection = database.open_for_apply().unwrap();
         connection.execute_batch("CREATE TABLE t (id INTEGER, v BLOB)").unwrap();
         (0..5).for_each(|_| write(&connection, 300));
-        let (_, position) = read_identity(&connection).unwrap();
+        let position = read_identity(&connection).unwrap().position;
         let places = places_in_log(&database).unwrap();
         assert_eq!(
             places.iter().map(|place| place.at.sequence).collect::<Vec<_>>(),

@@ -48,7 +48,7 @@ pub fn open(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered
 
 fn roll_forward(database: &Arc<Database>, log: LogConfiguration) -> Result<Recovered, ServerError> {
     let connection = database.open_for_apply()?;
-    let (database_id, _) = database::read_identity(&connection)?;
+    let database_id = database::read_identity(&connection)?.database_id;
     let log_configuration = LogConfiguration { database_id, ..log };
     let mut applier = Applier::new(connection)?;
     let (log, found) = rewind::open_log(database, &log_configuration)?;

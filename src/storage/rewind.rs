@@ -112,7 +112,7 @@ pub fn open_log(
     configuration: &LogConfiguration,
 ) -> Result<(LogWriter, log::Recovered), ServerError> {
     let connection = database.open_for_apply()?;
-    let (_, position) = database::read_identity(&connection)?;
+    let position = database::read_identity(&connection)?.position;
     let is_rewound = database::is_rewound(&connection)?;
     if is_rewound {
         log::remove_all(configuration)?;

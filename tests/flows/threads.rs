@@ -58,7 +58,7 @@ fn what_the_log_will_never_have_is_not_waited_for() {
     let report = Box::new(|told| panic!("{told:?}"));
     ApplyThread::new(applier, Arc::clone(&database), mark, Arc::default(), report).run(&to_do);
     let reader = database.open_reader().unwrap();
-    assert_eq!(read_identity(&reader).unwrap().1, Position::ORIGIN);
+    assert_eq!(read_identity(&reader).unwrap().position, Position::ORIGIN);
 }
 
 /// Somebody else's lock says nothing about a change: it is waited for and said, and never counts as a misfit.

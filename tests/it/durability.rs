@@ -5,6 +5,7 @@ use crate::common::fixture::{Fixture, NO_PINGS, fixture, has_row, insert, reconn
 use crate::common::proxy::From;
 use crate::common::{assert_identical, connected_pair, sql};
 use hotstandby::demo::pair::{Pair, Server};
+use hotstandby::hsb::position::DatabasePosition;
 use hotstandby::storage::database::{Database, read_identity};
 use hotstandby::storage::log::{LogConfiguration, LogWriter, Medium};
 
@@ -31,7 +32,7 @@ fn cut_power(server: &mut Server) {
     server.kill();
     let file = server.database_file();
     std::fs::remove_file(file.with_extension("db-wal")).unwrap();
-    let (database_id, position) =
+    let DatabasePosition { database_id, position } =
         read_identity(&Database::at(file, 1 << 20).open_for_apply().unwrap()).unwrap();
     let configuration = LogConfiguration {
         directory: server.directory.clone(),

@@ -2,6 +2,7 @@
 
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::{Event, Hello, LinkId, PeerMessage, Purpose};
+use hotstandby::hsb::position::DatabasePosition;
 use hotstandby::hsb::refusal::Refusal;
 
 use crate::network::{Link, Network, Wire};
@@ -82,9 +83,9 @@ impl Network {
             }
             (Stage::Answered(Ok(_)), Purpose::Netcopy) => {
                 self.dials.remove(place);
-                let (id, position) = (hello.database_id, self.nodes[from].database);
+                let (database_id, position) = (hello.database_id, self.nodes[from].database);
                 self.nodes[to].replace_database(position);
-                self.hear(to, Event::CopyReceived { opened: Ok((id, position)) });
+                self.hear(to, Event::CopyReceived { opened: Ok(DatabasePosition { database_id, position }) });
                 self.hear(from, Event::CopyEnded { result: Ok(()) });
             }
             (Stage::Answered(Ok((link, hello))), _) => {

@@ -10,7 +10,7 @@ use hotstandby::actors::threads::{apply::ApplyJob, log::LogJob};
 use hotstandby::error::ServerError;
 use hotstandby::hsb::codes::Code;
 use hotstandby::hsb::event::Hello;
-use hotstandby::hsb::position::Position;
+use hotstandby::hsb::position::{DatabasePosition, Position};
 use hotstandby::hsb::refusal::Refusal;
 use hotstandby::hsb::state::State;
 use hotstandby::storage::apply::Applier;
@@ -183,7 +183,8 @@ impl World {
         self.damage[source] = self.damage[source].filter(|damage| *damage != Damage::Database);
 
         let applier = Applier::new(running.database.open_for_apply()?)?;
-        let (database_id, position): ([u8; 16], Position) = read_identity(&running.database.open_reader()?)?;
+        let opened = read_identity(&running.database.open_reader()?)?;
+        let DatabasePosition { database_id, position } = opened;
         let configuration = log::LogConfiguration { database_id, ..configuration };
         let (log, _) = LogWriter::open(configuration.clone(), position)?;
         drop(running.to_apply.send(ApplyJob::Replace(Box::new(|| Some(applier)), done.clone())));
@@ -196,7 +197,7 @@ impl World {
         running
             .addresses
             .supervisor
-            .do_send(SupervisorMessage::CopyReceived { opened: Ok((database_id, position)), known: done });
+            .do_send(SupervisorMessage::CopyReceived { opened: Ok(opened), known: done });
         running.reader = Some(reader);
         running.wal_synced = (0, 0);
         Ok(())

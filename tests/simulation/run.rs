@@ -89,7 +89,7 @@ fn compare(world: &mut World) -> Result<(), String> {
         let running = world.nodes[node].running.as_ref();
         let reader = running.and_then(|running| running.reader.as_ref()).ok_or("a node is not open")?;
         let failed = |error: ServerError| error.to_string();
-        let (_, position) = read_identity(reader).map_err(failed)?;
+        let position = read_identity(reader).map_err(failed)?.position;
         if world.nodes[node].view().is_none_or(|view| view.hello.position != position) {
             return Err(format!("node {node} does not know that its database is at {position}"));
         }

@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::actors::link::PeerStream;
 use crate::hsb::event::{Command, Event, Hello, Purpose, RequestId};
-use crate::hsb::position::Position;
+use crate::hsb::position::{DatabasePosition, Position};
 use crate::hsb::refusal::Refusal;
 use crate::services::context::Answer;
 use crate::storage::writer::WriterRequest;
@@ -72,7 +72,7 @@ pub enum SupervisorMessage {
     /// From the thread that receives a copy.
     CopyReceived {
         /// The new database's id and position, or why the old one is as it was.
-        opened: Result<([u8; 16], Position), Refusal>,
+        opened: Result<DatabasePosition, Refusal>,
         /// Told when everybody at this node knows of it, so that the other server does not hear of it before.
         known: Sender<()>,
     },

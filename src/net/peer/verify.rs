@@ -185,7 +185,7 @@ fn wait(
 }
 
 fn current(connection: &Connection) -> Result<Position, Refusal> {
-    Ok(read_identity(connection)?.1)
+    Ok(read_identity(connection)?.position)
 }
 
 fn position_in(message: Message) -> Result<Position, Refusal> {

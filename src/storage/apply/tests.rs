@@ -96,7 +96,7 @@ impl Pair {
             self.apply(&batch);
         }
         self.applier.commit().unwrap();
-        assert_eq!(read_identity(self.applier.connection()).unwrap().1, self.position);
+        assert_eq!(read_identity(self.applier.connection()).unwrap().position, self.position);
     }
 
     fn apply(&mut self, batch: &Batch) {
