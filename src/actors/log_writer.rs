@@ -12,7 +12,7 @@ use crate::hsb::position::Position;
 use crate::storage::batch::Batch;
 
 /// All that the log writer can be told.
-#[derive(Message, Clone, Debug)]
+#[derive(Message, Clone, Debug, PartialEq)]
 #[rtype(result = "()")]
 pub enum LogWriterMessage {
     /// From the supervisor (primary) and the applier (secondary): the next batch. Answered by [`Event::Logged`] and

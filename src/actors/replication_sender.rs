@@ -60,29 +60,54 @@ pub enum SenderMessage {
 
 /// See the module.
 pub struct ReplicationSender {
-    /// Who hears of acknowledgements, of catchup and of the end of a connection (the supervisor), and what arrives on a connection.
-    pub recipients: LinkRecipients,
+    /// Who hears of acknowledgements, of catchup and of the end of a connection (the supervisor), and what arrives on a
+    /// connection.
+    recipients: LinkRecipients,
     /// How far the log is.
-    pub mark: Arc<LogMark>,
+    mark: Arc<LogMark>,
     /// Where the log is.
-    pub log: Option<LogConfiguration>,
+    log: Option<LogConfiguration>,
     /// The connection.
-    pub link: Option<Link>,
+    link: Option<Link>,
     /// Runs a catchup beside the actors.
-    pub run_catchup: Box<dyn Fn(CatchupThread)>,
+    run_catchup: Box<dyn Fn(CatchupThread)>,
     /// Old batches on their way.
-    pub catchup: Option<Catchup>,
+    catchup: Option<Catchup>,
     /// For `perfmon`.
-    pub counters: Arc<Counters>,
+    counters: Arc<Counters>,
     /// solid.ini.
-    pub parameters: Arc<Parameters>,
+    parameters: Arc<Parameters>,
     /// 1-safe batches that wait a little.
-    pub(crate) gathering: Gathering,
+    gathering: Gathering,
     /// When their wait ends.
-    pub(crate) timer: Option<(Instant, SpawnHandle)>,
+    timer: Option<(Instant, SpawnHandle)>,
 }
 
 impl ReplicationSender {
+    /// One without a connection. `log`: where the log is; none before the first netcopy.
+    pub fn new(
+        recipients: LinkRecipients,
+        mark: Arc<LogMark>,
+        log: Option<LogConfiguration>,
+        run_catchup: Box<dyn Fn(CatchupThread)>,
+        counters: Arc<Counters>,
+        parameters: Arc<Parameters>,
+    ) -> ReplicationSender {
+        let (link, catchup, gathering, timer) = (None, None, Gathering::default(), None);
+        ReplicationSender {
+            recipients,
+            mark,
+            log,
+            link,
+            run_catchup,
+            catchup,
+            counters,
+            parameters,
+            gathering,
+            timer,
+        }
+    }
+
     /// Sends what waits.
     fn send_gathered(&mut self, context: &mut Context<Self>) {
         if let Some((_, timer)) = self.timer.take() {

@@ -22,7 +22,7 @@ use crate::storage::batch::Batch;
 const BACKLOG_BYTES: usize = 32 << 20;
 
 /// All that the secondary applier can be told.
-#[derive(Message, Clone, Debug)]
+#[derive(Message, Clone, Debug, PartialEq)]
 #[rtype(result = "()")]
 pub enum ApplierMessage {
     /// From the supervisor: what the heart wants.

@@ -2,22 +2,22 @@
 
 use super::{AdminServices, Call, Rows, one};
 use crate::hsb::event::Command;
-use crate::operations::directory_copy::EndedCopy;
+use crate::operations::directory_copy::{self, EndedCopy};
 
 pub(super) fn make_checkpoint(services: &AdminServices, _: &Call) -> Rows {
     one(services.checkpointer.make_and_tell()?)
 }
 
 pub(super) fn copy(services: &AdminServices, call: &Call) -> Rows {
-    services.directory_copies.begin(Command::Copy, directory(call))
+    directory_copy::begin(&services.storage, Command::Copy, directory(call))
 }
 
 pub(super) fn back_up(services: &AdminServices, call: &Call) -> Rows {
-    services.directory_copies.begin(Command::Backup, directory(call))
+    directory_copy::begin(&services.storage, Command::Backup, directory(call))
 }
 
 pub(super) fn list(services: &AdminServices, _: &Call) -> Rows {
-    let ended = services.directory_copies.ended();
+    let ended = services.storage.ended_copies.list();
     if ended.is_empty() {
         return one("No backup or copy has ended since the start of the server.");
     }

@@ -37,7 +37,7 @@ pub(super) fn error_code(_: &AdminServices, call: &Call) -> Rows {
 
 pub(super) fn events(services: &AdminServices, _: &Call) -> Rows {
     let line = |(name, meaning): &(&str, &str)| {
-        let last = services.events.latest(name).map_or_else(String::new, |event| {
+        let last = services.node.events.latest(name).map_or_else(String::new, |event| {
             format!(" (last: {} {})", crate::calendar::log_text(event.posted), event.text)
         });
         (0, format!("{name}  -  {meaning}{last}"))
@@ -50,49 +50,52 @@ type Figure = (&'static str, &'static str, fn(&AdminServices) -> String);
 /// What `info` can tell: option, meaning, and where it comes from.
 const FIGURES: &[Figure] = &[
     ("primarystarttime", "since when it is a primary (UTC); empty at a secondary", |services| {
-        let now = services.status.snapshot();
+        let now = services.node.status.snapshot();
         start_time(now.primary_since.filter(|_| now.state.is_primary()))
     }),
     ("secondarystarttime", "since when it is a secondary (UTC); empty at a primary", |services| {
-        let now = services.status.snapshot();
+        let now = services.node.status.snapshot();
         start_time(now.secondary_since.filter(|_| now.state.is_secondary()))
     }),
-    ("uptime", "seconds since the start", |services| services.started.elapsed().as_secs().to_string()),
+    ("uptime", "seconds since the start", |services| services.node.started.elapsed().as_secs().to_string()),
     ("version", "of the server program", |_| env!("CARGO_PKG_VERSION").into()),
     ("name", "of the product", |_| "HotStandby".into()),
-    ("numusers", "SQL sessions", |services| services.sessions.count().to_string()),
+    ("numusers", "SQL sessions", |services| services.node.sessions.count().to_string()),
     ("numtrans", "transactions since the database was created", |services| {
-        services.status.snapshot().decided.sequence.to_string()
+        services.node.status.snapshot().decided.sequence.to_string()
     }),
-    ("dbsize", "bytes of the database files", |services| database_bytes(&services.database).to_string()),
-    ("logsize", "bytes of the log files", |services| services.counters.log_size.get().to_string()),
+    ("dbsize", "bytes of the database files", |services| database_bytes(&services.node.database).to_string()),
+    ("logsize", "bytes of the log files", |services| services.node.counters.log_size.get().to_string()),
     ("walsize", "bytes of SQLite's own log, part of 'dbsize'", |services| {
-        checkpoint::wal_file_bytes(&services.database).to_string()
+        checkpoint::wal_file_bytes(&services.node.database).to_string()
     }),
     (
         "oldestsnapshot",
         "the session that has read from one snapshot for longest; empty if none does",
-        |services| services.sessions.snapshots().first().map_or_else(String::new, |open| open.to_string()),
+        |services| {
+            services.node.sessions.snapshots().first().map_or_else(String::new, |open| open.to_string())
+        },
     ),
     ("cpcount", "checkpoints since the start", |services| services.checkpointer.count().to_string()),
-    ("hsbstate", "as 'hsb state'", |services| services.status.state().name().into()),
+    ("hsbstate", "as 'hsb state'", |services| services.node.status.state().name().into()),
     ("hsbreason", "why it is in this state", |services| {
-        let ends = services.status.is_shutting_down();
-        if ends { SHUTTING_DOWN.into() } else { services.status.snapshot().last_change.reason.into() }
+        let ends = services.node.status.is_shutting_down();
+        if ends { SHUTTING_DOWN.into() } else { services.node.status.snapshot().last_change.reason.into() }
     }),
     ("hsbcause", "the same as a word that programs decide by (docs/status.md)", |services| {
-        let ends = services.status.is_shutting_down();
-        let cause = if ends { Cause::ShuttingDown } else { services.status.snapshot().last_change.cause };
+        let ends = services.node.status.is_shutting_down();
+        let cause =
+            if ends { Cause::ShuttingDown } else { services.node.status.snapshot().last_change.cause };
         cause.name().into()
     }),
     ("diskfull", "the system's words while the disk is full; else empty", |services| {
-        services.status.snapshot().lacks_room.unwrap_or_default()
+        services.node.status.snapshot().lacks_room.unwrap_or_default()
     }),
     ("position", "the decided position: epoch.sequence/hash", |services| {
-        services.status.snapshot().decided.to_string()
+        services.node.status.snapshot().decided.to_string()
     }),
     ("logend", "the end of the log; differs while a batch is undecided", |services| {
-        services.status.snapshot().log_end.to_string()
+        services.node.status.snapshot().log_end.to_string()
     }),
 ];
 
@@ -127,13 +130,13 @@ pub(super) fn info(services: &AdminServices, call: &Call) -> Rows {
 }
 
 pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
-    let now = services.status.snapshot();
+    let now = services.node.status.snapshot();
     let state = if now.state == State::Plain { "without HotStandby" } else { now.state.name() };
     let lines = [
         format!(
             "HotStandby {} ({state}), up {} s",
             env!("CARGO_PKG_VERSION"),
-            services.started.elapsed().as_secs()
+            services.node.started.elapsed().as_secs()
         ),
         sessions_line(services),
         format!(
@@ -143,8 +146,8 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
         ),
         format!(
             "database {} bytes, log {} bytes, {} checkpoints",
-            database_bytes(&services.database),
-            services.counters.log_size.get(),
+            database_bytes(&services.node.database),
+            services.node.counters.log_size.get(),
             services.checkpointer.count()
         ),
     ];
@@ -153,8 +156,8 @@ pub(super) fn status(services: &AdminServices, _: &Call) -> Rows {
 
 /// How many there may be is what is configured, or what the limit of open files allows.
 fn sessions_line(services: &AdminServices) -> String {
-    let (wanted, budget) = (services.parameters.max_connections(), services.budget);
-    let count = services.sessions.count();
+    let (wanted, budget) = (services.node.parameters.max_connections(), services.budget);
+    let count = services.node.sessions.count();
     if wanted <= budget.sessions {
         return format!("{count} SQL sessions of {wanted}");
     }
@@ -169,16 +172,16 @@ pub(super) fn user_list(services: &AdminServices, _: &Call) -> Rows {
         let since = crate::calendar::log_text(session.since);
         (0, format!("{} {} {} since {since}", session.id, session.user, session.address))
     };
-    Ok(services.sessions.list().into_iter().map(line).collect())
+    Ok(services.node.sessions.list().into_iter().map(line).collect())
 }
 
 pub(super) fn throw_out(services: &AdminServices, call: &Call) -> Rows {
     let who = call.rest.as_str();
     if who.eq_ignore_ascii_case("all") {
-        let number = services.sessions.close_where(Code::THROWN_OUT, |_| true);
+        let number = services.node.sessions.close_where(Code::THROWN_OUT, |_| true);
         return one(format!("{number} sessions were thrown out."));
     }
-    match who.parse().map(|id| services.sessions.throw_out(id)) {
+    match who.parse().map(|id| services.node.sessions.throw_out(id)) {
         Ok(true) => one("The session was thrown out."),
         _ => Err(invalid(format!("There is no session '{who}'; 'userlist' shows them."))),
     }
@@ -186,7 +189,7 @@ pub(super) fn throw_out(services: &AdminServices, call: &Call) -> Rows {
 
 pub(super) fn shut_down(services: &AdminServices, call: &Call) -> Rows {
     // PRIMARY UNCERTAIN with a transaction whose outcome is open: somebody should decide it first.
-    let now = services.status.snapshot();
+    let now = services.node.status.snapshot();
     let in_doubt = now.state == State::PrimaryUncertain && now.decided != now.log_end;
     let force = match call.rest.as_str() {
         "" => false,

@@ -19,7 +19,7 @@ pub mod table;
 mod verify;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -27,8 +27,6 @@ pub use self::help::document;
 pub(crate) use self::status::tell_peer;
 use self::table::Action;
 use crate::actors::admin_handler::{Answering, Commands, Task, refusal};
-use crate::config::Parameters;
-use crate::counters::Counters;
 use crate::descriptors::Budget;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -36,60 +34,36 @@ use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
 use crate::operations::checkpointer::Checkpointer;
-use crate::operations::directory_copy::DirectoryCopies;
+use crate::operations::outside;
 use crate::operations::parameters::ParameterChanges;
-use crate::progress::Progress;
-use crate::services::context::{Answer, Rights};
-use crate::services::events::EventHub;
-use crate::services::outcomes::Outcomes;
-use crate::services::registry::SessionRegistry;
-use crate::services::status::NodeStatus;
-use crate::storage::database::Database;
-use crate::storage::writer::Writer;
+use crate::operations::storage::Storage;
+use crate::services::context::{Answer, NodeContext, Rights};
 use crate::stream::Stream;
 
 /// Rows of RC and TEXT, or why there are none.
 pub type Rows = Result<Answer, ServerError>;
 
-/// Reaches the other server within a time and does the handshake.
-pub type Dial = Box<dyn Fn(Purpose, Option<Duration>) -> Result<(Stream, Hello), Refusal> + Send + Sync>;
-
 /// What commands may look at and act on.
 pub struct AdminServices {
-    /// State, positions, connection.
-    pub status: Arc<NodeStatus>,
-    /// solid.ini.
-    pub parameters: Arc<Parameters>,
-    /// Who is connected.
-    pub sessions: Arc<SessionRegistry>,
-    /// What became of transactions with tokens.
-    pub outcomes: Arc<Outcomes>,
-    /// How far a copy is.
-    pub copy_progress: Arc<Progress>,
-    /// How far a catchup is.
-    pub catchup_progress: Arc<Progress>,
+    /// State, parameters, sessions, counters.
+    pub node: Arc<NodeContext>,
+    /// For what takes several steps.
+    pub storage: Arc<Storage>,
     /// For `makecp`.
     pub checkpointer: Arc<Checkpointer>,
-    /// For `hsb copy` and `backup`.
-    pub directory_copies: DirectoryCopies,
-    /// For its size.
-    pub database: Arc<Database>,
-    /// Comes to a stop for `hsb verify`.
-    pub writer: Arc<Writer>,
-    /// For `perfmon`.
-    pub counters: Arc<Counters>,
-    /// The way to the other server; blocks.
-    pub dial: Dial,
-    /// What happened.
-    pub events: Arc<EventHub>,
     /// Puts changed parameters in force.
     pub changes: Arc<ParameterChanges>,
     /// Ends the server.
     pub shutdown: Sender<()>,
     /// What the limit of open files allows.
     pub budget: Budget,
-    /// When the node started.
-    pub started: Instant,
+}
+
+impl AdminServices {
+    /// Reaches the other server within a time and does the handshake. Blocks.
+    fn dial(&self, purpose: Purpose, limit: Duration) -> Result<(Stream, Hello), Refusal> {
+        outside::dial_within(&self.node.parameters, purpose, self.storage.hello(), Some(limit))
+    }
 }
 
 /// One command as it was given.
@@ -116,7 +90,7 @@ impl Commands for Arc<AdminServices> {
             );
             return Err(ServerError::sql("42501", text));
         }
-        if row.syntax.starts_with("hsb ") && self.status.state() == State::Plain {
+        if row.syntax.starts_with("hsb ") && self.node.status.state() == State::Plain {
             return Err(ServerError::new(Code::NOT_HOTSTANDBY));
         }
         let (services, call) = (Arc::clone(self), Call { rest });

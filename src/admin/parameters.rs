@@ -32,15 +32,15 @@ fn unknown(name: &str) -> ServerError {
 pub(super) fn show(services: &AdminServices, call: &Call) -> Rows {
     let name = call.rest.as_str();
     let rows: Vec<ParameterRow> = match name.split_once('.') {
-        _ if name.is_empty() => services.parameters.list(None),
-        Some((section, name)) => services.parameters.get(section, name).into_iter().collect(),
-        None => services.parameters.list(Some(name)),
+        _ if name.is_empty() => services.node.parameters.list(None),
+        Some((section, name)) => services.node.parameters.get(section, name).into_iter().collect(),
+        None => services.node.parameters.list(Some(name)),
     };
     if rows.is_empty() { Err(unknown(name)) } else { Ok(rows.iter().map(line).collect()) }
 }
 
 pub(super) fn describe(services: &AdminServices, call: &Call) -> Rows {
-    let parameters = &services.parameters;
+    let parameters = &services.node.parameters;
     let name = call.rest.as_str();
     let described: Vec<String> = match name.split_once('.') {
         Some((section, name)) => parameters.describe(section, name).into_iter().collect(),

@@ -6,8 +6,8 @@ use crate::hsb::state::State;
 use crate::storage::checkpoint;
 
 pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
-    let now = services.status.snapshot();
-    let counters = &services.counters;
+    let now = services.node.status.snapshot();
+    let counters = &services.node.counters;
     let line = |name: &str, value: u64, meaning: &str| (0, format!("{name:<28}{value:>16}  {meaning}"));
     let mut rows = vec![
         line(
@@ -15,7 +15,7 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
             u64::from(state_number(now.state, now.activity)),
             "1 to 17, 0 without HotStandby; see docs/commands.md",
         ),
-        line("Sessions", services.sessions.count() as u64, "SQL sessions"),
+        line("Sessions", services.node.sessions.count() as u64, "SQL sessions"),
     ];
     rows.extend(counters.list().into_iter().map(|(name, value, meaning)| line(name, value, meaning)));
     rows.push(line("Checkpoints", services.checkpointer.count(), "checkpoints made"));
@@ -29,10 +29,10 @@ pub(super) fn perfmon(services: &AdminServices, _: &Call) -> Rows {
     }
     rows.push(line(
         "SQLite log size",
-        checkpoint::wal_file_bytes(&services.database),
+        checkpoint::wal_file_bytes(&services.node.database),
         "bytes of SQLite's own log, which short checkpoints empty",
     ));
-    let oldest = services.sessions.snapshots().first().map_or(0, |open| open.age.as_secs());
+    let oldest = services.node.sessions.snapshots().first().map_or(0, |open| open.age.as_secs());
     rows.push(line("Oldest snapshot", oldest, "seconds for which a session has read from one snapshot"));
     let waiting = counters.log_end.get().saturating_sub(now.decided.sequence);
     let backlog = if now.state.is_secondary() { waiting } else { 0 };

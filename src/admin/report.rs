@@ -166,7 +166,7 @@ impl std::fmt::Display for PositionReport {
 pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
     // Before the position, so that what is counted as not on disk is rather too much.
     let on_disk = on_disk(services);
-    let now = services.status.snapshot();
+    let now = services.node.status.snapshot();
     let settings = now.settings;
     NodeReport {
         state: now.state.name().into(),
@@ -190,7 +190,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         acknowledge_policy: settings.pair.acknowledge_policy.to_string(),
         durability: settings.durability.to_string(),
         auto_primary_alone: settings.auto_primary_alone,
-        connect: services.parameters.connect().map(|peer| peer.to_string()),
+        connect: services.node.parameters.connect().map(|peer| peer.to_string()),
         operation: operation(services, &now),
         disk_full: now.lacks_room.clone(),
         hindered: now.hindered.clone(),
@@ -200,23 +200,23 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         },
         copy_failed_at: matches!(now.copy, CopyStatus::Failed(..)).then(|| log_text(now.copy_since)),
         netcopy_needed: now.needs_netcopy,
-        wal_bytes: checkpoint::wal_file_bytes(&services.database),
-        oldest_snapshot: services.sessions.snapshots().into_iter().next().map(|open| SnapshotReport {
+        wal_bytes: checkpoint::wal_file_bytes(&services.node.database),
+        oldest_snapshot: services.node.sessions.snapshots().into_iter().next().map(|open| SnapshotReport {
             session: open.session.id,
             user: open.session.user,
             address: open.session.address,
             seconds: open.age.as_secs(),
         }),
-        sessions: services.sessions.count() as u64,
-        uptime_seconds: services.started.elapsed().as_secs(),
+        sessions: services.node.sessions.count() as u64,
+        uptime_seconds: services.node.started.elapsed().as_secs(),
         version: env!("CARGO_PKG_VERSION").into(),
     }
 }
 
 /// See [`NodeReport::on_disk`].
 pub(super) fn on_disk(services: &AdminServices) -> Option<u64> {
-    let in_memory = services.parameters.diskless() || !services.parameters.log_enabled();
-    (!in_memory).then(|| services.counters.log_durable.get())
+    let in_memory = services.node.parameters.diskless() || !services.node.parameters.log_enabled();
+    (!in_memory).then(|| services.node.counters.log_durable.get())
 }
 
 fn behind(now: &Snapshot) -> u64 {
@@ -238,9 +238,9 @@ fn lag(now: &Snapshot) -> LagReport {
 fn operation(services: &AdminServices, now: &Snapshot) -> Option<OperationReport> {
     let copying = now.copy == CopyStatus::Active || now.activity == Activity::Copying;
     let (name, gauge) = match now.activity {
-        _ if copying => (Activity::Copying.name(), services.copy_progress.gauge()),
+        _ if copying => (Activity::Copying.name(), services.node.copy_progress.gauge()),
         Activity::Idle => return None,
-        Activity::CatchingUp => (now.activity.name(), services.catchup_progress.gauge()),
+        Activity::CatchingUp => (now.activity.name(), services.node.catchup_progress.gauge()),
         other => (other.name(), None),
     };
     let operation = OperationReport { name: name.into(), ..OperationReport::default() };

@@ -62,7 +62,7 @@ fn pair(services: &AdminServices) -> PairReport {
 
 /// The other server's report, over a connection of its own.
 fn ask_peer(services: &AdminServices) -> Result<NodeReport, Refusal> {
-    let (mut stream, _) = (services.dial)(Purpose::Report, Some(PEER_PATIENCE))?;
+    let (mut stream, _) = services.dial(Purpose::Report, PEER_PATIENCE)?;
     let text: String = handshake::hear(&mut stream, MAX_REPORT_BYTES)?;
     serde_json::from_str(&text).map_err(|error| {
         Refusal::new(Code::OPERATION_FAILED, format!("The other server's report cannot be read ({error})."))

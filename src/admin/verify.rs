@@ -14,7 +14,7 @@ use crate::net::peer::verify::{self, Comparison};
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
-    let now = services.status.snapshot();
+    let now = services.node.status.snapshot();
     match now.state {
         // Nobody expects the databases to agree while one is replaced by the other. 'hsb copy' is the same phase.
         _ if now.activity == Activity::Copying => return Err(ServerError::new(Code::COPY_ACTIVE)),
@@ -23,8 +23,8 @@ pub(super) fn verify(services: &AdminServices, _: &Call) -> Rows {
         State::Standalone => return Err(ServerError::new(Code::NOT_IN_STANDALONE)),
         _ => return Err(ServerError::new(Code::SERVER_IS_SECONDARY)),
     }
-    let (mut stream, _) = (services.dial)(Purpose::Verify, Some(DIAL_PATIENCE))?;
-    let comparison = verify::compare(&mut stream, &services.database, &services.writer)?;
+    let (mut stream, _) = services.dial(Purpose::Verify, DIAL_PATIENCE)?;
+    let comparison = verify::compare(&mut stream, &services.node.database, &services.node.writer)?;
     match comparison.differing().first() {
         None => {
             let rows: u64 = comparison.here.iter().map(|sum| sum.1).sum();

@@ -128,23 +128,20 @@ impl Mailboxes {
             supervisor: supervisor.clone().recipient(),
             applier: applier.clone().recipient(),
         });
-        self.for_sender.run(ReplicationSender {
-            recipients: LinkRecipients {
-                supervisor: supervisor.clone().recipient(),
-                sender: sender.clone().recipient(),
-                applier: applier.clone().recipient(),
-                monitor: self.monitor.clone().recipient(),
-            },
-            mark: parts.mark,
-            log: parts.log,
-            link: None,
-            run_catchup: parts.run_catchup,
-            catchup: None,
-            counters: parts.counters,
-            parameters: parts.parameters,
-            gathering: Default::default(),
-            timer: None,
-        });
+        let recipients = LinkRecipients {
+            supervisor: supervisor.clone().recipient(),
+            sender: sender.clone().recipient(),
+            applier: applier.clone().recipient(),
+            monitor: self.monitor.clone().recipient(),
+        };
+        self.for_sender.run(ReplicationSender::new(
+            recipients,
+            parts.mark,
+            parts.log,
+            parts.run_catchup,
+            parts.counters,
+            parts.parameters,
+        ));
         self.for_applier.run(SecondaryApplier::new(
             parts.apply_jobs,
             log_writer.clone().recipient(),

@@ -7,7 +7,6 @@ pub mod assembly;
 mod budget;
 mod memory;
 mod opening;
-mod sessions;
 mod start;
 
 use std::net::SocketAddr;
@@ -16,16 +15,19 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use actix::Recipient;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use self::start::{NetcopyRequested, StartOptions};
+use self::opening::Held;
+pub use self::start::StartOptions;
 use crate::actors::supervisor::SupervisorMessage;
-use crate::actors::threads::{apply::ApplyJob, log::LogJob};
+use crate::actors::threads::apply::ApplyJob;
+use crate::actors::threads::log::LogJob;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::net::listener::ListenerHandle;
 use crate::operations::checkpointer::Checkpointer;
+pub use crate::operations::peer_port::NetcopyRequested;
+use crate::operations::storage::Storage;
 use crate::services::context::{Answer, NodeContext, Rights};
 use crate::services::events::Subscription;
 
@@ -36,18 +38,14 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(12);
 
 /// A running node. Stop it with [`Node::shut_down`]; dropping it leaves its threads running.
 pub struct Node {
-    context: Arc<NodeContext>,
+    storage: Arc<Storage>,
+    checkpointer: Arc<Checkpointer>,
     listener: Arc<ListenerHandle>,
-    supervisor: Recipient<SupervisorMessage>,
     shutdown: Receiver<()>,
     request_shutdown: Sender<()>,
-    log_jobs: Sender<LogJob>,
-    apply_jobs: Sender<ApplyJob>,
-    checkpointer: Arc<Checkpointer>,
     threads: Vec<JoinHandle<()>>,
     system: actix_rt::System,
-    /// Its directory's lock, and the memory that stands for its disk.
-    held: start::Held,
+    held: Held,
 }
 
 impl Node {
@@ -63,12 +61,12 @@ impl Node {
 
     /// What sessions use: for programs that embed the node.
     pub fn context(&self) -> &Arc<NodeContext> {
-        &self.context
+        &self.storage.node
     }
 
     /// Gives an admin command as the program itself, with all rights: rows of RC and TEXT.
     pub fn command(&self, text: &str) -> Answer {
-        self.context.admin.execute("the embedding program", Rights::Administrator, text)
+        self.context().admin.execute("the embedding program", Rights::Administrator, text)
     }
 
     /// An SQL session of this program: through the node's own port, with the user's rights, like any other client's.
@@ -88,7 +86,7 @@ impl Node {
 
     /// Events from now on, for programs that embed the node.
     pub fn events(&self) -> Subscription {
-        self.context.events.subscribe()
+        self.context().events.subscribe()
     }
 
     /// Ends [`Node::wait_for_shutdown`].
@@ -107,26 +105,27 @@ impl Node {
     /// New connections are refused at once; transactions that are open may end, for a while; a copy or
     /// backup that is being made is given up.
     pub fn shut_down(self) {
-        self.context.status.begin_shutdown();
+        let node = &self.storage.node;
+        node.status.begin_shutdown();
         let deadline = Instant::now() + TRANSACTION_PATIENCE;
-        while self.context.writer.has_open_transaction() && Instant::now() < deadline {
+        while node.writer.has_open_transaction() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.checkpointer.give_up_copies(SHUTDOWN_PATIENCE);
         let (reply, answer) = bounded(1);
-        self.supervisor.do_send(SupervisorMessage::ShutDown { reply });
+        self.storage.supervisor.do_send(SupervisorMessage::ShutDown { reply });
         if answer.recv_timeout(SHUTDOWN_PATIENCE).is_err() {
             log::warn!("the other server did not take leave in time");
         }
-        self.context.sessions.close_all(Code::SHUTDOWN, Duration::from_secs(3));
+        node.sessions.close_all(Code::SHUTDOWN, Duration::from_secs(3));
         self.listener.stop();
         if let Err(error) = self.checkpointer.make() {
             log::debug!("no checkpoint at the end: {error}");
         }
-        self.context.writer.detach();
+        node.writer.detach();
         // The threads end when they have done what came before; an error means that they have ended already.
-        let _ = self.log_jobs.send(LogJob::Stop);
-        let _ = self.apply_jobs.send(ApplyJob::Stop);
+        let _ = self.storage.log_jobs.send(LogJob::Stop);
+        let _ = self.storage.apply_jobs.send(ApplyJob::Stop);
         self.system.stop();
         for thread in self.threads {
             if thread.join().is_err() {
@@ -134,13 +133,13 @@ impl Node {
             }
         }
         let deadline = Instant::now() + SHUTDOWN_PATIENCE;
-        while self.context.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        while node.unanswered.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
         // The connection that holds the file is the last: closing it moves what is in SQLite's log into the database.
-        let _nothing_more = self.context.database.ask_nothing();
-        self.context.database.release();
-        self.held.0.note_end(&self.context.status.snapshot());
+        let _nothing_more = node.database.ask_nothing();
+        node.database.release();
+        self.held.lock.note_end(&node.status.snapshot());
         log::info!("the server has shut down");
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix::Recipient;
 use crossbeam_channel::bounded;
 
 use super::copy::{send_job, wait};
@@ -14,7 +13,6 @@ use super::snapshots::{self, Limits};
 use super::storage::Storage;
 use crate::actors::supervisor::SupervisorMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
-use crate::config::Parameters;
 use crate::descriptors;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
@@ -22,8 +20,8 @@ use crate::hsb::event::Event;
 use crate::hsb::phase::CopyStatus;
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
-use crate::services::events::{EventHub, SNAPSHOT};
-use crate::services::registry::{OpenSnapshot, SessionRegistry};
+use crate::services::events::SNAPSHOT;
+use crate::services::registry::OpenSnapshot;
 use crate::stop::stop_process;
 use crate::storage::checkpoint::{self, Schedule};
 use crate::threads;
@@ -38,10 +36,6 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// See the module.
 pub struct Checkpointer {
     storage: Arc<Storage>,
-    parameters: Arc<Parameters>,
-    supervisor: Recipient<SupervisorMessage>,
-    sessions: Arc<SessionRegistry>,
-    events: Arc<EventHub>,
     /// The snapshot that was warned of last.
     warned: Mutex<Option<OpenSnapshot>>,
     /// Held while a checkpoint is made.
@@ -55,17 +49,15 @@ struct Last {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(
-        storage: Arc<Storage>,
-        parameters: Arc<Parameters>,
-        position: Position,
-        supervisor: Recipient<SupervisorMessage>,
-        sessions: Arc<SessionRegistry>,
-        events: Arc<EventHub>,
-    ) -> Checkpointer {
-        let (last, warned) = (Mutex::new(Last { position, at: Instant::now() }), Mutex::default());
-        let count = AtomicU64::new(0);
-        Checkpointer { storage, parameters, supervisor, sessions, events, warned, last, count }
+    /// One that has made none; the database is at `position`.
+    pub(crate) fn new(storage: &Arc<Storage>, position: Position) -> Checkpointer {
+        let last = Mutex::new(Last { position, at: Instant::now() });
+        Checkpointer {
+            storage: Arc::clone(storage),
+            warned: Mutex::default(),
+            last,
+            count: AtomicU64::new(0),
+        }
     }
 
     /// How many were made since the node started.
@@ -75,20 +67,20 @@ impl Checkpointer {
 
     /// Makes one now. Blocks for as long as the disk takes; not for the thread of the actors.
     pub fn make(&self) -> Result<Position, ServerError> {
-        if self.storage.status.state() == State::Offline {
+        if self.storage.node.status.state() == State::Offline {
             return Err(ServerError::new(Code::BACKUPSERVER_MODE));
         }
         let mut last = self.lock();
-        let position = checkpoint::make(&self.storage.database, || self.sync_log())?;
+        let position = checkpoint::make(&self.storage.node.database, || self.sync_log())?;
         *last = Last { position, at: Instant::now() };
         drop(last);
         self.move_pages();
-        if let Err(error) = self.parameters.write_back() {
+        if let Err(error) = self.storage.node.parameters.write_back() {
             log::warn!("changed parameters could not be written: {error}");
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         log::info!("checkpoint at {position}");
-        let delete_log = self.parameters.checkpoint_delete_log();
+        let delete_log = self.storage.node.parameters.checkpoint_delete_log();
         self.tell(position, delete_log);
         Ok(position)
     }
@@ -97,10 +89,11 @@ impl Checkpointer {
     pub fn make_and_tell(&self) -> Result<String, ServerError> {
         let begun = Instant::now();
         let made = format!("Checkpoint made at {}.", self.make()?);
-        let database = &self.storage.database;
+        let database = &self.storage.node.database;
         let mut wal = checkpoint::wal_file_bytes(database);
         loop {
-            let oldest = self.sessions.snapshots().into_iter().find(|open| open.age > begun.elapsed());
+            let oldest =
+                self.storage.node.sessions.snapshots().into_iter().find(|open| open.age > begun.elapsed());
             let holds = match oldest {
                 Some(open) => open.to_string(),
                 None if database.has_long_reads() => "a copy or a comparison that is under way".into(),
@@ -125,7 +118,7 @@ impl Checkpointer {
     /// checkpoint, has no progress to look at, and its end is to be told to the peer and to the message log all the same.
     pub(crate) fn give_up_copies(&self, patience: Duration) {
         self.storage.abort_copies.store(true, Ordering::Relaxed);
-        let is_active = || self.storage.status.snapshot().copy == CopyStatus::Active;
+        let is_active = || self.storage.node.status.snapshot().copy == CopyStatus::Active;
         if is_active() {
             log::info!("the copy under way is given up");
         }
@@ -137,7 +130,9 @@ impl Checkpointer {
 
     /// A backup of this position is safe: with CheckpointDeleteLog=no, it is what decides how much log is kept.
     pub(crate) fn backed_up(&self, backup: Position) {
-        if !self.parameters.checkpoint_delete_log() && self.parameters.backup_delete_log() {
+        if !self.storage.node.parameters.checkpoint_delete_log()
+            && self.storage.node.parameters.backup_delete_log()
+        {
             let last = self.lock().position;
             let position = if last.sequence < backup.sequence { last } else { backup };
             self.tell(position, true);
@@ -146,7 +141,7 @@ impl Checkpointer {
 
     fn tell(&self, position: Position, delete_log: bool) {
         let event = Event::Checkpointed { position, delete_log };
-        self.supervisor.do_send(SupervisorMessage::Event(event));
+        self.storage.supervisor.do_send(SupervisorMessage::Event(event));
     }
 
     fn sync_log(&self) -> Result<(), ServerError> {
@@ -157,7 +152,7 @@ impl Checkpointer {
 
     /// The part of the work that needs the connections that write; nobody waits for it.
     fn move_pages(&self) {
-        self.storage.writer.move_pages_soon();
+        self.storage.node.writer.move_pages_soon();
         if self.storage.apply_jobs.send(ApplyJob::MovePages).is_err() {
             log::debug!("the apply thread has ended");
         }
@@ -168,18 +163,18 @@ impl Checkpointer {
     }
 
     fn look(&self) -> Result<(), ServerError> {
-        let snapshot = self.storage.status.snapshot();
+        let snapshot = self.storage.node.status.snapshot();
         if snapshot.state == State::Offline {
             return Ok(());
         }
         // What it answers would be in a file that nobody finds again, and nobody could log in to say so. A checkpoint must
         // not be made either: it would release the log, which has everything.
-        if let Err(error) = self.storage.database.check_in_place() {
+        if let Err(error) = self.storage.node.database.check_in_place() {
             stop_process(&error);
         }
         let schedule = Schedule {
-            interval_records: self.parameters.checkpoint_interval_records(),
-            minimum_time: self.parameters.min_checkpoint_time(),
+            interval_records: self.storage.node.parameters.checkpoint_interval_records(),
+            minimum_time: self.storage.node.parameters.min_checkpoint_time(),
         };
         let (position, at) = {
             let last = self.lock();
@@ -190,26 +185,29 @@ impl Checkpointer {
             self.make()?;
         }
         let mut log_bytes = 0;
-        if checkpoint::has_much_to_move(&self.storage.database, self.limits().bytes) {
+        if checkpoint::has_much_to_move(&self.storage.node.database, self.limits().bytes) {
             self.sync_log()?;
-            log_bytes = checkpoint::move_pages(&self.storage.database.open_for_apply()?)?;
+            log_bytes = checkpoint::move_pages(&self.storage.node.database.open_for_apply()?)?;
             self.move_pages();
         }
         self.look_after_snapshots(log_bytes);
-        if let Err(error) = self.storage.database.renew_hold() {
+        if let Err(error) = self.storage.node.database.renew_hold() {
             log::warn!("{error}");
         }
         Ok(())
     }
 
     fn limits(&self) -> Limits {
-        let (bytes, age) = (self.parameters.snapshot_max_size_bytes(), self.parameters.snapshot_max_age());
+        let (bytes, age) = (
+            self.storage.node.parameters.snapshot_max_size_bytes(),
+            self.storage.node.parameters.snapshot_max_age(),
+        );
         Limits { bytes, age }
     }
 
     fn look_after_snapshots(&self, log_bytes: u64) {
-        let (open, limits) = (self.sessions.snapshots(), self.limits());
-        let verdict = snapshots::judge(&open, log_bytes, limits, self.storage.database.has_long_reads());
+        let (open, limits) = (self.storage.node.sessions.snapshots(), self.limits());
+        let verdict = snapshots::judge(&open, log_bytes, limits, self.storage.node.database.has_long_reads());
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = verdict.warn
             && !warned.as_ref().is_some_and(|warned| warned.is(snapshot))
@@ -218,8 +216,8 @@ impl Checkpointer {
             *warned = Some(snapshot.clone());
         }
         for (snapshot, reason) in verdict.end {
-            if self.sessions.end_snapshot(snapshot, &reason) {
-                self.storage.counters.snapshots_ended.add(1);
+            if self.storage.node.sessions.end_snapshot(snapshot, &reason) {
+                self.storage.node.counters.snapshots_ended.add(1);
                 self.say(&format!("{snapshot}: {}", reason.message()));
             }
         }
@@ -227,7 +225,7 @@ impl Checkpointer {
 
     fn say(&self, text: &str) {
         log::warn!("{text}");
-        self.events.post(SNAPSHOT, text);
+        self.storage.node.events.post(SNAPSHOT, text);
     }
 }
 
@@ -236,7 +234,7 @@ pub(crate) fn start(checkpointer: &Arc<Checkpointer>) -> Result<(), ServerError>
     let checkpointer = Arc::clone(checkpointer);
     // Not joined: it sleeps most of the time and touches nothing that a crash could not interrupt as well.
     threads::spawn("checkpoint", move || {
-        while checkpointer.supervisor.connected() {
+        while checkpointer.storage.supervisor.connected() {
             std::thread::sleep(INTERVAL);
             descriptors::fill_reserve();
             if let Err(error) = checkpointer.look() {

@@ -43,15 +43,15 @@ pub(crate) fn send(
     log::info!("30570: netcopy begins");
     checkpointer.make()?;
     let block_bytes = parameters.backup_block_size_bytes().min(copy::MAX_BLOCK_BYTES);
-    let image = Image::take(&storage.database, block_bytes)?;
+    let image = Image::take(&storage.node.database, block_bytes)?;
     let options = CopyOptions {
         compress: parameters.netcopy_compress(),
         maximum_rate: parameters.netcopy_max_rate_bytes_per_second(),
         timeout: parameters.netcopy_timeout(),
         abort: &storage.abort_copies,
     };
-    let sent = copy::send(&mut stream, &image, options, &storage.copy_progress);
-    storage.copy_progress.end();
+    let sent = copy::send(&mut stream, &image, options, &storage.node.copy_progress);
+    storage.node.copy_progress.end();
     sent.map(|bytes| log::info!("netcopy: {bytes} bytes were sent for an image of {} bytes", image.bytes()))
 }
 
@@ -63,13 +63,13 @@ pub(crate) fn receive(
     stream: &mut Stream,
     common: Option<Position>,
 ) -> Result<DatabasePosition, Refusal> {
-    let incoming = incoming(&storage.database);
-    let (base, progress) = (storage.database.path(), &storage.copy_progress);
+    let incoming = incoming(&storage.node.database);
+    let (base, progress) = (storage.node.database.path(), &storage.node.copy_progress);
     let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
     let received = copy::receive(stream, &incoming, base, timeout, progress, abort);
     progress.end();
     // The receiver has read, and closed, the old database file.
-    if let Err(error) = storage.database.renew_hold() {
+    if let Err(error) = storage.node.database.renew_hold() {
         log::warn!("{error}");
     }
     let outcome = received.and_then(|received| {
@@ -89,7 +89,7 @@ pub(crate) fn receive(
         log::error!("the netcopy has failed: {refusal}");
         // Else it is kept for a repeat.
         if matches!(refusal.code, Code::DATABASE_CORRUPT | Code::DISK_FULL) {
-            forget_incoming(&storage.database);
+            forget_incoming(&storage.node.database);
         }
     }
     outcome
@@ -110,7 +110,7 @@ pub(crate) fn forget_incoming(database: &Database) {
 /// Closes the database everywhere, puts the new one in its place and opens it.
 fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError> {
     let io = |error: std::io::Error| ServerError::with(Code::OPERATION_FAILED, error);
-    let arrived = storage.database.beside("arrived");
+    let arrived = storage.node.database.beside("arrived");
     files::rename_durably(incoming, &arrived).map_err(io)?;
     match open_arrived(storage) {
         // The next start finds it in place.
@@ -120,9 +120,9 @@ fn swap(storage: &Storage, incoming: &std::path::Path) -> Result<(), ServerError
 }
 
 fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
-    storage.writer.detach();
+    storage.node.writer.detach();
 
-    let (database, log) = (Arc::clone(&storage.database), storage.log.clone());
+    let (database, log) = (Arc::clone(&storage.node.database), storage.log.clone());
     let (closed, when_closed) = bounded(1);
     let (opened, when_opened) = bounded(1);
     let applier_part = move || -> Option<Applier> {
@@ -143,7 +143,7 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
     wait(&when_closed)?;
     wait(&when_opened)?;
 
-    let (database, log) = (Arc::clone(&storage.database), storage.log_configuration()?);
+    let (database, log) = (Arc::clone(&storage.node.database), storage.log_configuration()?);
     let use_log = SenderMessage::UseLog(log.clone());
     let (ready, when_ready) = bounded(1);
     let log_part = move || match open_log(&database, &log) {
@@ -156,7 +156,7 @@ fn open_arrived(storage: &Storage) -> Result<(), ServerError> {
 
     storage.sender.do_send(use_log);
     storage.attach_writer()?;
-    storage.database.schema_changed();
+    storage.node.database.schema_changed();
     Ok(())
 }
 

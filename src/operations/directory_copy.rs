@@ -9,10 +9,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use actix::Recipient;
 use crossbeam_channel::bounded;
 
 use super::lock::DatabaseLock;
@@ -34,13 +33,6 @@ use crate::storage::files;
 use crate::storage::image::Image;
 use crate::storage::log::{self as storage_log, LogConfiguration};
 
-/// The way to `hsb copy` and `backup` from any thread that may block.
-pub struct DirectoryCopies {
-    pub(crate) parameters: Arc<Parameters>,
-    pub(crate) storage: Arc<Storage>,
-    pub(crate) supervisor: Recipient<SupervisorMessage>,
-}
-
 /// A backup or copy that has ended.
 #[derive(Clone)]
 pub struct EndedCopy {
@@ -56,12 +48,17 @@ pub struct EndedCopy {
 
 /// The last of them since the start of the server, the oldest first.
 #[derive(Default)]
-pub(crate) struct EndedCopies(Mutex<VecDeque<EndedCopy>>);
+pub struct EndedCopies(Mutex<VecDeque<EndedCopy>>);
 
 /// So many are remembered.
 const ENDED_COPIES: usize = 50;
 
 impl EndedCopies {
+    /// The oldest first.
+    pub fn list(&self) -> Vec<EndedCopy> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     pub(crate) fn add(&self, what: &'static str, directory: PathBuf, result: Result<(), String>) {
         let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.len() == ENDED_COPIES {
@@ -71,43 +68,34 @@ impl EndedCopies {
     }
 }
 
-impl DirectoryCopies {
-    /// The last backups and copies, the oldest first.
-    pub fn ended(&self) -> Vec<EndedCopy> {
-        let ended = self.storage.ended_copies.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.iter().cloned().collect()
+/// Begins a copy ([`Command::Copy`] or [`Command::Backup`]) to `directory`, which is relative to solid.ini, or else
+/// to the configured one, and answers when it has begun. A refusal because of the state comes first.
+pub fn begin(storage: &Storage, command: Command, directory: Option<&str>) -> Result<Answer, ServerError> {
+    let parameters = &storage.node.parameters;
+    let configured = match command {
+        Command::Backup => Some(parameters.backup_directory()),
+        _ => parameters.copy_directory(),
+    };
+    let directory = directory.map(|directory| parameters.directory().join(directory)).or(configured);
+    let now = storage.node.status.snapshot();
+    let state_allows = match command {
+        Command::Backup => now.state != State::Offline,
+        _ => now.state == State::PrimaryAlone,
+    };
+    if state_allows && command == Command::Copy && parameters.diskless() {
+        return Err(ServerError::new(Code::DISKLESS));
     }
-
-    /// Begins a copy ([`Command::Copy`] or [`Command::Backup`]) to `directory`, which is relative to solid.ini, or else
-    /// to the configured one, and answers when it has begun. A refusal because of the state comes first.
-    pub fn begin(&self, command: Command, directory: Option<&str>) -> Result<Answer, ServerError> {
-        let parameters = &self.parameters;
-        let configured = match command {
-            Command::Backup => Some(parameters.backup_directory()),
-            _ => parameters.copy_directory(),
+    if state_allows && now.copy != CopyStatus::Active {
+        let Some(directory) = &directory else {
+            return Err(ServerError::new(Code::COPY_DIRECTORY_MISSING));
         };
-        let directory = directory.map(|directory| parameters.directory().join(directory)).or(configured);
-        let now = self.storage.status.snapshot();
-        let state_allows = match command {
-            Command::Backup => now.state != State::Offline,
-            _ => now.state == State::PrimaryAlone,
-        };
-        if state_allows && command == Command::Copy && parameters.diskless() {
-            return Err(ServerError::new(Code::DISKLESS));
-        }
-        if state_allows && now.copy != CopyStatus::Active {
-            let Some(directory) = &directory else {
-                return Err(ServerError::new(Code::COPY_DIRECTORY_MISSING));
-            };
-            check(parameters, directory, self.storage.database_id()?)?;
-        }
-        let (reply, answer) = bounded(1);
-        let directory = directory.unwrap_or_default();
-        self.supervisor.do_send(SupervisorMessage::CopyToDirectory { command, directory, reply });
-        answer.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
+        check(parameters, directory, storage.database_id()?)?;
     }
+    let (reply, answer) = bounded(1);
+    let directory = directory.unwrap_or_default();
+    storage.supervisor.do_send(SupervisorMessage::CopyToDirectory { command, directory, reply });
+    answer.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }
-
 /// Whether the database can be copied to this directory: an error says why not and what to do.
 pub(crate) fn check(
     parameters: &Parameters,
@@ -184,7 +172,7 @@ pub(crate) fn write(
         .map_err(|error| ServerError::with(Code::COPY_DIRECTORY_ILLEGAL, error.detail()))?;
     let unfinished = target.beside("copying");
     let written = write_image(parameters, storage, what, &unfinished);
-    storage.copy_progress.end();
+    storage.node.copy_progress.end();
     let outcome = written.and_then(|position| {
         files::rename_durably(&unfinished, &target.beside("arrived"))
             .map_err(|error| failed(directory, &error))?;
@@ -212,8 +200,8 @@ fn write_image(
     path: &Path,
 ) -> Result<Position, ServerError> {
     let block_bytes = parameters.backup_block_size_bytes().min(MAX_BLOCK_BYTES);
-    let image = Image::take(&storage.database, block_bytes)?;
-    storage.copy_progress.begin(what, Unit::Bytes, image.bytes());
+    let image = Image::take(&storage.node.database, block_bytes)?;
+    storage.node.copy_progress.begin(what, Unit::Bytes, image.bytes());
     let mut file: File = files::create_private(path).map_err(|error| failed(path, &error))?;
     let mut block = Vec::new();
     for index in 0..image.blocks() {
@@ -222,7 +210,7 @@ fn write_image(
         }
         image.read(index, &mut block)?;
         file.write_all(&block).map_err(|error| failed(path, &error))?;
-        storage.copy_progress.advance(block.len() as u64);
+        storage.node.copy_progress.advance(block.len() as u64);
     }
     file.sync_all().map_err(|error| failed(path, &error))?;
     Ok(image.position)

@@ -16,7 +16,6 @@ use crate::hsb::refusal::Refusal;
 use crate::hsb::transactions;
 use crate::net::peer::handshake;
 use crate::net::peer::history::{self, Answer};
-use crate::progress::Progress;
 use crate::storage::log::{self, LogReadError};
 use crate::stream::Stream;
 
@@ -56,7 +55,7 @@ impl Comparison {
 pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Refusal> {
     let log = storage.log_configuration()?;
     let mine = log::turning_points(&log)?;
-    let (mut stream, peer) = outside::dial(parameters, Purpose::History, storage.hello(parameters))?;
+    let (mut stream, peer) = outside::dial(parameters, Purpose::History, storage.hello())?;
     if peer.database_id != log.database_id {
         return Err(Code::DIFFERENT_DATABASE.into());
     }
@@ -69,8 +68,8 @@ pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comp
 }
 
 /// Answers a server that compares.
-pub(crate) fn answer(stream: &mut Stream, parameters: &Parameters, storage: &Storage) -> Result<(), Refusal> {
-    handshake::welcome(stream, storage.hello(parameters))?;
+pub(crate) fn answer(stream: &mut Stream, storage: &Storage) -> Result<(), Refusal> {
+    handshake::welcome(stream, storage.hello())?;
     history::answer(stream, |theirs| look_up(storage, theirs))
 }
 
@@ -90,7 +89,7 @@ pub(crate) fn compare_before_copy(
 ) -> Result<(), Refusal> {
     let log = storage.log_configuration()?;
     let mut mine = log::turning_points(&log)?;
-    let now = storage.status.snapshot();
+    let now = storage.node.status.snapshot();
     // The log may be gone by now, and yet the target was on this history when it acknowledged this.
     let acknowledged = Some(now.acknowledged)
         .filter(|acknowledged| (1..=now.decided.sequence).contains(&acknowledged.sequence));
@@ -115,7 +114,7 @@ pub(crate) fn compare_before_arrival(
     history::answer(stream, |theirs| {
         let nothing = || Answer { turning_points: Vec::new(), common: None };
         // A server that waits for its first database has no history.
-        if !storage.database.exists() {
+        if !storage.node.database.exists() {
             return Ok(nothing());
         }
         Ok(look_up(storage, theirs).unwrap_or_else(|why| {
@@ -128,17 +127,13 @@ pub(crate) fn compare_before_arrival(
 }
 
 /// Runs catchups on threads of their own, which explain what they do not find.
-pub(crate) fn run_catchup(
-    parameters: &Arc<Parameters>,
-    storage: &Arc<Storage>,
-    progress: &Arc<Progress>,
-) -> Box<dyn Fn(CatchupThread)> {
-    let (parameters, storage, progress) = (Arc::clone(parameters), Arc::clone(storage), Arc::clone(progress));
+pub(crate) fn run_catchup(storage: &Arc<Storage>) -> Box<dyn Fn(CatchupThread)> {
+    let storage = Arc::clone(storage);
     Box::new(move |thread| {
-        let (asking, asked) = (Arc::clone(&parameters), Arc::clone(&storage));
-        let explain = move |position, error: &_| explain(&asking, &asked, position, error);
+        let (asked, node) = (Arc::clone(&storage), &storage.node);
+        let explain = move |position, error: &_| explain(&asked.node.parameters, &asked, position, error);
         let thread = thread.explained_by(Box::new(explain));
-        catchup::run_on_thread(thread, Arc::clone(&parameters), Arc::clone(&progress));
+        catchup::run_on_thread(thread, Arc::clone(&node.parameters), Arc::clone(&node.catchup_progress));
     })
 }
 

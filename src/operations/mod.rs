@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod lock;
 pub(crate) mod outside;
 pub mod parameters;
+pub(crate) mod peer_port;
 pub(crate) mod rewind;
 mod snapshots;
-pub(crate) mod storage;
+pub mod storage;

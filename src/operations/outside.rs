@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Recipient;
-
 use super::checkpointer::Checkpointer;
 use super::lock::DatabaseLock;
 use super::storage::Storage;
@@ -22,9 +20,7 @@ use crate::hsb::severity::{self, Severity};
 use crate::hsb::table::Transition;
 use crate::logging;
 use crate::net::peer::handshake::{self, LinkOptions};
-use crate::services::events::{CONNECT_STATUS, EventHub, NETCOPY_END, STATE_SWITCH};
-use crate::services::registry::SessionRegistry;
-use crate::services::status::NodeStatus;
+use crate::services::events::{CONNECT_STATUS, NETCOPY_END, STATE_SWITCH};
 use crate::stop::stop_process;
 use crate::stream::Stream;
 use crate::threads;
@@ -34,18 +30,13 @@ pub(crate) const SESSION_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct NodeOutside {
     pub(crate) storage: Arc<Storage>,
-    pub(crate) status: Arc<NodeStatus>,
-    pub(crate) events: Arc<EventHub>,
-    pub(crate) sessions: Arc<SessionRegistry>,
-    pub(crate) parameters: Arc<Parameters>,
-    pub(crate) supervisor: Recipient<SupervisorMessage>,
     pub(crate) checkpointer: Arc<Checkpointer>,
     pub(crate) lock: Arc<DatabaseLock>,
 }
 
 impl Outside for NodeOutside {
     fn tell_writer(&mut self, effect: WriterEffect) {
-        let writer = &self.storage.writer;
+        let writer = &self.storage.node.writer;
         match effect {
             WriterEffect::Decide(decision) => writer.decide(decision),
             WriterEffect::Admit(admission) => writer.admit(admission),
@@ -68,7 +59,7 @@ impl Outside for NodeOutside {
     }
 
     fn write_copy(&mut self, kind: CopyKind, directory: PathBuf) {
-        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
+        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         let what = match kind {
             CopyKind::Backup => "backup",
@@ -77,7 +68,7 @@ impl Outside for NodeOutside {
         threads::run("copy", move || {
             let written = checkpointer
                 .make()
-                .and_then(|_| directory_copy::write(&parameters, &storage, what, &directory));
+                .and_then(|_| directory_copy::write(&node.parameters, &storage, what, &directory));
             let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
             storage.ended_copies.add(what, directory, outcome);
             let result = written.map_err(Refusal::from).map(|position| {
@@ -90,7 +81,7 @@ impl Outside for NodeOutside {
     }
 
     fn publish(&mut self, heart: &Heart) {
-        self.status.publish(heart);
+        self.storage.node.status.publish(heart);
     }
 
     fn netcopy_ended(&mut self, result: &Result<(), Refusal>) {
@@ -98,63 +89,63 @@ impl Outside for NodeOutside {
             Ok(()) => "SUCCESS".to_string(),
             Err(refusal) => format!("FAILED {refusal}"),
         };
-        self.events.post(NETCOPY_END, &text);
+        self.storage.node.events.post(NETCOPY_END, &text);
     }
 }
 
 impl NodeOutside {
     fn entered(&mut self, change: Transition) {
-        self.status.changed(change);
-        self.lock.note(&self.status.snapshot());
+        self.storage.node.status.changed(change);
+        self.lock.note(&self.storage.node.status.snapshot());
         let Transition { from, to, reason, .. } = change;
         logging::say(severity::of_transition(change), &format!("{from} -> {to}: {reason}"));
-        self.events.post(STATE_SWITCH, to.name());
+        self.storage.node.events.post(STATE_SWITCH, to.name());
         if to.is_active() || to.is_primary() {
             // A database that works needs no rest of a broken netcopy. Deleting a large file can take its time.
             let storage = Arc::clone(&self.storage);
-            threads::run("forget-netcopy", move || copy::forget_incoming(&storage.database));
+            threads::run("forget-netcopy", move || copy::forget_incoming(&storage.node.database));
         }
     }
 
     fn connect_status(&mut self, status: ConnectStatus) {
         log::info!("connection to the other server: {}", status.name());
-        self.events.post(CONNECT_STATUS, status.name());
+        self.storage.node.events.post(CONNECT_STATUS, status.name());
     }
 
     fn alert(&mut self, name: &'static str, severity: Severity, text: &str) {
         logging::say(severity, text);
-        self.events.post(name, text);
+        self.storage.node.events.post(name, text);
     }
 
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
-        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
+        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         threads::run("dial", move || {
-            let outcome = dial(&parameters, purpose, hello)
+            let outcome = dial(&node.parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
             supervisor.do_send(SupervisorMessage::DialEnded { request, purpose, outcome });
         });
     }
 
     fn send_copy(&mut self, hello: Hello) {
-        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
+        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         threads::run("netcopy", move || {
-            let result = copy::send(&parameters, &storage, &checkpointer, hello);
+            let result = copy::send(&node.parameters, &storage, &checkpointer, hello);
             supervisor.do_send(SupervisorMessage::NetcopyEnded { result });
         });
     }
 
     fn rewind(&mut self) {
-        let (parameters, supervisor) = (Arc::clone(&self.parameters), self.supervisor.clone());
+        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let storage = Arc::clone(&self.storage);
         threads::run("rewind", move || {
-            let result = rewind::rewind(&parameters, &storage);
+            let result = rewind::rewind(&node.parameters, &storage);
             supervisor.do_send(SupervisorMessage::Event(Event::Rewound { result }));
         });
     }
 
     fn close_sessions(&mut self, code: Code) {
-        let sessions = Arc::clone(&self.sessions);
+        let sessions = Arc::clone(&self.storage.node.sessions);
         threads::run("close-sessions", move || {
             sessions.close_all(code, SESSION_PATIENCE);
         });

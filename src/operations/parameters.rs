@@ -12,19 +12,17 @@ use actix::Recipient;
 use socket2::Socket;
 
 use crate::actors::supervisor::SupervisorMessage;
-use crate::config::{Id, ListenAddress, Parameters, SetOutcome};
+use crate::config::{Id, ListenAddress, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Event;
 use crate::logging;
 use crate::net::listener::{self, ListenerHandle};
-use crate::services::status::NodeStatus;
-use crate::storage::database::Database;
+use crate::services::context::NodeContext;
 
 /// See the module.
 pub struct ParameterChanges {
-    parameters: Arc<Parameters>,
-    status: Arc<NodeStatus>,
+    node: Arc<NodeContext>,
     supervisor: Recipient<SupervisorMessage>,
     /// The port is opened last of all.
     listener: OnceLock<Arc<ListenerHandle>>,
@@ -32,13 +30,9 @@ pub struct ParameterChanges {
 }
 
 impl ParameterChanges {
-    pub(crate) fn new(
-        parameters: Arc<Parameters>,
-        status: Arc<NodeStatus>,
-        supervisor: Recipient<SupervisorMessage>,
-    ) -> ParameterChanges {
+    pub(crate) fn new(node: &Arc<NodeContext>, supervisor: Recipient<SupervisorMessage>) -> ParameterChanges {
         let (listener, one_by_one) = (OnceLock::new(), Mutex::new(()));
-        ParameterChanges { parameters, status, supervisor, listener, one_by_one }
+        ParameterChanges { node: Arc::clone(node), supervisor, listener, one_by_one }
     }
 
     /// From now on Com.Listen moves this port.
@@ -58,12 +52,12 @@ impl ParameterChanges {
     ) -> Result<SetOutcome, ServerError> {
         let _guard = self.one_by_one.lock().unwrap_or_else(PoisonError::into_inner);
         let id = Id::find(section, name);
-        if id == Some(Id::Connect) && self.status.state().is_active() {
+        if id == Some(Id::Connect) && self.node.status.state().is_active() {
             return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
         }
         let set = || match temporary {
-            true => self.parameters.set(section, name, value, true),
-            false => self.parameters.set_and_write_back(section, name, value),
+            true => self.node.parameters.set(section, name, value, true),
+            false => self.node.parameters.set_and_write_back(section, name, value),
         };
         let outcome = if id == Some(Id::Listen) { self.move_port(value, set)? } else { set()? };
         self.put_in_force();
@@ -71,9 +65,9 @@ impl ParameterChanges {
     }
 
     /// A copy has taken the database's place: its page size is the one in force.
-    pub(crate) fn database_replaced(&self, database: &Database) {
-        match database.page_size_bytes() {
-            Ok(bytes) => self.parameters.adopt_page_size(bytes),
+    pub(crate) fn database_replaced(&self) {
+        match self.node.database.page_size_bytes() {
+            Ok(bytes) => self.node.parameters.adopt_page_size(bytes),
             Err(error) => log::warn!("the page size of the copied database is not known: {error}"),
         }
         self.put_in_force();
@@ -82,16 +76,16 @@ impl ParameterChanges {
     /// Whoever acts by a parameter reads it when it matters. Here are those who cannot: the message log, which stands below
     /// solid.ini, and the heart, which reads nothing; and the port ([`ParameterChanges::move_port`]), which is a thing.
     fn put_in_force(&self) {
-        logging::set_limits(self.parameters.message_log_limits());
-        let settings = self.parameters.settings();
+        logging::set_limits(self.node.parameters.message_log_limits());
+        let settings = self.node.parameters.settings();
         self.supervisor.do_send(SupervisorMessage::Event(Event::SettingsChanged { settings }));
     }
 
     /// `save parameters`: to solid.ini, or to another file in its directory.
     pub fn save(&self, file: Option<&Path>) -> Result<(), ServerError> {
         match file {
-            None => self.parameters.write_back(),
-            Some(file) => self.parameters.save_to(file),
+            None => self.node.parameters.write_back(),
+            Some(file) => self.node.parameters.save_to(file),
         }
     }
 
@@ -101,7 +95,7 @@ impl ParameterChanges {
         value: &str,
         set: impl FnOnce() -> Result<SetOutcome, ServerError>,
     ) -> Result<SetOutcome, ServerError> {
-        let wanted = self.parameters.listen_if(value)?;
+        let wanted = self.node.parameters.listen_if(value)?;
         let refused = |error| port_refused(&wanted, &error);
         let address = resolve(&wanted).map_err(refused)?;
         let Some(listener) = self.listener.get() else { return set() };

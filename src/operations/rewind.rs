@@ -38,7 +38,7 @@ pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<Rewin
         }
         _ => {}
     }
-    let connection = storage.database.open_reader()?;
+    let connection = storage.node.database.open_reader()?;
     let from = database::read_identity(&connection)?.position;
     drop(connection);
     let Some(common) = comparison.common else {
@@ -50,7 +50,7 @@ pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<Rewin
     }
     let log = storage.log_configuration()?;
     let rewind = Rewind::plan(&log, from, common)?;
-    let path = rewind.save(&storage.database, &name(parameters))?;
+    let path = rewind.save(&storage.node.database, &name(parameters))?;
     let saved = format!("{} saved to {}", were(rewind.transactions()), path.display());
     if let Some(statement) = rewind.schema_change() {
         let text = format!(
@@ -99,7 +99,7 @@ pub(crate) fn save_before_copy(
     storage: &Storage,
     common: Option<Position>,
 ) -> Result<(), ServerError> {
-    if !storage.database.exists() {
+    if !storage.node.database.exists() {
         return Ok(());
     }
     match save(parameters, storage, common) {
@@ -115,7 +115,7 @@ pub(crate) fn save_before_copy(
             Ok(())
         }
         Err(error) => {
-            let kept = storage.database.keep_beside().map_err(|why| {
+            let kept = storage.node.database.keep_beside().map_err(|why| {
                 let text = format!("The database here cannot be kept before it is replaced: {why}.");
                 ServerError::with(Code::OPERATION_FAILED, text)
             })?;
@@ -134,12 +134,12 @@ fn save(
     storage: &Storage,
     common: Option<Position>,
 ) -> Result<Option<PathBuf>, ServerError> {
-    let (from, log) = if storage.status.state() == State::Offline {
+    let (from, log) = if storage.node.status.state() == State::Offline {
         // Nobody has opened it yet.
-        let recovered = recovery::open(&storage.database, storage.log.clone())?;
+        let recovered = recovery::open(&storage.node.database, storage.log.clone())?;
         (recovered.decided, recovered.log_configuration)
     } else {
-        let position = database::read_identity(&storage.database.open_reader()?)?.position;
+        let position = database::read_identity(&storage.node.database.open_reader()?)?.position;
         (position, storage.log_configuration()?)
     };
     if from.sequence == 0 || common.is_some_and(|common| common.sequence >= from.sequence) {
@@ -148,14 +148,14 @@ fn save(
     let unknown = "(the logs do not reach back to a position that both servers have)";
     let common = common.ok_or_else(|| ServerError::with(Code::LOG_TOO_SHORT, unknown))?;
     let rewind = Rewind::plan(&log, from, common)?;
-    rewind.save(&storage.database, &name(parameters)).map(Some)
+    rewind.save(&storage.node.database, &name(parameters)).map(Some)
 }
 
 /// Has the two threads that own database and log do their parts.
 fn take_back(storage: &Storage, rewind: Rewind) -> Result<(), ServerError> {
     let (undone, outcome) = bounded(1);
     let (ready, when_ready) = bounded(1);
-    let database = Arc::clone(&storage.database);
+    let database = Arc::clone(&storage.node.database);
     let applier_part = move || {
         // The asker waits for it.
         let _ = undone.send(rewind.undo(&database));
@@ -169,7 +169,7 @@ fn take_back(storage: &Storage, rewind: Rewind) -> Result<(), ServerError> {
     outcome.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))??;
 
     let (ready, when_ready) = bounded(1);
-    let (database, log) = (Arc::clone(&storage.database), storage.log_configuration()?);
+    let (database, log) = (Arc::clone(&storage.node.database), storage.log_configuration()?);
     let log_part = move || match open_log(&database, &log) {
         Ok((writer, _)) => Some(writer),
         // The database is rewound: the next start completes it.

@@ -1,13 +1,16 @@
-//! What a session gets of its node.
+//! What everybody gets of the node: one value that owns what sessions, operations and commands work with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use super::events::EventHub;
 use super::outcomes::Outcomes;
 use super::registry::SessionRegistry;
 use super::status::NodeStatus;
 use crate::config::Parameters;
+use crate::counters::Counters;
+use crate::progress::Progress;
 use crate::storage::database::Database;
 use crate::storage::writer::Writer;
 
@@ -50,7 +53,7 @@ impl AdminPort {
     }
 }
 
-/// What a session gets of its node.
+/// See the module.
 pub struct NodeContext {
     /// For readers.
     pub database: Arc<Database>,
@@ -68,11 +71,47 @@ pub struct NodeContext {
     pub parameters: Arc<Parameters>,
     /// Events as they happen.
     pub events: Arc<EventHub>,
+    /// For `perfmon`.
+    pub counters: Arc<Counters>,
+    /// How far a copy is.
+    pub copy_progress: Arc<Progress>,
+    /// How far a catchup is.
+    pub catchup_progress: Arc<Progress>,
+    /// When the node started.
+    pub started: Instant,
     /// Commands of consoles, and copies from the other server, whose answers have not been sent yet.
     pub unanswered: AtomicUsize,
 }
 
 impl NodeContext {
+    /// Of a node that starts; `admin` is the way to its admin handler.
+    pub fn new(
+        parameters: Arc<Parameters>,
+        status: NodeStatus,
+        writer: Writer,
+        database: Arc<Database>,
+        counters: Arc<Counters>,
+        admin: AdminPort,
+    ) -> NodeContext {
+        let (status, writer) = (Arc::new(status), Arc::new(writer));
+        let interrupted = Arc::clone(&writer);
+        NodeContext {
+            outcomes: Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status))),
+            sessions: Arc::new(SessionRegistry::new(move |session| interrupted.interrupt(session))),
+            database,
+            writer,
+            status,
+            admin,
+            parameters,
+            events: Arc::default(),
+            counters,
+            copy_progress: Arc::default(),
+            catchup_progress: Arc::default(),
+            started: Instant::now(),
+            unanswered: AtomicUsize::new(0),
+        }
+    }
+
     /// The end of the server waits for an answer that is about to be sent, for as long as the value lives.
     pub fn will_be_answered(&self) -> Unanswered<'_> {
         self.unanswered.fetch_add(1, Ordering::AcqRel);

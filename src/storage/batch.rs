@@ -26,7 +26,7 @@ pub struct BatchHeader {
 }
 
 /// A sealed batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The whole frame.
     pub bytes: Bytes,

@@ -12,8 +12,6 @@ use crate::config::Parameters;
 use crate::net::console::MAX_LINE_BYTES;
 use crate::services::context::AdminPort;
 use crate::services::events::STATE_SWITCH;
-use crate::services::outcomes::Outcomes;
-use crate::services::registry::SessionRegistry;
 use crate::services::status::NodeStatus;
 use crate::sql::users::Verifier;
 use crate::storage::database::Database;
@@ -39,31 +37,19 @@ impl Stage {
         database.create(4096, add).unwrap();
         let ini = "[Com]\nListen=tcp -r50 1964\n";
         let parameters = Arc::new(Parameters::from_text(Path::new("/nowhere"), ini).unwrap().0);
-        let status = Arc::new(NodeStatus::plain(parameters.settings()));
         let context = Arc::new_cyclic(|context: &Weak<NodeContext>| {
             let context = Weak::clone(context);
             let waiting = move || context.upgrade().unwrap().unanswered.load(Ordering::Acquire);
-            NodeContext {
-                writer: Arc::new(Writer::new(
-                    Arc::clone(&database),
-                    Arc::clone(&parameters),
-                    Arc::default(),
-                    Box::new(|_| {}),
-                )),
-                outcomes: Arc::new(Outcomes::new(Arc::clone(&database), Arc::clone(&status))),
-                admin: AdminPort::new(move |user, rights, text| match text {
-                    "unanswered" => vec![(0, waiting().to_string())],
-                    "hsb status copy" => vec![(14003, "ACTIVE".to_owned())],
-                    "two" => vec![(0, "a\nb\n".to_owned()), (14527, String::new()), (14526, "x".to_owned())],
-                    other => vec![(14526, format!("{user}, {rights:?}: no {other}"))],
-                }),
-                sessions: Arc::new(SessionRegistry::new(|_| {})),
-                parameters,
-                events: Arc::default(),
-                unanswered: AtomicUsize::new(0),
-                database,
-                status,
-            }
+            let admin = AdminPort::new(move |user, rights, text| match text {
+                "unanswered" => vec![(0, waiting().to_string())],
+                "hsb status copy" => vec![(14003, "ACTIVE".to_owned())],
+                "two" => vec![(0, "a\nb\n".to_owned()), (14527, String::new()), (14526, "x".to_owned())],
+                other => vec![(14526, format!("{user}, {rights:?}: no {other}"))],
+            });
+            let status = NodeStatus::plain(parameters.settings());
+            let writer =
+                Writer::new(Arc::clone(&database), Arc::clone(&parameters), Arc::default(), Box::new(|_| {}));
+            NodeContext::new(parameters, status, writer, database, Arc::default(), admin)
         });
         Stage { context, _directory: directory }
     }

@@ -1,55 +1,44 @@
-//! What arrives on the port, handed to where it belongs: SQL sessions, consoles, the peer.
+//! What the other server asks for on this server's port: to connect, to be told what this one is, its status or where
+//! histories part, to compare the databases, to copy its database here.
+//!
+//! Runs on the connection's thread. Not here: whether to connect or to take a copy (the heart decides).
 
 use std::sync::Arc;
 
-use actix::Recipient;
 use crossbeam_channel::bounded;
 
-use super::NetcopyRequested;
-use crate::actors::admin_handler::console;
+use super::outside::SESSION_PATIENCE;
+use super::parameters::ParameterChanges;
+use super::storage::Storage;
+use super::{copy, history, outside};
 use crate::actors::supervisor::SupervisorMessage;
-use crate::admin::{self, AdminServices};
-use crate::counters::Counters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::phase::Activity;
 use crate::hsb::refusal::Refusal;
 use crate::hsb::state::State;
+use crate::net::listener::Guest;
 use crate::net::listener::places::Kind;
-use crate::net::listener::{Guest, Handlers};
 use crate::net::peer::handshake::{self, LinkOptions};
-use crate::net::peer::verify;
-use crate::net::pg;
-use crate::operations::outside::SESSION_PATIENCE;
-use crate::operations::storage::Storage;
-use crate::operations::{copy, history, outside};
-use crate::services::context::NodeContext;
+use crate::net::peer::{copy as transfer, verify};
 use crate::services::events::NETCOPY_REQUEST;
 use crate::stream::Stream;
 
-/// Where the peer's connections go.
-#[derive(Clone)]
-pub(super) struct PeerPort {
-    pub(super) services: Arc<AdminServices>,
-    pub(super) storage: Arc<Storage>,
-    pub(super) supervisor: Recipient<SupervisorMessage>,
-    pub(super) netcopy_requested: Arc<Option<NetcopyRequested>>,
-}
+/// What an embedding program says to a netcopy that is about to replace the node's database.
+pub type NetcopyRequested = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-pub(super) fn handlers(context: &Arc<NodeContext>, counters: Arc<Counters>, peers: PeerPort) -> Handlers {
-    let for_sql = Arc::clone(context);
-    let for_console = Arc::clone(context);
-    let for_peer = Arc::clone(context);
-    Handlers {
-        sql: Box::new(move |guest| pg::serve(guest, Arc::clone(&for_sql))),
-        console: Box::new(move |guest| console::serve(guest, &for_console)),
-        peer: Box::new(move |guest| serve_peer(guest, &for_peer, &peers)),
-        left: Box::new(move || counters.connections_without_a_word.add(1)),
-    }
+/// See the module.
+pub(crate) struct PeerPort {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) changes: Arc<ParameterChanges>,
+    /// Tells the status of this server.
+    pub(crate) report: Box<dyn Fn(&mut Stream) -> Result<(), Refusal> + Send + Sync>,
+    pub(crate) netcopy_requested: Option<NetcopyRequested>,
 }
 
 /// The handshake, then the connection goes to the supervisor (connect), is answered (probe), or stays here (netcopy).
-fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
+pub(crate) fn serve(mut guest: Guest, port: &PeerPort) {
+    let context = &port.storage.node;
     let stream = Arc::clone(guest.stream());
     let from = stream.peer_address();
     let secret = match outside::secret(&context.parameters) {
@@ -78,23 +67,18 @@ fn serve_peer(mut guest: Guest, context: &NodeContext, peers: &PeerPort) {
     drop(stream);
     // A link lives on when its place is given back.
     if let Some((stream, _place)) = guest.into_parts() {
-        serve_introduced(stream, (purpose, hello), &from, context, peers);
+        serve_introduced(stream, (purpose, hello), &from, port);
     }
 }
 
-fn serve_introduced(
-    mut stream: Stream,
-    (purpose, hello): (Purpose, Hello),
-    from: &str,
-    context: &NodeContext,
-    peers: &PeerPort,
-) {
+fn serve_introduced(mut stream: Stream, (purpose, hello): (Purpose, Hello), from: &str, port: &PeerPort) {
+    let (storage, context) = (&port.storage, &port.storage.node);
     if !context.parameters.hsb_enabled() {
         return handshake::refuse(&mut stream, Code::NOT_HOTSTANDBY);
     }
     match purpose {
         Purpose::Connect => {
-            peers.supervisor.do_send(SupervisorMessage::PeerArrived { stream: Box::new(stream), hello });
+            storage.supervisor.do_send(SupervisorMessage::PeerArrived { stream: Box::new(stream), hello });
         }
         // Of two secondaries that would become the primary by asking each other, at most one may be told 'secondary'.
         Purpose::Probe if context.status.snapshot().activity == Activity::SwitchingToPrimary => {
@@ -107,31 +91,31 @@ fn serve_introduced(
             handshake::refuse(&mut stream, Refusal::new(Code::SHUTTING_DOWN, detail));
         }
         Purpose::Probe => {
-            if handshake::welcome(&mut stream, peers.storage.hello(&context.parameters)).is_err() {
+            if handshake::welcome(&mut stream, storage.hello()).is_err() {
                 log::info!("{from} asked for this node's state and left");
             }
         }
         Purpose::Report => {
-            let mine = peers.storage.hello(&context.parameters);
-            let told = handshake::welcome(&mut stream, mine)
-                .and_then(|()| admin::tell_peer(&peers.services, &mut stream));
+            let mine = storage.hello();
+            let told = handshake::welcome(&mut stream, mine).and_then(|()| (port.report)(&mut stream));
             if let Err(why) = told {
                 log::debug!("{from} asked for this node's status and left: {}", why.detail);
             }
         }
         Purpose::History => {
-            if let Err(why) = history::answer(&mut stream, &context.parameters, &peers.storage) {
+            if let Err(why) = history::answer(&mut stream, storage) {
                 log::warn!("{from} could not be told where the histories part: {}", why.detail);
             }
         }
-        Purpose::Verify => compare(&mut stream, hello, context, peers),
-        Purpose::Netcopy => receive_copy(&mut stream, hello, context, peers),
+        Purpose::Verify => compare(&mut stream, hello, storage),
+        Purpose::Netcopy => receive_copy(&mut stream, hello, port),
     }
 }
 
 /// The secondary's part of `hsb verify`.
-fn compare(stream: &mut Stream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
-    let mine = peers.storage.hello(&context.parameters);
+fn compare(stream: &mut Stream, hello: Hello, storage: &Storage) {
+    let context = &storage.node;
+    let mine = storage.hello();
     if !mine.state.is_secondary() {
         let detail = format!("It is {}.", mine.state);
         return handshake::refuse(stream, Refusal::new(Code::REMOTE_NOT_SECONDARY, detail));
@@ -147,27 +131,28 @@ fn compare(stream: &mut Stream, hello: Hello, context: &NodeContext, peers: &Pee
     }
 }
 
-fn receive_copy(stream: &mut Stream, hello: Hello, context: &NodeContext, peers: &PeerPort) {
+fn receive_copy(stream: &mut Stream, hello: Hello, port: &PeerPort) {
+    let (storage, context) = (&port.storage, &port.storage.node);
     context.events.post(NETCOPY_REQUEST, "");
-    if let Some(Err(reason)) = peers.netcopy_requested.as_ref().as_ref().map(|ask| ask()) {
+    if let Some(Err(reason)) = port.netcopy_requested.as_ref().map(|ask| ask()) {
         log::warn!("a netcopy was refused by the program that embeds this server: {reason}");
         let detail = format!("The other server refuses: {reason}");
         return handshake::refuse(stream, Refusal::new(Code::OPERATION_FAILED, detail));
     }
-    let compared = handshake::welcome(stream, peers.storage.hello(&context.parameters))
-        .and_then(|()| history::compare_before_arrival(stream, &peers.storage));
+    let compared = handshake::welcome(stream, storage.hello())
+        .and_then(|()| history::compare_before_arrival(stream, storage));
     let common = match compared {
         Ok(common) => common,
         Err(why) => return log::warn!("a netcopy ended before it began: {}", why.detail),
     };
     let (reply, answer) = bounded(1);
-    peers.supervisor.do_send(SupervisorMessage::CopyArrives { hello, common, reply });
+    storage.supervisor.do_send(SupervisorMessage::CopyArrives { hello, common, reply });
     match answer.recv() {
         Ok(Ok(mine)) => {
             let opened = handshake::welcome(stream, mine)
-                .and_then(|()| copy::receive(&context.parameters, &peers.storage, stream, common));
+                .and_then(|()| copy::receive(&context.parameters, storage, stream, common));
             if opened.is_ok() {
-                peers.services.changes.database_replaced(&peers.storage.database);
+                port.changes.database_replaced();
                 // Whoever came in just before new sessions were refused still reads the old database.
                 context.sessions.close_all(Code::SERVER_CLOSED, SESSION_PATIENCE);
             }
@@ -176,9 +161,9 @@ fn receive_copy(stream: &mut Stream, hello: Hello, context: &NodeContext, peers:
             let _unanswered = context.will_be_answered();
             // First this node: whoever acts on the answer finds it ready.
             let (known, when_known) = bounded(1);
-            peers.supervisor.do_send(SupervisorMessage::CopyReceived { opened, known });
+            storage.supervisor.do_send(SupervisorMessage::CopyReceived { opened, known });
             let _ = when_known.recv();
-            crate::net::peer::copy::answer(stream, &outcome);
+            transfer::answer(stream, &outcome);
         }
         Ok(Err(refusal)) => handshake::refuse(stream, refusal),
         Err(_) => handshake::refuse(stream, Code::SHUTTING_DOWN),
