@@ -3,14 +3,17 @@
 use actix::prelude::*;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
+use hotstandby::actors::log_writer::LogWriterMessage;
 use hotstandby::actors::secondary_applier::{ApplierMessage, SecondaryApplier};
 use hotstandby::actors::threads::apply::{ApplyJob, ApplyReport};
 use hotstandby::hsb::effect::ApplierEffect;
+use hotstandby::hsb::event::{Event, PeerMessage};
 use hotstandby::hsb::position::Position;
 use hotstandby::hsb::settings::{AcknowledgePolicy, AcknowledgeRule};
 use hotstandby::storage::batch::{Batch, BatchHeader};
 
-use crate::probes::Record;
+use crate::probes::{Record, Told, tell};
+use crate::stage::flush;
 
 struct Stage {
     record: Record,
@@ -66,6 +69,23 @@ fn batch(before: Position, changes: &[u8]) -> Batch {
     Batch::seal(BatchHeader { before, epoch: 1, count: 1, needs_acknowledgement: true }, changes).unwrap()
 }
 
+fn append(batch: &Batch, sync: bool) -> Told {
+    Told::LogWriter(LogWriterMessage::Append { batch: batch.clone(), sync, only_here: false })
+}
+
+fn truncate() -> Told {
+    Told::LogWriter(LogWriterMessage::TruncateAfter(Position::ORIGIN))
+}
+
+fn acknowledge(batch: &Batch) -> Told {
+    tell(PeerMessage::Acknowledge { position: batch.after })
+}
+
+/// The supervisor hears that the connection brings what is no batch, or not the next one.
+fn is_unusable(told: &Told) -> bool {
+    matches!(told, Told::Event(Event::LinkLost { link: 1, .. }))
+}
+
 /// At the end of a catchup the last batch may come from the log and, right behind it, as the first one live.
 #[actix::test]
 async fn a_batch_that_comes_twice_is_taken_once() {
@@ -76,10 +96,10 @@ async fn a_batch_that_comes_twice_is_taken_once() {
     for batch in [&first, &first, &second] {
         stage.arrives(batch).await;
     }
-    let lines = stage.record.take().await;
-    let appended: Vec<_> = lines.iter().filter(|line| line.contains("append")).collect();
-    assert_eq!(appended.len(), 2, "{lines:?}");
-    assert!(!lines.iter().any(|line| line.contains("lost")), "{lines:?}");
+    let told = stage.record.take().await;
+    let appended: Vec<_> = told.iter().filter(|told| matches!(told, Told::LogWriter(_))).collect();
+    assert_eq!(appended, [&append(&first, false), &append(&second, false)]);
+    assert!(!told.iter().any(is_unusable), "{told:?}");
 }
 
 #[actix::test]
@@ -88,12 +108,9 @@ async fn received_is_acknowledged_before_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Received).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(
-        stage.record.take().await,
-        ["log writer <- append 1, to be acknowledged", "sender <- acknowledge 1"]
-    );
+    assert_eq!(stage.record.take().await, [append(&one, false), acknowledge(&one)]);
     stage.applied(&one).await;
-    assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
+    assert_eq!(stage.record.take().await, [Told::Event(Event::Applied { position: one.after })]);
 }
 
 /// After a power cut its database would be ahead of its log otherwise, and nobody could catch up from it.
@@ -103,10 +120,7 @@ async fn a_strict_secondary_has_on_disk_what_it_applies() {
     stage.follow_as(AcknowledgePolicy::Received, true).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(
-        stage.record.take().await,
-        ["log writer <- append 1, sync, to be acknowledged", "sender <- acknowledge 1"]
-    );
+    assert_eq!(stage.record.take().await, [append(&one, true), acknowledge(&one)]);
 }
 
 #[actix::test]
@@ -115,9 +129,12 @@ async fn visible_is_acknowledged_when_the_batch_is_applied() {
     stage.follow(AcknowledgePolicy::Visible).await;
     let one = batch(Position::ORIGIN, b"one");
     stage.arrives(&one).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 1, to be acknowledged"]);
+    assert_eq!(stage.record.take().await, [append(&one, false)]);
     stage.applied(&one).await;
-    assert_eq!(stage.record.take().await, ["supervisor <- applied 1", "sender <- acknowledge 1"]);
+    assert_eq!(
+        stage.record.take().await,
+        [Told::Event(Event::Applied { position: one.after }), acknowledge(&one)]
+    );
 }
 
 #[actix::test]
@@ -127,17 +144,17 @@ async fn durable_is_acknowledged_when_applied_and_on_disk_in_either_order() {
         stage.follow(AcknowledgePolicy::Durable).await;
         let one = batch(Position::ORIGIN, b"one");
         stage.arrives(&one).await;
-        assert_eq!(stage.record.take().await, ["log writer <- append 1, sync, to be acknowledged"]);
+        assert_eq!(stage.record.take().await, [append(&one, true)]);
         if applied_first {
             stage.applied(&one).await;
-            assert_eq!(stage.record.take().await, ["supervisor <- applied 1"]);
+            assert_eq!(stage.record.take().await, [Told::Event(Event::Applied { position: one.after })]);
             stage.durable(&one).await;
         } else {
             stage.durable(&one).await;
-            assert_eq!(stage.record.take().await, Vec::<String>::new());
+            assert_eq!(stage.record.take().await, []);
             stage.applied(&one).await;
         }
-        assert_eq!(stage.record.take().await.last().unwrap(), "sender <- acknowledge 1");
+        assert_eq!(stage.record.take().await.last(), Some(&acknowledge(&one)));
     }
 }
 
@@ -154,15 +171,16 @@ async fn a_changed_policy_counts_for_what_comes_and_for_what_waits() {
             strict: false,
         }))
         .await;
-    assert_eq!(stage.record.take().await, ["sender <- acknowledge 1"]);
+    assert_eq!(stage.record.take().await, [acknowledge(&one)]);
     stage
         .does(ApplierEffect::AcknowledgeBy(AcknowledgeRule {
             policy: AcknowledgePolicy::Durable,
             strict: false,
         }))
         .await;
-    stage.arrives(&batch(one.after, b"two")).await;
-    assert_eq!(stage.record.take().await, ["log writer <- append 2, sync, to be acknowledged"]);
+    let two = batch(one.after, b"two");
+    stage.arrives(&two).await;
+    assert_eq!(stage.record.take().await, [append(&two, true)]);
 }
 
 #[actix::test]
@@ -176,12 +194,9 @@ async fn a_batch_that_does_not_follow_is_refused_and_ends_following() {
     // Same sequence, other history: only the chain tells.
     stage.arrives(&other).await;
     let told = stage.record.take().await;
-    assert!(
-        told.len() == 1 && told[0].starts_with("supervisor <- link 1 lost: a batch that follows"),
-        "{told:?}"
-    );
+    assert!(told.len() == 1 && is_unusable(&told[0]), "{told:?}");
     stage.arrives(&batch(one.after, b"two")).await;
-    assert_eq!(stage.record.take().await, Vec::<String>::new(), "nothing is taken after that");
+    assert_eq!(stage.record.take().await, [], "nothing is taken after that");
 }
 
 #[actix::test]
@@ -192,7 +207,8 @@ async fn damaged_bytes_are_refused() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     stage.applier.send(ApplierMessage::BatchArrived { link: 1, bytes: Bytes::from(bytes) }).await.unwrap();
-    assert_eq!(stage.record.take().await, ["supervisor <- link 1 lost: frame checksum differs"]);
+    let told = stage.record.take().await;
+    assert!(told.len() == 1 && is_unusable(&told[0]), "{told:?}");
 }
 
 #[actix::test]
@@ -203,19 +219,19 @@ async fn a_drain_is_over_when_everything_is_applied_and_on_disk() {
     stage.arrives(&one).await;
     stage.does(ApplierEffect::Drain { ticket: 5, with_pending: true }).await;
     let told = stage.record.take().await;
-    assert_eq!(told.last().unwrap(), "log writer <- flush and report");
+    assert_eq!(told.last(), Some(&Told::LogWriter(LogWriterMessage::FlushFor { ticket: 5 })));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Follow)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Sync)));
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Barrier { ticket: 5 })));
     stage.applier.send(ApplierMessage::Flushed { ticket: 5 }).await.unwrap();
-    assert_eq!(stage.record.take().await, Vec::<String>::new());
+    assert_eq!(stage.record.take().await, []);
     let reached = ApplyReport::Reached { ticket: 5, position: one.after };
     stage.applier.send(ApplierMessage::Thread(reached)).await.unwrap();
-    assert_eq!(stage.record.take().await, ["supervisor <- drained 1"]);
+    assert_eq!(stage.record.take().await, [Told::Event(Event::Drained { ticket: 5, position: one.after })]);
     // Promoted: what the old primary still sends is nobody's.
     stage.arrives(&batch(one.after, b"two")).await;
-    assert_eq!(stage.record.take().await, Vec::<String>::new());
+    assert_eq!(stage.record.take().await, []);
 }
 
 #[actix::test]
@@ -224,7 +240,7 @@ async fn a_pending_batch_that_the_primary_has_is_applied_without_being_logged_tw
     let stage = Stage::new(Some(one.clone()));
     stage.follow(AcknowledgePolicy::Received).await;
     stage.arrives(&one.marked(false).unwrap()).await;
-    assert_eq!(stage.record.take().await, ["log writer <- flush", "sender <- acknowledge 1"]);
+    assert_eq!(stage.record.take().await, [flush(), acknowledge(&one)]);
     assert!(matches!(stage.jobs.try_recv(), Ok(ApplyJob::Apply(_))));
 }
 
@@ -232,19 +248,13 @@ async fn a_pending_batch_that_the_primary_has_is_applied_without_being_logged_tw
 async fn a_pending_batch_that_the_primary_lacks_is_cut_off() {
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;
-    stage.arrives(&batch(Position::ORIGIN, b"theirs")).await;
+    let theirs = batch(Position::ORIGIN, b"theirs");
+    stage.arrives(&theirs).await;
     let told = stage.record.take().await;
-    assert_eq!(
-        told,
-        [
-            "log writer <- truncate after 0",
-            "log writer <- append 1, to be acknowledged",
-            "sender <- acknowledge 1"
-        ]
-    );
+    assert_eq!(told, [truncate(), append(&theirs, false), acknowledge(&theirs)]);
 
     let stage = Stage::new(Some(batch(Position::ORIGIN, b"mine")));
     stage.follow(AcknowledgePolicy::Received).await;
     stage.does(ApplierEffect::DropPending { position: Position::ORIGIN }).await;
-    assert_eq!(stage.record.take().await, ["log writer <- truncate after 0"]);
+    assert_eq!(stage.record.take().await, [truncate()]);
 }

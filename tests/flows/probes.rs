@@ -1,27 +1,58 @@
-//! The probe: one actor in the place of all others. It has one mailbox, so its list shows the order of sending.
+//! The probe: one actor in the place of all others. It has one mailbox, so its list shows the order of sending. It keeps
+//! what it is told as values; what cannot be compared (connections, channels, sentences) is left out of them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use actix::prelude::*;
+use hotstandby::actors::catchup::CatchupReport;
 use hotstandby::actors::log_writer::LogWriterMessage;
 use hotstandby::actors::ping_monitor::PingMessage;
 use hotstandby::actors::replication_sender::SenderMessage;
 use hotstandby::actors::secondary_applier::ApplierMessage;
-use hotstandby::actors::supervisor::SupervisorMessage;
-use hotstandby::hsb::effect::{ApplierEffect, LogWriterEffect, PingEffect, SenderEffect};
-use hotstandby::hsb::event::{Event, PeerMessage, Room, Store};
+use hotstandby::actors::supervisor::{Outside, SupervisorMessage};
+use hotstandby::hsb::effect::{ApplierEffect, CopyKind, NodeEffect, PingEffect, SenderEffect, WriterEffect};
+use hotstandby::hsb::event::{Command, Event, LinkId, PeerMessage};
+use hotstandby::hsb::heart::Heart;
+use hotstandby::hsb::refusal::Refusal;
+use hotstandby::hsb::state::State;
+use hotstandby::storage::batch::Batch;
 
-/// What was told, in order: `receiver <- message`.
-#[derive(Clone, Default)]
-pub struct Record {
-    lines: Arc<Mutex<Vec<String>>>,
-    ticket: Arc<Mutex<u64>>,
+/// What somebody was told.
+#[derive(Message, Clone, Debug, PartialEq)]
+#[rtype(result = "()")]
+pub enum Told {
+    LogWriter(LogWriterMessage),
+    Sender(SenderEffect),
+    SenderAttach(LinkId),
+    SenderSend(Batch),
+    SenderAcknowledged(LinkId, u64),
+    SenderClosed(LinkId),
+    SenderCatchup(LinkId, &'static str),
+    SenderUseLog,
+    Applier(ApplierMessage),
+    PingMonitor(PingMessage),
+    /// The supervisor, by an actor.
+    Event(Event),
+    /// The supervisor, by the admin handler.
+    Operator(Command),
+    /// The supervisor, by whoever has a connection or a channel with it.
+    Supervisor(&'static str),
+    Writer(WriterEffect),
+    Entered(State, State),
+    Alert(&'static str),
+    Node(NodeEffect),
+    WriteCopy(CopyKind, PathBuf),
+    NetcopyEnded(Result<(), Refusal>),
 }
 
-/// Something told to whoever is no actor.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Line(pub String);
+/// What was told, in order.
+#[derive(Clone, Default)]
+pub struct Record {
+    told: Arc<Mutex<Vec<Told>>>,
+    /// That of the last drain.
+    ticket: Arc<Mutex<Option<u64>>>,
+}
 
 pub struct Probe(Record);
 
@@ -31,133 +62,138 @@ impl Record {
         Probe(self.clone()).start()
     }
 
+    fn add(&self, told: Told) {
+        if let Told::Applier(ApplierMessage::Do(ApplierEffect::Drain { ticket, .. })) = &told {
+            *self.ticket.lock().unwrap() = Some(*ticket);
+        }
+        self.told.lock().unwrap().push(told);
+    }
+
     /// Lets all mailboxes run dry, then takes what was written down.
-    pub async fn take(&self) -> Vec<String> {
+    pub async fn take(&self) -> Vec<Told> {
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
-        std::mem::take(&mut *self.lines.lock().unwrap())
+        std::mem::take(&mut *self.told.lock().unwrap())
     }
 
-    /// The ticket of the last drain.
+    /// The ticket of the last drain that the applier was told of.
     pub fn ticket(&self) -> u64 {
-        *self.ticket.lock().unwrap()
+        self.ticket.lock().unwrap().expect("nobody was told to drain")
     }
+}
+
+/// The sender is to say this to the peer.
+pub fn tell(message: PeerMessage) -> Told {
+    Told::Sender(SenderEffect::Tell(message))
+}
+
+pub fn applier(effect: ApplierEffect) -> Told {
+    Told::Applier(ApplierMessage::Do(effect))
+}
+
+pub fn pings(effect: PingEffect) -> Told {
+    Told::PingMonitor(PingMessage::Do(effect))
 }
 
 impl Actor for Probe {
     type Context = Context<Self>;
 }
 
-impl Probe {
-    fn add(&self, receiver: &str, words: &str) {
-        self.0.lines.lock().unwrap().push(format!("{receiver} <- {words}"));
-    }
-}
-
 impl Handler<LogWriterMessage> for Probe {
     type Result = ();
     fn handle(&mut self, message: LogWriterMessage, _: &mut Context<Self>) {
-        let words = match message {
-            LogWriterMessage::Append { batch, sync, .. } => {
-                let sync = if sync { ", sync" } else { "" };
-                let marked = if batch.header.needs_acknowledgement { ", to be acknowledged" } else { "" };
-                format!("append {}{sync}{marked}", batch.after.sequence)
-            }
-            LogWriterMessage::Do(LogWriterEffect::Flush) => "flush".into(),
-            LogWriterMessage::Do(LogWriterEffect::RetainFrom(position)) => {
-                format!("retain from {}", position.sequence)
-            }
-            LogWriterMessage::FlushFor { .. } => "flush and report".into(),
-            LogWriterMessage::TruncateAfter(position) => format!("truncate after {}", position.sequence),
-            LogWriterMessage::Thread(report) => format!("{report:?}"),
-        };
-        self.add("log writer", &words);
+        self.0.add(Told::LogWriter(message));
     }
 }
 
 impl Handler<SenderMessage> for Probe {
     type Result = ();
     fn handle(&mut self, message: SenderMessage, _: &mut Context<Self>) {
-        let words = match message {
-            SenderMessage::Attach { .. } => "attach".into(),
-            SenderMessage::Send(batch) => format!("batch {}", batch.after.sequence),
-            SenderMessage::Do(SenderEffect::Tell(message)) => match message {
-                PeerMessage::Acknowledge { position } => format!("acknowledge {}", position.sequence),
-                PeerMessage::HandOver { position } => format!("HandOver at {}", position.sequence),
-                PeerMessage::GoActive { position } => format!("GoActive at {}", position.sequence),
-                PeerMessage::Accept { .. } => "Accept".into(),
-                other => format!("{other:?}"),
-            },
-            SenderMessage::Do(SenderEffect::Close { farewell }) => format!("close, farewell {farewell:?}"),
-            SenderMessage::Do(SenderEffect::CheckHistory(position)) => {
-                format!("check history for {}", position.sequence)
+        self.0.add(match message {
+            SenderMessage::Do(effect) => Told::Sender(effect),
+            SenderMessage::Attach { link, .. } => Told::SenderAttach(link),
+            SenderMessage::Send(batch) => Told::SenderSend(batch),
+            SenderMessage::Acknowledged { link, position } => {
+                Told::SenderAcknowledged(link, position.sequence)
             }
-            SenderMessage::Do(SenderEffect::StartCatchup) => "start catchup".into(),
-            SenderMessage::Do(SenderEffect::StopCatchup) => "stop catchup".into(),
-            other => format!("{other:?}"),
-        };
-        self.add("sender", &words);
+            SenderMessage::Closed { link, .. } => Told::SenderClosed(link),
+            SenderMessage::Catchup { link, report } => Told::SenderCatchup(
+                link,
+                match report {
+                    CatchupReport::Checked(_) => "checked",
+                    CatchupReport::NearEnd => "near the end",
+                    CatchupReport::Failed(_) => "failed",
+                },
+            ),
+            SenderMessage::UseLog(_) => Told::SenderUseLog,
+        });
     }
 }
 
 impl Handler<ApplierMessage> for Probe {
     type Result = ();
     fn handle(&mut self, message: ApplierMessage, _: &mut Context<Self>) {
-        let words = match message {
-            ApplierMessage::Do(ApplierEffect::Follow { position, .. }) => {
-                format!("follow from {}", position.sequence)
-            }
-            ApplierMessage::Do(ApplierEffect::AcknowledgeBy(rule)) => {
-                format!("acknowledge by {}", rule.policy)
-            }
-            ApplierMessage::Do(ApplierEffect::Drain { ticket, with_pending }) => {
-                *self.0.ticket.lock().unwrap() = ticket;
-                format!("drain, with pending: {with_pending}")
-            }
-            ApplierMessage::Do(ApplierEffect::DropPending { .. }) => "drop pending".into(),
-            ApplierMessage::Do(ApplierEffect::ForgetPending) => "forget pending".into(),
-            ApplierMessage::KeepPending(batch) => format!("keep pending {}", batch.after.sequence),
-            other => format!("{other:?}"),
-        };
-        self.add("applier", &words);
+        self.0.add(Told::Applier(message));
     }
 }
 
 impl Handler<PingMessage> for Probe {
     type Result = ();
     fn handle(&mut self, message: PingMessage, _: &mut Context<Self>) {
-        let words = match message {
-            PingMessage::Do(PingEffect::Start { .. }) => "start".into(),
-            PingMessage::Do(PingEffect::Stop) => "stop".into(),
-            PingMessage::Heard { link } => format!("heard on {link}"),
-        };
-        self.add("ping monitor", &words);
+        self.0.add(Told::PingMonitor(message));
     }
 }
 
 impl Handler<SupervisorMessage> for Probe {
     type Result = ();
     fn handle(&mut self, message: SupervisorMessage, _: &mut Context<Self>) {
-        let words = match message {
-            SupervisorMessage::Event(Event::LinkLost { link, why }) => format!("link {link} lost: {why}"),
-            SupervisorMessage::Event(Event::Applied { position }) => format!("applied {}", position.sequence),
-            SupervisorMessage::Event(Event::Drained { position, .. }) => {
-                format!("drained {}", position.sequence)
+        self.0.add(match message {
+            SupervisorMessage::Event(event) => Told::Event(event),
+            SupervisorMessage::Operator { command, reply } => {
+                // Who waits for it gets the command's name as the answer.
+                let _ = reply.send(vec![(0, format!("{command:?}"))]);
+                Told::Operator(command)
             }
-            SupervisorMessage::Event(Event::Room(Room { store: Store::Database, lacks })) => {
-                format!("room, lacks {lacks:?}")
-            }
-            SupervisorMessage::Event(Event::ApplyFailed { detail }) => format!("failed: {detail}"),
-            other => format!("{other:?}"),
-        };
-        self.add("supervisor", &words);
+            SupervisorMessage::Writer(_) => Told::Supervisor("writer"),
+            SupervisorMessage::CopyToDirectory { .. } => Told::Supervisor("copy to a directory"),
+            SupervisorMessage::ShutDown { .. } => Told::Supervisor("shut down"),
+            SupervisorMessage::DialEnded { .. } => Told::Supervisor("dial ended"),
+            SupervisorMessage::PeerArrived { .. } => Told::Supervisor("peer arrived"),
+            SupervisorMessage::CopyArrives { .. } => Told::Supervisor("copy arrives"),
+            SupervisorMessage::CopyReceived { .. } => Told::Supervisor("copy received"),
+            SupervisorMessage::NetcopyEnded { .. } => Told::Supervisor("netcopy ended"),
+        });
     }
 }
 
-impl Handler<Line> for Probe {
+impl Handler<Told> for Probe {
     type Result = ();
-    fn handle(&mut self, Line(line): Line, _: &mut Context<Self>) {
-        self.0.lines.lock().unwrap().push(line);
+    fn handle(&mut self, told: Told, _: &mut Context<Self>) {
+        self.0.add(told);
+    }
+}
+
+/// The world of a supervisor: a probe hears of it as well.
+pub struct World(pub Addr<Probe>);
+
+impl Outside for World {
+    fn tell_writer(&mut self, effect: WriterEffect) {
+        self.0.do_send(Told::Writer(effect));
+    }
+    fn carry_out(&mut self, effect: NodeEffect) {
+        self.0.do_send(match effect {
+            NodeEffect::Entered(change) => Told::Entered(change.from, change.to),
+            NodeEffect::Alert { name, .. } => Told::Alert(name),
+            NodeEffect::Note { .. } => return,
+            effect => Told::Node(effect),
+        });
+    }
+    fn write_copy(&mut self, kind: CopyKind, directory: PathBuf) {
+        self.0.do_send(Told::WriteCopy(kind, directory));
+    }
+    fn publish(&mut self, _: &Heart) {}
+    fn netcopy_ended(&mut self, result: &Result<(), Refusal>) {
+        self.0.do_send(Told::NetcopyEnded(result.clone()));
     }
 }
