@@ -27,12 +27,14 @@ use crate::stream::Stream;
 /// What an embedding program says to a netcopy that is about to replace the node's database.
 pub type NetcopyRequested = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Tells the other server the status of this one.
+type Report = Box<dyn Fn(&mut Stream) -> Result<(), Refusal> + Send + Sync>;
+
 /// See the module.
 pub(crate) struct PeerPort {
     pub(crate) storage: Arc<Storage>,
     pub(crate) changes: Arc<ParameterChanges>,
-    /// Tells the status of this server.
-    pub(crate) report: Box<dyn Fn(&mut Stream) -> Result<(), Refusal> + Send + Sync>,
+    pub(crate) report: Report,
     pub(crate) netcopy_requested: Option<NetcopyRequested>,
 }
 

@@ -53,7 +53,7 @@ fn parse(text: &str) -> Option<Vec<u8>> {
 /// The bytes of pairs of hexadecimal digits.
 pub fn from_hex(hex: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    if hex.len() % 2 != 0 {
+    if !hex.len().is_multiple_of(2) {
         return None;
     }
     hex.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()

@@ -171,7 +171,7 @@ async fn trap_09_ping_timeout_with_auto_primary_alone_flushes_before_it_answers(
     stage.hears(Event::LinkLost { link: stage.link, why: "30555: ping timeout".into() }).await;
     let told = stage.record.take().await;
     assert!(told.contains(&Told::Entered(State::PrimaryActive, State::PrimaryAlone)), "{told:#?}");
-    assert!(told.contains(&flush()) && !told.contains(&decide(Decision::CommitAlone).into()), "{told:#?}");
+    assert!(told.contains(&flush()) && !told.contains(&decide(Decision::CommitAlone)), "{told:#?}");
     stage.hears(Event::Logged { position: after, durable: true }).await;
     stage.expect(&[decide(Decision::CommitAlone)]).await;
 }
