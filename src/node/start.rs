@@ -22,7 +22,9 @@ use crate::config::Parameters;
 use crate::counters::Counters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
+use crate::hsb::event::Event;
 use crate::hsb::heart::Heart;
+use crate::hsb::settings::Settings;
 use crate::net::listener::{self, Handlers};
 use crate::net::pg;
 use crate::operations::checkpointer::{self, Checkpointer};
@@ -95,7 +97,7 @@ pub(super) fn start(options: StartOptions) -> Result<Node, ServerError> {
     let addresses = control.addresses.clone();
     let mark: Arc<LogMark> = Arc::default();
     let log = recovered.as_ref().map(|recovered| recovered.log_configuration.clone());
-    let (system, control) = begin_actors(control, (heart, pending), &services, &held.lock, &mark, log);
+    let (system, control) = begin_actors(control, (heart, pending), &services, &held.lock, &mark, log)?;
     let is_open = recovered.is_some();
     let (log, applier) = recovered.map(|recovered| (recovered.log, recovered.applier)).unzip();
     let threads = vec![
@@ -125,9 +127,10 @@ fn begin_actors(
     lock: &Arc<DatabaseLock>,
     mark: &Arc<LogMark>,
     log: Option<LogConfiguration>,
-) -> (System, JoinHandle<()>) {
+) -> Result<(System, JoinHandle<()>), ServerError> {
     let (services, lock, mark) = (Arc::clone(services), Arc::clone(lock), Arc::clone(mark));
-    control.begin(move |mailboxes, admin| {
+    let settings = services.node.parameters.settings();
+    control.begin(settings, move |mailboxes, admin| {
         let (storage, node) = (Arc::clone(&services.storage), Arc::clone(&services.node));
         let checkpointer = Arc::clone(&services.checkpointer);
         mailboxes.start(Parts {
@@ -251,13 +254,26 @@ impl Control {
         Ok(Control { system, addresses, admin, begin, thread })
     }
 
-    /// The actors begin.
+    /// The actors begin; returns when the supervisor has, for writers are admitted by it.
     fn begin(
         self,
+        settings: Settings,
         begin: impl FnOnce(Mailboxes, Context<AdminHandler>) + Send + 'static,
-    ) -> (System, JoinHandle<()>) {
+    ) -> Result<(System, JoinHandle<()>), ServerError> {
+        let (begun, when_begun) = bounded(1);
+        let supervisor = self.addresses.supervisor.clone();
+        let begin = move |mailboxes, admin| {
+            begin(mailboxes, admin);
+            actix::spawn(async move {
+                // It hears this when it has done what it does first. It cannot have gone away, nor can the node.
+                let first = SupervisorMessage::Event(Event::SettingsChanged { settings });
+                let _ = supervisor.send(first).await;
+                let _ = begun.send(());
+            });
+        };
         // The thread waits for this; it cannot have gone away.
         let _ = self.begin.send(Box::new(begin));
-        (self.system, self.thread)
+        when_begun.recv().map_err(|_| ServerError::with(Code::FAILED_UNEXPECTEDLY, "(actors)"))?;
+        Ok((self.system, self.thread))
     }
 }
