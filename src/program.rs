@@ -1,7 +1,10 @@
 //! The program `solid`: from the command line to a running node and to its end. Not here: what a node is.
 
+mod signals;
+
 use std::process::ExitCode;
 
+use self::signals::Signals;
 use crate::command_line::{self, Command, Mode, Options};
 use crate::config::Parameters;
 use crate::descriptors;
@@ -9,7 +12,6 @@ use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::logging;
 use crate::node::{Node, StartOptions};
-use crate::signals::Signals;
 use crate::stop::stop_process;
 
 /// Runs the program; an error is one clear sentence on stderr and exit status 1.

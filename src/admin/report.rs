@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AdminServices;
 use crate::calendar::log_text;
+use crate::hsb::advice::Remedy;
 use crate::hsb::phase::{Activity, CopyStatus};
 use crate::hsb::position::Position;
 use crate::hsb::state::State;
@@ -100,6 +101,8 @@ pub struct NodeReport {
     pub connection: String,
     /// Code and text of the failure of the last attempt to connect, until there is another attempt.
     pub connect_failure: Option<String>,
+    /// What this server needs before it can follow the other one, as far as is known: connect, rewind or netcopy.
+    pub remedy: Remedy,
     /// Decided up to here.
     pub position: PositionReport,
     /// The end of the log; beyond `position` while the outcome of a batch is open.
@@ -134,6 +137,8 @@ pub struct NodeReport {
     pub disk_full: Option<String>,
     /// What was received fits, and cannot be executed for now: why, in a sentence.
     pub hindered: Option<String>,
+    /// Other programs are not kept off the database file: why, in a sentence; tried again all the time.
+    pub not_held: Option<String>,
     /// A change of the primary's did not fit; only a netcopy helps.
     pub netcopy_needed: bool,
     /// Bytes of SQLite's own log.
@@ -173,6 +178,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         role: now.state.role().into(),
         connection: now.connect.name().into(),
         connect_failure: now.connect_failure.as_ref().map(ToString::to_string),
+        remedy: now.remedy,
         position: now.decided.into(),
         log_end: now.log_end.into(),
         on_disk,
@@ -194,6 +200,7 @@ pub(crate) fn of_this_node(services: &AdminServices) -> NodeReport {
         operation: operation(services, &now),
         disk_full: now.lacks_room.clone(),
         hindered: now.hindered.clone(),
+        not_held: services.node.database.not_held(),
         copy_failure: match &now.copy {
             CopyStatus::Failed(refusal) => Some(refusal.to_string()),
             _ => None,

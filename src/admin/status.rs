@@ -123,6 +123,9 @@ fn lines(pair: &PairReport) -> Vec<String> {
         if let Some(hindered) = &node.hindered {
             lines.push(format!("{name:<14}{hindered}"));
         }
+        if let Some(why) = &node.not_held {
+            lines.push(format!("{name:<14}the database file is not locked against other programs: {why}"));
+        }
         if node.wal_bytes > LONG_WAL_BYTES {
             lines.push(format!("{name:<14}{}", long_wal(node)));
         }
@@ -235,7 +238,12 @@ fn view(node: &NodeReport) -> View {
     let change = &node.last_change;
     let cause = Cause::named(&change.cause).or_else(|| Cause::of_older_server(&change.reason));
     let view = View::new(state, (node.log_end.epoch, node.log_end.sequence), cause);
-    View { damaged: view.damaged || node.netcopy_needed, lacks_room: node.disk_full.is_some(), ..view }
+    View {
+        damaged: view.damaged || node.netcopy_needed,
+        lacks_room: node.disk_full.is_some(),
+        remedy: node.remedy,
+        ..view
+    }
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::SetSecondaryAlone),
         "be a secondary without a primary",
-        "At a PRIMARY ALONE, PRIMARY UNCERTAIN or STANDALONE server.",
+        "At a PRIMARY ALONE, PRIMARY UNCERTAIN or STANDALONE server; where the server dials the other one, at a SECONDARY ALONE\none as well, where it ends that.",
     ),
     row(
         "hsb set standalone",
@@ -187,7 +187,7 @@ pub const COMMANDS: &[Row] = &[
         Console,
         Heart(Command::SwitchSecondary),
         "exchange the roles; this primary becomes the secondary",
-        "Runs in the background: 'hsb status switch' shows how it goes.",
+        "Runs in the background: 'hsb status switch' shows how it goes. At a PRIMARY ALONE or PRIMARY UNCERTAIN server, the other\none is asked first whether it has everything; if it cannot be reached, this server becomes SECONDARY ALONE all the same,\nand the answer says that there is no primary then.",
     ),
     row(
         "hsb netcopy",

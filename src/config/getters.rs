@@ -150,11 +150,6 @@ impl Parameters {
         self.number(Id::MinSplitSize)
     }
 
-    /// Logging.BlockSize.
-    pub fn log_block_size_bytes(&self) -> usize {
-        self.count(Id::LogBlockSize)
-    }
-
     /// Logging.DurabilityLevel.
     pub fn durability_level(&self) -> DurabilityLevel {
         DurabilityLevel::from_number(self.number(Id::DurabilityLevel)).unwrap_or_default()
@@ -163,11 +158,6 @@ impl Parameters {
     /// Logging.RelaxedMaxDelay.
     pub fn relaxed_max_delay(&self) -> Duration {
         self.milliseconds(Id::RelaxedMaxDelay)
-    }
-
-    /// Logging.DirectIO.
-    pub fn direct_io(&self) -> bool {
-        self.flag(Id::DirectIO)
     }
 
     /// Srv.MessageLogSize and Srv.MessageLogFiles.
@@ -262,11 +252,6 @@ impl Parameters {
         }
         let path = self.path(Id::PeerSecretFile);
         read_secret(&path).map(Some)
-    }
-
-    /// Cluster.ReadMostlyLoadPercentAtPrimary.
-    pub fn read_mostly_load_percent_at_primary(&self) -> u64 {
-        self.number(Id::ReadMostlyLoadPercentAtPrimary)
     }
 
     /// A limit whose 0 means that there is none.

@@ -7,6 +7,8 @@
 //! Invariants, as far as what is known is true: every command is accepted in its turn, and none makes a second server
 //! that takes writes. What depends on something that cannot be seen from here is said as a condition.
 
+use serde::{Deserialize, Serialize};
+
 use super::cause::Cause;
 use super::event::Command;
 use super::state::State;
@@ -29,6 +31,21 @@ pub struct View {
     pub damaged: bool,
     /// Its disk is full.
     pub lacks_room: bool,
+    /// What it needs before it can follow the other one.
+    pub remedy: Remedy,
+}
+
+/// What a secondary needs before it can follow the primary, as far as the last attempt to connect, or to rewind, has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Remedy {
+    /// Nothing but to be connected.
+    #[default]
+    Connect,
+    /// It has transactions that the primary lacks.
+    Rewind,
+    /// It lacks what is in no log, or an operator has given up what only it has.
+    Netcopy,
 }
 
 impl View {
@@ -44,6 +61,7 @@ impl View {
             restarted: alone && cause == Some(Cause::Started),
             damaged: alone && because(Trigger::ApplyFailed),
             lacks_room: false,
+            remedy: Remedy::Connect,
         }
     }
 
@@ -318,6 +336,18 @@ fn primary_and_secondary(primary: usize, views: [View; 2]) -> Advice {
             steps,
         );
     }
-    let steps = connect(primary, views[primary].state, &[]);
-    Advice::new("both servers run and are not connected", Premise::None, steps)
+    let state = views[primary].state;
+    let steps_of = |steps: &[Step]| connect(primary, state, steps);
+    match views[secondary].remedy {
+        Remedy::Connect => {
+            Advice::new("both servers run and are not connected", Premise::None, steps_of(&[]))
+        }
+        Remedy::Rewind => {
+            let words = "the secondary has transactions that the primary lacks, as the failure above says; if the primary is the server to keep";
+            Advice::new(words, Premise::None, steps_of(&[Step { node: secondary, command: Command::Rewind }]))
+        }
+        Remedy::Netcopy => {
+            Advice { words: "the secondary needs a copy of the database", ..copy_to(secondary, views) }
+        }
+    }
 }

@@ -72,7 +72,7 @@ codes! {
     COPY_DIRECTORY_MISSING = 14522, "22023", "No copy directory is given: name one in the command or set HotStandby.CopyDirectory.";
     SWITCH_ACTIVE = 14523, "55000", "A switch is already running; wait until 'hsb status switch' says that it has ended.";
     DIFFERENT_DATABASE = 14524, "55000", "The two servers hold different databases (their ids differ). To make one a copy of the other, start it with 'solid -x backupserver' and give 'hsb netcopy' at the other.";
-    NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized: one has transactions that the other lacks. Keep the right one as the primary, in PRIMARY ALONE; at the other 'hsb rewind' takes its transactions back or, where it cannot, says so and lets 'hsb netcopy' at the primary replace the database; so does a start with 'solid -x backupserver'.";
+    NOT_SYNCHRONIZED = 14525, "55000", "The databases are not properly synchronized: one has transactions that the other lacks. 'hsb status' shows both servers and what to do.";
     INVALID_ARGUMENT = 14526, "22023", "The command or its argument is not valid; 'help' lists the commands.";
     NOT_HOTSTANDBY = 14527, "55000", "This is not a HotStandby server; set HotStandby.HSBEnabled=yes in solid.ini and start again.";
     BOTH_DIVERGED = 14528, "55000", "Both servers wrote as primaries and their databases have parted; choose the one to keep and set it PRIMARY ALONE; at the other 'hsb rewind' takes its transactions back or, where it cannot, says so and lets 'hsb netcopy' at the primary replace the database; so does a start with 'solid -x backupserver'.";
@@ -92,7 +92,7 @@ codes! {
     READ_TIMEOUT_INVALID = 14547, "22023", "The read timeout (-r) is not valid; write milliseconds right behind it, as in -r1000.";
     SWITCH_FROM_STANDALONE = 14548, "55000", "A STANDALONE server cannot switch; use 'hsb set secondary alone' or 'hsb set primary alone'.";
     TRANSACTION_ACTIVE = 14549, "55000", "A HotStandby transaction is active: set the server alone or switch before shutting down.";
-    CONNECT_WHILE_CONNECTED = 14550, "55000", "HotStandby.Connect can be changed only while the servers are not connected; 'hsb disconnect' first.";
+    CONNECT_WHILE_CONNECTED = 14550, "55000", "HotStandby.Connect can be changed only while nothing is under way between the servers.";
     BACKUPSERVER_NO_CONNECTIONS = 14552, "57P03", "The server is OFFLINE: it waits for a netcopy and takes no connections before. Give 'hsb netcopy' at the primary, in PRIMARY ALONE; 'hsb status' there shows this server, too.";
     BOTH_PRIMARY = 14700, "55000", "Rejected: there would be two primaries, or there are; 'hsb status' shows both servers and what to do.";
     BOTH_SECONDARY = 14701, "55000", "Rejected: both servers are secondaries; 'hsb switch primary' at the one whose 'hsb logpos' is greater, then 'hsb connect' there.";

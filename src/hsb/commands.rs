@@ -11,6 +11,7 @@ use super::table::Trigger;
 
 /// `hsb connect` goes on behind its answer.
 const CONNECTS: &str = "Started the process of connecting the servers.";
+const ATTEMPT_ENDED: &str = "The attempt to connect or to switch was ended.";
 
 impl Command {
     /// As an operator gives it.
@@ -44,7 +45,7 @@ impl Heart {
             (_, SetPrimaryAlone | SetStandalone | SwitchPrimary) if self.damaged => Some(Code::APPLY_FAILED),
             // R8: it changes nothing, so it is not refused whatever is under way.
             (State::PrimaryAlone, SetPrimaryAlone) => {
-                if matches!(self.phase, Phase::Dialling { purpose: DialPurpose::SwitchSecondary, .. }) {
+                if self.ends_connecting(command) {
                     self.end_connecting(command);
                 }
                 return self.reply(request, Code::SUCCESS, "The server is already PRIMARY ALONE.");
@@ -59,12 +60,15 @@ impl Heart {
             }
             _ if self.ends_connecting(command) => {
                 self.end_connecting(command);
-                if command == Command::Disconnect {
-                    return self.reply(
-                        request,
-                        Code::SUCCESS,
-                        "The attempt to connect or to switch was ended.",
-                    );
+                // What is there already is refused at rest; here there was something to end.
+                let is_there = match command {
+                    Command::Disconnect => true,
+                    Command::SetSecondaryAlone => self.state == State::SecondaryAlone,
+                    Command::SetStandalone => self.state == State::Standalone,
+                    _ => false,
+                };
+                if is_there {
+                    return self.reply(request, Code::SUCCESS, ATTEMPT_ENDED);
                 }
                 None
             }
@@ -101,14 +105,16 @@ impl Heart {
     fn ends_connecting(&self, command: Command) -> bool {
         let dials = matches!(self.phase, Phase::Dialling { .. } | Phase::Draining(AfterDrain::Dial { .. }));
         match command {
-            Command::Disconnect => {
-                dials || matches!(self.activity(), Activity::Connecting | Activity::CatchingUp)
-            }
-            Command::SetPrimaryAlone => dials,
-            Command::SetStandalone => dials && self.state != State::Standalone,
-            Command::SetSecondaryAlone => dials && self.state.is_primary(),
+            Command::Disconnect => self.is_reaching(),
+            Command::SetPrimaryAlone | Command::SetStandalone | Command::SetSecondaryAlone => dials,
             _ => false,
         }
+    }
+
+    /// Whether an attempt to reach the other server is under way, at any stage before both are active.
+    pub(super) fn is_reaching(&self) -> bool {
+        matches!(self.phase, Phase::Dialling { .. })
+            || matches!(self.activity(), Activity::Connecting | Activity::CatchingUp)
     }
 
     fn end_connecting(&mut self, command: Command) {
@@ -118,7 +124,15 @@ impl Heart {
             Command::SetSecondaryAlone => "set secondary alone",
             _ => "disconnect",
         };
-        let refusal = Refusal::new(Code::PEER_COMMAND_CONFLICT, format!("'hsb {word}' ended the attempt."));
+        self.end_attempt(Refusal::new(
+            Code::PEER_COMMAND_CONFLICT,
+            format!("'hsb {word}' ended the attempt."),
+        ));
+    }
+
+    /// Ends what [`Heart::is_reaching`] tells of: no connection comes of it any more, and whoever is connected or has
+    /// arrived meanwhile is told.
+    pub(super) fn end_attempt(&mut self, refusal: Refusal) {
         match self.phase {
             Phase::Dialling { purpose: DialPurpose::Connect { arrived, .. }, .. } => {
                 if let Some((link, _)) = arrived {
@@ -147,6 +161,7 @@ impl Heart {
             _ if !self.settings.has_connect_string => return self.refuse(request, Code::NO_CONNECT_STRING),
             _ => {}
         }
+        self.given_up = None;
         self.connect_status(ConnectStatus::Connecting);
         self.reply(request, Code::SUCCESS, CONNECTS);
         if self.state == State::SecondaryAlone {
@@ -192,7 +207,7 @@ impl Heart {
     fn command_set_secondary_alone(&mut self, request: RequestId) {
         match self.state {
             State::PrimaryAlone | State::PrimaryUncertain | State::Standalone => {
-                self.demote(Trigger::SetSecondaryAlone, Some(request));
+                self.demote(Trigger::SetSecondaryAlone, Some(request), "");
             }
             state => {
                 let needs = format!(

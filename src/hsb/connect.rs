@@ -6,6 +6,7 @@
 //!
 //! `hsb connect` is answered here before anybody is reached (the admin handler waits a moment for a failure). What becomes of it, [`Heart::connect_failed`] tells.
 
+use super::advice::Remedy;
 use super::codes::Code;
 use super::effect::{AnswerEffect, ApplierEffect, ConnectStatus, NodeEffect, SenderEffect};
 use super::event::{Command, Hello, LinkId, PeerMessage, Purpose, RequestId};
@@ -169,6 +170,7 @@ impl Heart {
 
     fn welcome(&mut self, link: LinkId, hello: Hello) {
         self.link = Some(link);
+        self.given_up = None;
         self.want(AnswerEffect::Welcome { link, hello: self.hello() });
         self.watch_peer();
         self.connect_status(ConnectStatus::Connecting);
@@ -209,7 +211,7 @@ impl Heart {
             }
             Err(Refusal { code: Code::NOT_SYNCHRONIZED, detail }) if peer.state.is_primary() => {
                 self.end_meeting(Refusal::new(Code::BOTH_DIVERGED, detail));
-                self.demote(Trigger::Diverged, None);
+                self.demote(Trigger::Diverged, None, "");
             }
             Err(Refusal { code: Code::LOG_TOO_SHORT, detail }) if peer.state.is_primary() => {
                 let detail = format!("Whether both have written cannot be told from the log. {detail}");
@@ -245,6 +247,12 @@ impl Heart {
     pub(super) fn connect_failed(&mut self, refusal: Refusal) {
         let text = format!("{}: not connected: {}", refusal.code.number(), refusal.text());
         self.alert(CONNECT_FAILED, of_refusal(refusal.code), text);
+        match refusal.code {
+            Code::LOG_TOO_SHORT => self.remedy = Remedy::Netcopy,
+            Code::NOT_SYNCHRONIZED | Code::BOTH_DIVERGED => self.remedy = Remedy::Rewind,
+            // It says nothing of the histories.
+            _ => {}
+        }
         self.connect_failure = Some(refusal);
     }
 
@@ -264,7 +272,7 @@ impl Heart {
             self.not_connected(refusal);
             self.close(None);
             if code == Code::BOTH_DIVERGED && self.state.is_primary() {
-                self.demote(Trigger::Diverged, None);
+                self.demote(Trigger::Diverged, None, "");
             }
         } else if let Some(link) = self.link {
             self.link_lost(link, &format!("the other server refuses: {refusal}"));

@@ -26,6 +26,7 @@ impl Hash for Heart {
             backlog_bytes,
             connect_status,
             connect_failure,
+            remedy,
             switch_status,
             copy_status,
             shutting_down,
@@ -45,6 +46,7 @@ impl Hash for Heart {
         connect_failure.as_ref().map(|refusal| refusal.code).hash(hasher);
         (
             connect_status,
+            remedy,
             switch_status,
             copy_status,
             shutting_down,

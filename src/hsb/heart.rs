@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::advice::Remedy;
 use super::codes::Code;
 use super::effect::{
     Admission, AnswerEffect, ApplierEffect, BatchEffect, ConnectStatus, Decision, Effect, NodeEffect,
@@ -72,6 +73,8 @@ pub struct Heart {
     pub(super) connect_status: ConnectStatus,
     /// Why the last attempt to connect has failed; none while there is one, or a connection.
     pub(super) connect_failure: Option<Refusal>,
+    /// What has to be done at this server, as a secondary, before the two can connect.
+    pub(super) remedy: Remedy,
     pub(super) switch_status: SwitchStatus,
     pub(super) copy_status: CopyStatus,
     pub(super) shutting_down: bool,
@@ -120,6 +123,7 @@ impl Heart {
             backlog_bytes: 0,
             connect_status: ConnectStatus::Broken,
             connect_failure: None,
+            remedy: Remedy::Connect,
             switch_status: SwitchStatus::Never,
             copy_status: CopyStatus::Never,
             shutting_down: false,
@@ -239,6 +243,7 @@ impl Heart {
         };
         self.state = row.to;
         self.given_up = None;
+        self.remedy = if trigger == Trigger::Diverged { Remedy::Rewind } else { Remedy::Connect };
         self.want(NodeEffect::Entered(*row));
         match (row.from.is_primary(), row.to.is_primary()) {
             (true, false) => {
@@ -432,6 +437,11 @@ impl Heart {
     /// For `hsb status connect`: why the last attempt failed.
     pub fn connect_failure(&self) -> Option<&Refusal> {
         self.connect_failure.as_ref()
+    }
+
+    /// For `hsb status`: what the last attempt to connect, or a rewind, has shown to be needed here.
+    pub fn remedy(&self) -> Remedy {
+        self.remedy
     }
 
     /// For `hsb status switch`.

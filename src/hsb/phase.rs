@@ -75,6 +75,8 @@ pub(super) enum Phase {
     Demoting {
         trigger: Trigger,
         request: Option<RequestId>,
+        /// For the answer, besides the state.
+        then: &'static str,
     },
     CopyingOut,
     CopyingIn,

@@ -33,6 +33,12 @@ fn what_forces_a_state_ends_a_dial_and_waits_for_nobody() {
         (SecondaryAlone, Connect, SetStandalone, Standalone),
         (SecondaryAlone, Command::SwitchPrimary, SetPrimaryAlone, PrimaryAlone),
         (SecondaryAlone, Command::SwitchPrimary, Disconnect, SecondaryAlone),
+        // What is there already: the attempt ends all the same.
+        (PrimaryAlone, Connect, SetPrimaryAlone, PrimaryAlone),
+        (PrimaryAlone, Command::SwitchSecondary, SetPrimaryAlone, PrimaryAlone),
+        (SecondaryAlone, Connect, SetSecondaryAlone, SecondaryAlone),
+        (SecondaryAlone, Command::SwitchPrimary, SetSecondaryAlone, SecondaryAlone),
+        (Standalone, Connect, SetStandalone, Standalone),
         (PrimaryUncertain, Connect, Disconnect, PrimaryUncertain),
     ] {
         let mut heart = heart(state);
@@ -96,6 +102,102 @@ fn a_disconnect_ends_connecting_at_every_stage() {
         assert_eq!(heart.connect_failure().map(|failure| failure.code), Some(Code::PEER_COMMAND_CONFLICT));
         assert_eq!(answer(&command(&mut heart, Command::SetPrimaryAlone)), None, "it drains");
     }
+}
+
+/// A connection that comes to be while a server ends leaves its peer in doubt a moment later.
+#[test]
+fn a_shutdown_ends_every_attempt_to_reach_the_other_server() {
+    use Command::{Connect, SwitchPrimary, SwitchSecondary};
+    let peer = |state| Hello {
+        database_id: [1; 16],
+        state,
+        position: position(5),
+        log_end: position(5),
+        pair: SETTINGS.pair,
+    };
+    for (state, command_given, other) in [
+        (SecondaryAlone, Connect, PrimaryAlone),
+        (PrimaryAlone, Connect, SecondaryAlone),
+        (PrimaryUncertain, Connect, SecondaryAlone),
+        (SecondaryAlone, SwitchPrimary, SecondaryAlone),
+        (PrimaryAlone, SwitchSecondary, SecondaryAlone),
+    ] {
+        for stage in 0..if command_given == Connect { 3 } else { 1 } {
+            let mut heart = heart(state);
+            let effects = command(&mut heart, command_given);
+            let answer_of_dial = Event::Dialled {
+                request: 1,
+                link: (command_given == Connect).then_some(3),
+                hello: peer(other),
+            };
+            let mut later = vec![
+                answer_of_dial,
+                Event::PeerSays { link: 3, message: PeerMessage::Accept { pair: SETTINGS.pair } },
+                Event::HistoryChecked { link: 3, result: Ok(()) },
+                Event::CatchupNearEnd { link: 3 },
+                Event::PeerSays { link: 3, message: PeerMessage::GoActive { position: position(5) } },
+                Event::PeerSays { link: 3, message: PeerMessage::Active },
+            ];
+            if let Some(Effect::Applier(ApplierEffect::Drain { ticket, .. })) = effects.last().cloned() {
+                later.insert(0, Event::Drained { ticket, position: position(5) });
+            }
+            for event in later.drain(..stage) {
+                heart.handle(event);
+            }
+            let what = format!("{state} {command_given:?} {stage}");
+            let had_ended = heart.activity() == Activity::Idle;
+            let after = heart.state();
+            let had_link = heart.link().is_some();
+            let effects = heart.handle(Event::ShuttingDown { request: 8 });
+            let told = |effect: &Effect| matches!(effect, Effect::Sender(SenderEffect::Close { farewell: Some(PeerMessage::Refused(refusal)) }) if refusal.code == Code::SHUTTING_DOWN);
+            assert_eq!(effects.iter().any(told), had_link, "{what}: {effects:?}");
+            assert!(replies(&effects).contains(&(8, Code::SUCCESS)), "{what}: {effects:?}");
+            if !had_ended && command_given != Connect {
+                assert!(replies(&effects).contains(&(1, Code::SHUTTING_DOWN)), "{what}: {effects:?}");
+            }
+            for event in later {
+                heart.handle(event);
+            }
+            assert_eq!(
+                (heart.state(), heart.link(), heart.activity()),
+                (after, None, Activity::Idle),
+                "{what}"
+            );
+        }
+    }
+}
+
+/// R2: it is what was asked for, and it may leave nobody who takes writes.
+#[test]
+fn a_switch_without_a_connection_says_what_came_of_it() {
+    let told = |event: Event| {
+        let mut heart = heart(PrimaryAlone);
+        command(&mut heart, Command::SwitchSecondary);
+        let effects = heart.handle(event);
+        assert_eq!((heart.state(), answer(&effects)), (SecondaryAlone, Some(Code::SUCCESS)));
+        let text = effects.into_iter().find_map(|effect| match effect {
+            Effect::Answer(AnswerEffect::Reply { text, .. }) => Some(text),
+            _ => None,
+        });
+        text.unwrap()
+    };
+    let answers = |state| Event::Dialled {
+        request: 1,
+        link: None,
+        hello: Hello {
+            database_id: [1; 16],
+            state,
+            position: position(5),
+            log_end: position(5),
+            pair: SETTINGS.pair,
+        },
+    };
+    let text = told(UNREACHABLE);
+    assert!(text.contains("no primary now") && text.contains("'hsb switch primary'"), "{text}");
+    let text = told(answers(SecondaryAlone));
+    assert!(text.contains("no primary now") && text.contains("at the other server"), "{text}");
+    let text = told(answers(PrimaryAlone));
+    assert!(!text.contains("no primary") && text.contains("'hsb connect'"), "{text}");
 }
 
 /// Connecting is answered before anybody is reached.

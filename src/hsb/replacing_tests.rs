@@ -1,9 +1,11 @@
 //! The heart alone: what a netcopy may replace, and what a rewind takes back or gives up.
 
+use super::advice::Remedy;
 use super::codes::Code;
 use super::effect::{AnswerEffect, ApplierEffect, Effect, NodeEffect};
-use super::event::{Command, Event, Hello, RewindEnd};
+use super::event::{Command, Event, Hello, PeerMessage, RewindEnd};
 use super::heart::Heart;
+use super::phase::Activity;
 use super::position::{DatabasePosition, Position};
 use super::refusal::Refusal;
 use super::state::State::*;
@@ -55,6 +57,18 @@ fn refusal_of_copy(effects: &[Effect]) -> Option<Refusal> {
     })
 }
 
+/// A secondary whose operator has given up what came after `common`.
+fn given_up(common: Option<Position>) -> Heart {
+    let mut heart = heart(SecondaryAlone);
+    command(&mut heart, Command::Rewind);
+    let ticket = heart.ticket;
+    heart.handle(Event::Drained { ticket, position: position(5) });
+    let end = RewindEnd::GivenUp { common, refusal: Refusal::new(Code::NOT_SYNCHRONIZED, "saved") };
+    let effects = heart.handle(Event::Rewound { result: Ok(end) });
+    assert_eq!((answer(&effects), heart.decided()), (Some(Code::NOT_SYNCHRONIZED), position(5)));
+    heart
+}
+
 #[test]
 fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
     let position_of_source = position(9);
@@ -64,16 +78,6 @@ fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
         position: position_of_source,
         log_end: position_of_source,
         pair: PAIR,
-    };
-    let given_up = |common| {
-        let mut heart = heart(SecondaryAlone);
-        command(&mut heart, Command::Rewind);
-        let ticket = heart.ticket;
-        heart.handle(Event::Drained { ticket, position: position(5) });
-        let end = RewindEnd::GivenUp { common, refusal: Refusal::new(Code::NOT_SYNCHRONIZED, "saved") };
-        let effects = heart.handle(Event::Rewound { result: Ok(end) });
-        assert_eq!((answer(&effects), heart.decided()), (Some(Code::NOT_SYNCHRONIZED), position(5)));
-        heart
     };
     let arrives = |heart: &mut Heart, common| heart.handle(Event::CopyArrives { hello, common });
     let refused = refusal_of_copy(&arrives(&mut heart(SecondaryAlone), Some(position(3))));
@@ -95,19 +99,41 @@ fn a_netcopy_over_a_parted_history_needs_consent_which_ends_with_any_change() {
         let effects = arrives(&mut given_up(saved.map(position)), common.map(position));
         assert_eq!(admits(&effects), is_admitted, "{saved:?} {common:?}");
     }
-    // A promotion and its end, a netcopy, a rewind after all.
+    // For one netcopy, however it ends.
+    for opened in [
+        Ok(DatabasePosition { database_id: [1; 16], position: position(5) }),
+        Err(Code::COMMUNICATION_ERROR.into()),
+    ] {
+        let mut heart = given_up(Some(position(3)));
+        assert_eq!(heart.remedy(), Remedy::Netcopy);
+        arrives(&mut heart, Some(position(3)));
+        heart.handle(Event::CopyReceived { opened });
+        assert!(refusal_of_copy(&arrives(&mut heart, Some(position(3)))).is_some());
+        assert_eq!(heart.remedy(), Remedy::Rewind);
+    }
+    // An attempt to connect from either side, though it is refused.
+    let refused = Event::DialFailed { request: 1, refusal: Code::NOT_SYNCHRONIZED.into() };
+    let mut heart = given_up(Some(position(3)));
+    command(&mut heart, Command::Connect);
+    let ticket = heart.ticket;
+    heart.handle(Event::Drained { ticket, position: position(5) });
+    heart.handle(refused);
+    assert!(refusal_of_copy(&arrives(&mut heart, Some(position(3)))).is_some());
+    let mut heart = given_up(Some(position(3)));
+    heart.handle(Event::PeerArrived { link: 3, hello });
+    let ticket = heart.ticket;
+    heart.handle(Event::Drained { ticket, position: position(5) });
+    let message = PeerMessage::Refused(Code::NOT_SYNCHRONIZED.into());
+    heart.handle(Event::PeerSays { link: 3, message });
+    assert_eq!((heart.activity(), heart.remedy()), (Activity::Idle, Remedy::Rewind));
+    assert!(refusal_of_copy(&arrives(&mut heart, Some(position(3)))).is_some());
+    // A promotion and its end, a rewind after all.
     let mut heart = given_up(None);
     command(&mut heart, Command::SetPrimaryAlone);
     let ticket = heart.ticket;
     heart.handle(Event::Drained { ticket, position: position(5) });
     command(&mut heart, Command::SetSecondaryAlone);
     assert_eq!(heart.state(), SecondaryAlone);
-    assert!(refusal_of_copy(&arrives(&mut heart, None)).is_some());
-    let mut heart = given_up(None);
-    arrives(&mut heart, None);
-    heart.handle(Event::CopyReceived {
-        opened: Ok(DatabasePosition { database_id: [1; 16], position: position(5) }),
-    });
     assert!(refusal_of_copy(&arrives(&mut heart, None)).is_some());
 }
 

@@ -4,10 +4,11 @@
 //! whatever comes of it, the node stays SECONDARY ALONE.
 //!
 //! Where they cannot be taken back, the command is the operator's consent to their end: they are saved, and a netcopy may
-//! replace the database ([`GivenUp`]). The consent ends with the process, with any change of the state or the position, and
-//! with the netcopy. Invariant: a SECONDARY ALONE has its database replaced only by one that is known to have everything
+//! replace the database ([`GivenUp`]). The consent is for the next netcopy: it ends when that begins, with the process, with
+//! any change of the state or the position, and with an attempt to connect, whatever comes of it. Invariant: a SECONDARY ALONE has its database replaced only by one that is known to have everything
 //! that was decided here, or with consent.
 
+use super::advice::Remedy;
 use super::codes::Code;
 use super::effect::{ApplierEffect, NodeEffect};
 use super::event::RequestId;
@@ -73,9 +74,11 @@ impl Heart {
         match result {
             Ok(RewindEnd::GivenUp { common, refusal }) => {
                 self.given_up = Some(GivenUp { decided: self.decided, common });
+                self.remedy = Remedy::Netcopy;
                 self.refuse_with(request, &refusal);
             }
             Ok(RewindEnd::TakenBack { position, text }) => {
+                self.remedy = Remedy::Connect;
                 if position != self.decided {
                     // What the other server is known to have may be what was taken back.
                     self.acknowledged = Position::ORIGIN;

@@ -1,5 +1,6 @@
 //! Heart, part switch: switchover, orderly disconnect, promotion, demotion, copies, shutdown.
 
+use super::advice::Remedy;
 use super::codes::Code;
 use super::effect::{
     Admission, AnswerEffect, ApplierEffect, ConnectStatus, Decision, NodeEffect, WriterEffect,
@@ -116,7 +117,7 @@ impl Heart {
                 );
                 self.refuse_with(request, &Refusal::new(code, detail));
             }
-            None => self.switch_alone(request, purpose),
+            None => self.switch_alone(request, purpose, no_primary_now(Some(hello.state))),
         }
     }
 
@@ -140,7 +141,7 @@ impl Heart {
     pub(super) fn probe_failed(&mut self, request: RequestId, purpose: DialPurpose, refusal: Refusal) {
         let Refusal { code, detail } = refusal;
         if code == Code::COMMUNICATION_ERROR {
-            self.switch_alone(request, purpose);
+            self.switch_alone(request, purpose, no_primary_now(None));
         } else {
             // It may be the primary, whatever is wrong with it.
             let alone = if purpose == DialPurpose::SwitchPrimary { "primary" } else { "secondary" };
@@ -151,12 +152,12 @@ impl Heart {
         }
     }
 
-    fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose) {
+    fn switch_alone(&mut self, request: RequestId, purpose: DialPurpose, then: &'static str) {
         self.switch_status = SwitchStatus::Success;
         if purpose == DialPurpose::SwitchPrimary {
             self.drain(AfterDrain::Promote { request, trigger: Trigger::Switch });
         } else {
-            self.demote(Trigger::SetSecondaryAlone, Some(request));
+            self.demote(Trigger::SetSecondaryAlone, Some(request), then);
         }
     }
 
@@ -229,20 +230,22 @@ impl Heart {
         self.reply_state(request);
     }
 
-    /// Ends being a primary; a batch that waits for this node's own disk only is waited for.
-    pub(super) fn demote(&mut self, trigger: Trigger, request: Option<RequestId>) {
-        self.phase = Phase::Demoting { trigger, request };
+    /// Ends being a primary; a batch that waits for this node's own disk only is waited for. `then`: what the answer says
+    /// besides the state.
+    pub(super) fn demote(&mut self, trigger: Trigger, request: Option<RequestId>, then: &'static str) {
+        self.phase = Phase::Demoting { trigger, request, then };
         self.try_to_demote();
     }
 
     pub(super) fn try_to_demote(&mut self) {
-        let Phase::Demoting { trigger, request } = self.phase else { return };
+        let Phase::Demoting { trigger, request, then } = self.phase else { return };
         let local_batch = self.in_flight.is_some_and(|batch| !batch.info.needs_acknowledgement);
         if !local_batch || self.log_lacks().is_some() {
             self.phase = Phase::Idle;
             self.go(trigger);
             if let Some(request) = request {
-                self.reply_state(request);
+                let text = format!("The server is set to {}. {then}", self.state);
+                self.reply(request, Code::SUCCESS, text.trim_end());
             }
         }
     }
@@ -297,7 +300,10 @@ impl Heart {
         match refusal {
             Some(code) => {
                 let detail = match code {
-                    Code::NOT_SYNCHRONIZED => self.not_to_be_replaced(hello.position, common),
+                    Code::NOT_SYNCHRONIZED => {
+                        self.remedy = Remedy::Rewind;
+                        self.not_to_be_replaced(hello.position, common)
+                    }
                     _ => format!(
                         "The target is {} at {}, the source at {}.",
                         self.state, self.decided, hello.position
@@ -307,6 +313,7 @@ impl Heart {
             }
             None => {
                 self.phase = Phase::CopyingIn;
+                self.given_up = None;
                 self.copy_status = CopyStatus::Active;
                 self.note("30570: a netcopy arrives from the primary");
                 self.want(NodeEffect::CloseSessions(Code::SERVER_CLOSED));
@@ -363,11 +370,8 @@ impl Heart {
             // Ends by itself, within PEER_ANSWER_TIMEOUT_MS; leaving it half-way would leave the peer in doubt.
             phase if phase.is_switch_with_peer() => {}
             Phase::Leaving { .. } => {}
-            _ if !self.state.is_active() && self.link.is_some() => {
-                let refusal = Refusal::from(Code::SHUTTING_DOWN);
-                self.break_off(&refusal);
-                self.close(Some(PeerMessage::Refused(refusal)));
-            }
+            // A connection that came to be now would end with the process, and leave the other server in doubt.
+            _ if self.is_reaching() => self.end_attempt(Refusal::from(Code::SHUTTING_DOWN)),
             _ => {}
         }
         self.shutdown = Some(request);
@@ -383,6 +387,21 @@ impl Heart {
             } else {
                 self.reply_state(request);
             }
+        }
+    }
+}
+
+/// What a switch to secondary without a connection leaves behind (R2): `peer` is the other server's state, if it answered.
+fn no_primary_now(peer: Option<State>) -> &'static str {
+    match peer {
+        Some(state) if state.is_primary() => {
+            "The other server is a primary: 'hsb connect' has this one follow it."
+        }
+        Some(_) => {
+            "There is no primary now, and nobody can write: 'hsb switch primary' at the other server makes it one, then 'hsb connect'."
+        }
+        None => {
+            "The other server cannot be reached: there is no primary now, and nobody can write. 'hsb switch primary' makes this server one again; or, once the other one is back, that one."
         }
     }
 }

@@ -113,8 +113,22 @@ impl RotatingFile {
     }
 }
 
+/// Never a file through a link: the directory may belong to others, and the file that it leads to, too. What is no file
+/// (`/dev/stderr` is a link) may be named in any way.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = match options.open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let file = OpenOptions::new().append(true).open(path)?;
+            if file.metadata()?.is_file() {
+                let text = "it is a link to a file; remove it, or name the file itself";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+            file
+        }
+        opened => opened?,
+    };
     let bytes = file.metadata()?.len();
     Ok((file, bytes))
 }
@@ -163,6 +177,36 @@ mod tests {
         log.write("after\n").unwrap();
         assert_eq!(fs::read_to_string(&aside).unwrap(), "before\nbetween\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "after\n");
+    }
+
+    #[test]
+    fn no_log_is_written_through_a_link_to_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, victim) = (directory.path().join("log"), directory.path().join("victim"));
+        let limits = Limits { bytes: None, files: 0 };
+        let link = |to: &Path| std::os::unix::fs::symlink(to, &path).unwrap();
+        fs::write(&victim, "precious").unwrap();
+        link(&victim);
+        let error = RotatingFile::open(&path, limits).unwrap_err();
+        assert!(error.to_string().contains("a link"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let mut log = RotatingFile::open(&path, limits).unwrap();
+        // Put there before it is opened anew: the old file is written on.
+        let aside = directory.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        link(&directory.path().join("not there"));
+        assert!(log.reopen().is_err());
+        fs::remove_file(&path).unwrap();
+        link(&victim);
+        assert!(log.reopen().is_err());
+        log.write("a line\n").unwrap();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "a line\n");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!directory.path().join("not there").exists());
+        fs::remove_file(&path).unwrap();
+        link(Path::new("/dev/null"));
+        log.reopen().unwrap();
+        log.write("nowhere\n").unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::copy::{send_job, wait};
-use super::snapshots::{self, Limits};
+use super::snapshots::{self, Beginnings, Limits};
 use super::storage::Storage;
 use crate::actors::supervisor::SupervisorMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
@@ -38,6 +38,7 @@ pub struct Checkpointer {
     storage: Arc<Storage>,
     /// The snapshot that was warned of last.
     warned: Mutex<Option<OpenSnapshot>>,
+    snapshots: Mutex<Beginnings>,
     /// Held while a checkpoint is made.
     last: Mutex<Last>,
     count: AtomicU64,
@@ -55,6 +56,7 @@ impl Checkpointer {
         Checkpointer {
             storage: Arc::clone(storage),
             warned: Mutex::default(),
+            snapshots: Mutex::default(),
             last,
             count: AtomicU64::new(0),
         }
@@ -207,7 +209,10 @@ impl Checkpointer {
 
     fn look_after_snapshots(&self, log_bytes: u64) {
         let (open, limits) = (self.storage.node.sessions.snapshots(), self.limits());
-        let verdict = snapshots::judge(&open, log_bytes, limits, self.storage.node.database.has_long_reads());
+        let copying = self.storage.node.database.has_long_reads();
+        let mut beginnings = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        beginnings.look(&open, log_bytes);
+        let verdict = snapshots::judge(&open, log_bytes, &beginnings, limits, copying);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = verdict.warn
             && !warned.as_ref().is_some_and(|warned| warned.is(snapshot))

@@ -32,10 +32,19 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
+    /// This history is a part of the other one: nobody but the other server has written since.
+    fn is_behind(&self) -> bool {
+        self.common.is_some_and(|common| common.sequence == self.ends[0].sequence)
+    }
+
     /// For the operator at either server.
     pub(crate) fn describe(&self) -> String {
         let [mine, other] = self.ends;
         match self.common {
+            Some(common) if self.is_behind() => format!(
+                "The server at {mine} is behind the one at {other}, which has made {} since: it lacks nothing of this one's.",
+                transactions(other.sequence - common.sequence)
+            ),
             Some(common) => format!(
                 "The histories parted at {common}. Since then the server at {mine} has made {}, the one at {other} {}.",
                 transactions(mine.sequence - common.sequence),
@@ -137,6 +146,11 @@ pub(crate) fn run_catchup(storage: &Arc<Storage>) -> Box<dyn Fn(CatchupThread)> 
     })
 }
 
+/// What to do where both servers have transactions that the other lacks.
+const CHOOSE: &str = "Nothing is thrown away: choose the server to keep as primary. At the other one, in SECONDARY ALONE, 'hsb rewind' saves its transactions since then to a file and takes them back, so that the servers can connect; or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary, which saves them as well.";
+/// What to do where only the secondary has.
+const FOLLOW: &str = "The primary has nothing that the secondary lacks: nothing is lost if they exchange their roles. 'hsb set secondary alone' at this primary, 'hsb switch primary' at the other server, then 'hsb connect'. To keep this one as it is instead, 'hsb rewind' at the other one saves its transactions to a file and takes them back.";
+
 /// Why the other server's position is not on this server's log, with all that can be found out.
 fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &LogReadError) -> Refusal {
     match error {
@@ -147,16 +161,16 @@ fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &L
             Refusal::new(Code::LOG_TOO_SHORT, detail)
         }
         LogReadError::Diverged { parted_at } => {
-            let findings = match compare(parameters, storage) {
+            let compared = compare(parameters, storage);
+            let findings = match &compared {
                 Ok(comparison) => comparison.describe(),
                 Err(Refusal { detail: why, .. }) => format!(
                     "The other server is at {peer}; the histories parted at {parted_at} or before (it did not say where: {why})."
                 ),
             };
-            let detail = format!(
-                "{findings} Nothing is thrown away: choose the server to keep as primary. At the other one, in SECONDARY ALONE, 'hsb rewind' saves its transactions since then to a file and takes them back, so that the servers can connect; or start it with 'solid -x backupserver' and give 'hsb netcopy' at the primary, which saves them as well."
-            );
-            Refusal::new(Code::NOT_SYNCHRONIZED, detail)
+            let way_out =
+                if compared.is_ok_and(|comparison| comparison.is_behind()) { FOLLOW } else { CHOOSE };
+            Refusal::new(Code::NOT_SYNCHRONIZED, format!("{findings} {way_out}"))
         }
         LogReadError::Failed(error) => error.clone().into(),
     }

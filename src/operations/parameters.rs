@@ -16,9 +16,11 @@ use crate::config::{Id, ListenAddress, SetOutcome};
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::Event;
+use crate::hsb::phase::Activity;
 use crate::logging;
 use crate::net::listener::{self, ListenerHandle};
 use crate::services::context::NodeContext;
+use crate::services::status::Snapshot;
 
 /// See the module.
 pub struct ParameterChanges {
@@ -52,8 +54,10 @@ impl ParameterChanges {
     ) -> Result<SetOutcome, ServerError> {
         let _guard = self.one_by_one.lock().unwrap_or_else(PoisonError::into_inner);
         let id = Id::find(section, name);
-        if id == Some(Id::Connect) && self.node.status.state().is_active() {
-            return Err(ServerError::new(Code::CONNECT_WHILE_CONNECTED));
+        if id == Some(Id::Connect)
+            && let Some(what) = uses_connect(&self.node.status.snapshot())
+        {
+            return Err(ServerError::with(Code::CONNECT_WHILE_CONNECTED, what));
         }
         let set = || match temporary {
             true => self.node.parameters.set(section, name, value, true),
@@ -107,6 +111,24 @@ impl ParameterChanges {
             }
         })
     }
+}
+
+/// What HotStandby.Connect is in use for, and what ends that; none: nothing.
+fn uses_connect(now: &Snapshot) -> Option<String> {
+    let ends = match now.activity {
+        Activity::Idle if now.state.is_active() => return Some("'hsb disconnect' first.".into()),
+        Activity::Idle => return None,
+        Activity::Connecting | Activity::CatchingUp => "'hsb disconnect' ends it.",
+        Activity::SwitchingToPrimary | Activity::SwitchingToSecondary if !now.state.is_active() => {
+            "'hsb disconnect' ends it while the other server has not answered."
+        }
+        Activity::Copying => "Wait until 'hsb status copy' says that it has ended.",
+        Activity::Disconnecting
+        | Activity::SwitchingToPrimary
+        | Activity::SwitchingToSecondary
+        | Activity::Rewinding => "Wait until it has ended.",
+    };
+    Some(format!("Under way: {}. {ends}", now.activity.name()))
 }
 
 /// Takes the port before anything is created or changed. Nobody can connect before the node is ready: it listens last.

@@ -67,7 +67,7 @@ pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<Rewin
 }
 
 /// What follows where nothing could be taken back.
-const CONSENT: &str = "'hsb netcopy' at the primary may replace its database now, until this server is restarted, connected or set to another state.";
+const CONSENT: &str = "'hsb netcopy' at the primary may replace its database now, once, until this server is restarted, set to another state, or asked to connect.";
 
 /// So many transactions, as the subject of a sentence.
 fn were(count: u64) -> String {

@@ -2,7 +2,8 @@
 //!
 //! A session that reads from one snapshot (an open REPEATABLE READ transaction, a query that runs, a portal that is not
 //! fetched to its end) needs what SQLite's log held when it began, so everything that is written meanwhile stays in the log
-//! as well. What counts is how much that is; the age alone only if it is wanted.
+//! as well. What counts is how much that is, since it began: what was in the log before is not its doing. The age counts only
+//! if it is wanted.
 //!
 //! Not here: the look itself and moving pages (the checkpointer). A copy's own snapshot is not a session's: it ends with
 //! the copy, and until then ending sessions would help nobody.
@@ -33,8 +34,41 @@ pub(crate) struct Verdict<'a> {
     pub(crate) end: Vec<(&'a OpenSnapshot, ServerError)>,
 }
 
+/// How long SQLite's log was when each snapshot was first seen.
+#[derive(Default)]
+pub(crate) struct Beginnings(Vec<(OpenSnapshot, u64)>);
+
+impl Beginnings {
+    /// Looks at the snapshots that are open; `log_bytes`: what SQLite's log holds now.
+    pub(crate) fn look(&mut self, open: &[OpenSnapshot], log_bytes: u64) {
+        self.0.retain(|(known, _)| open.iter().any(|now| now.is(known)));
+        for (_, bytes) in &mut self.0 {
+            // It has started over: the snapshot needs none of what it held.
+            *bytes = (*bytes).min(log_bytes);
+        }
+        for snapshot in open {
+            if !self.0.iter().any(|(known, _)| known.is(snapshot)) {
+                self.0.push((snapshot.clone(), log_bytes));
+            }
+        }
+    }
+
+    /// What has been written since the snapshot was first seen.
+    fn since(&self, snapshot: &OpenSnapshot, log_bytes: u64) -> u64 {
+        let before =
+            self.0.iter().find(|(known, _)| known.is(snapshot)).map_or(log_bytes, |(_, bytes)| *bytes);
+        log_bytes.saturating_sub(before)
+    }
+}
+
 /// `open`: oldest first; `log_bytes`: what SQLite's log holds; `copying`: a copy reads, too.
-pub(crate) fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copying: bool) -> Verdict<'_> {
+pub(crate) fn judge<'a>(
+    open: &'a [OpenSnapshot],
+    log_bytes: u64,
+    beginnings: &Beginnings,
+    limits: Limits,
+    copying: bool,
+) -> Verdict<'a> {
     let mut verdict = Verdict::default();
     let old: Vec<&OpenSnapshot> = open.iter().filter(|snapshot| snapshot.age >= LEAST_AGE).collect();
     if !limits.age.is_zero() {
@@ -44,18 +78,15 @@ pub(crate) fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copyi
     if !verdict.end.is_empty() || copying || limits.bytes == 0 {
         return verdict;
     }
+    let since = |snapshot: &OpenSnapshot| beginnings.since(snapshot, log_bytes);
+    // Where snapshots that follow one another keep the log for ever, each has less to answer for.
+    let allowed = if log_bytes >= 2 * limits.bytes { limits.bytes / 4 } else { limits.bytes };
+    let too_much: Vec<&OpenSnapshot> = old.iter().copied().filter(|one| since(one) >= allowed).collect();
     // The oldest first, in the hope that it is enough; if the log goes on growing, it is not.
-    let number = match log_bytes {
-        bytes if bytes >= limits.bytes + limits.bytes / 4 => old.len(),
-        bytes if bytes >= limits.bytes => 1,
-        bytes if bytes >= limits.bytes / 2 => {
-            verdict.warn = old.first().copied();
-            0
-        }
-        _ => 0,
-    };
-    verdict.end =
-        old.into_iter().take(number).map(|one| (one, ended_by_size(one, log_bytes, limits))).collect();
+    let number = if log_bytes >= limits.bytes + limits.bytes / 4 { too_much.len() } else { 1 };
+    verdict.warn = old.first().copied().filter(|one| too_much.is_empty() && since(one) >= limits.bytes / 2);
+    let end = |one| (one, ended_by_size(one, log_bytes, since(one), limits));
+    verdict.end = too_much.into_iter().take(number).map(end).collect();
     verdict
 }
 
@@ -68,12 +99,13 @@ pub(crate) fn warning(snapshot: &OpenSnapshot, log_bytes: u64, limits: Limits) -
     )
 }
 
-fn ended_by_size(snapshot: &OpenSnapshot, log_bytes: u64, limits: Limits) -> ServerError {
+fn ended_by_size(snapshot: &OpenSnapshot, log_bytes: u64, since: u64, limits: Limits) -> ServerError {
     ServerError::sql(
         "25P04",
         format!(
-            "terminating connection because its snapshot, {} s old, keeps SQLite's log from starting over, which has grown to {} MB (General.SnapshotMaxSize is {} MB); read in shorter transactions, or raise General.SnapshotMaxSize",
+            "terminating connection because its snapshot, {} s old, keeps SQLite's log from starting over, which has grown by {} MB since, to {} MB (General.SnapshotMaxSize is {} MB); read in shorter transactions, or raise General.SnapshotMaxSize",
             snapshot.age.as_secs(),
+            since >> 20,
             log_bytes >> 20,
             limits.bytes >> 20
         ),
@@ -103,8 +135,46 @@ mod tests {
         ages_ms.iter().enumerate().map(of).collect()
     }
 
+    /// As if all had begun while the log was empty.
+    fn judge(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copying: bool) -> Verdict<'_> {
+        let mut beginnings = Beginnings::default();
+        beginnings.look(open, 0);
+        super::judge(open, log_bytes, &beginnings, limits, copying)
+    }
+
+    fn ids(verdict: &Verdict<'_>) -> Vec<u64> {
+        verdict.end.iter().map(|(one, _)| one.session.id).collect()
+    }
+
     fn ended(open: &[OpenSnapshot], log_bytes: u64, limits: Limits, copying: bool) -> Vec<u64> {
-        judge(open, log_bytes, limits, copying).end.iter().map(|(one, _)| one.session.id).collect()
+        ids(&judge(open, log_bytes, limits, copying))
+    }
+
+    #[test]
+    fn a_reader_answers_only_for_what_was_written_since_it_began() {
+        let open = open(&[600_000, 5_000]);
+        let mut beginnings = Beginnings::default();
+        // The first one has begun after a transaction that is larger than the limit, the second one later still.
+        beginnings.look(&open[..1], 150 * MB);
+        beginnings.look(&open, 180 * MB);
+        let at = |log_bytes| super::judge(&open, log_bytes, &beginnings, LIMITS, false);
+        assert!(at(180 * MB).end.is_empty() && at(180 * MB).warn.is_none());
+        // Beyond twice the limit the log is to become short all the same.
+        assert_eq!(ids(&at(204 * MB)), [0]);
+        assert_eq!(ids(&at(210 * MB)), [0, 1]);
+        // Whoever has begun at the end of a long log is not to blame for it, however long it is.
+        beginnings.look(&open, 900 * MB);
+        let fresh = OpenSnapshot::of_session(7, Duration::from_millis(700));
+        beginnings.look(std::slice::from_ref(&fresh), 900 * MB);
+        assert!(
+            super::judge(std::slice::from_ref(&fresh), 900 * MB, &beginnings, LIMITS, false).end.is_empty()
+        );
+        // The log has started over meanwhile.
+        beginnings.look(std::slice::from_ref(&fresh), 10 * MB);
+        let now = |log_bytes| {
+            ids(&super::judge(std::slice::from_ref(&fresh), log_bytes, &beginnings, LIMITS, false))
+        };
+        assert_eq!((now(109 * MB), now(110 * MB)), (vec![], vec![7]));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use super::events::{EventHub, HINDERED};
+use crate::hsb::advice::Remedy;
 use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
 use crate::hsb::effect::ConnectStatus;
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub acknowledged: Position,
     /// Why the last attempt to connect has failed, until there is another attempt.
     pub connect_failure: Option<Refusal>,
+    /// What a secondary needs before it can follow.
+    pub remedy: Remedy,
     /// The last switch.
     pub switch: SwitchStatus,
     /// The last copy.
@@ -115,6 +118,7 @@ impl NodeStatus {
             state,
             connect: ConnectStatus::Broken,
             connect_failure: None,
+            remedy: Remedy::Connect,
             settings,
             decided: Position::ORIGIN,
             log_end: Position::ORIGIN,
@@ -206,6 +210,7 @@ impl NodeStatus {
             snapshot.connect = heart.connect_status_now();
             snapshot.connect_since = SystemTime::now();
         }
+        snapshot.remedy = heart.remedy();
         if snapshot.connect_failure.as_ref() != heart.connect_failure() {
             snapshot.connect_failure = heart.connect_failure().cloned();
         }

@@ -23,6 +23,7 @@ use super::users::Role;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
+use crate::hsb::settings::{Durability, Safeness};
 use crate::services::context::NodeContext;
 use crate::services::registry::Reading;
 use crate::storage::database::read_identity;
@@ -63,6 +64,8 @@ struct Transaction {
     /// The reader has an open transaction that keeps this snapshot.
     snapshot: Option<Position>,
     open: Option<OpenTransaction>,
+    /// What its commit asks for: fixed when it became the writer.
+    asks_for: Option<(Safeness, Durability)>,
     schema_changed: bool,
 }
 
@@ -181,6 +184,7 @@ impl<'r> SqlSession<'r> {
             savepoints: Vec::new(),
             snapshot: None,
             open: None,
+            asks_for: None,
             schema_changed: false,
         });
     }
@@ -407,6 +411,7 @@ impl<'r> SqlSession<'r> {
     fn become_writer(&mut self) -> Result<(), ServerError> {
         let snapshot = self.transaction.as_ref().and_then(|transaction| transaction.snapshot);
         let request = self.request(snapshot);
+        let asks_for = Some((request.safeness, request.durability));
         if let Some(mut transaction) = self.transaction.take() {
             // Ended before the wait, so that it keeps no old pages meanwhile.
             self.release_snapshot(&mut transaction);
@@ -424,8 +429,19 @@ impl<'r> SqlSession<'r> {
                 open.savepoint(name)?;
             }
             transaction.open = Some(open);
+            transaction.asks_for = asks_for;
         }
         Ok(())
+    }
+
+    /// Safeness and durability that hold now: of the transaction at hand, of the session outside of one.
+    pub fn commit_options(&self) -> (Safeness, Durability) {
+        let of_session = (self.settings.safeness, self.settings.durability);
+        let Some(transaction) = &self.transaction else { return of_session };
+        let next = &self.settings.next_transaction;
+        transaction
+            .asks_for
+            .unwrap_or((next.safeness.unwrap_or(of_session.0), next.durability.unwrap_or(of_session.1)))
     }
 
     fn request(&self, snapshot: Option<Position>) -> WriteRequest {

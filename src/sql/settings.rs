@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::known_settings;
 use super::set_statement::{Isolation, TransactionModes};
 use crate::error::ServerError;
-use crate::hsb::settings::{Durability, Safeness, word};
+use crate::hsb::settings::{Durability, Safeness};
 use crate::pgtypes;
 use crate::services::outcomes::HeldToken;
 
@@ -104,6 +104,9 @@ impl SessionSettings {
     /// Sets a setting of PostgreSQL; no value: back to the default.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), ServerError> {
         let name = name.to_ascii_lowercase();
+        // As in PostgreSQL only letters and digits count: asyncpg says 'utf-8', quotes included.
+        let encoding = value.filter(|_| name == "client_encoding").map(plain_name);
+        let value = encoding.as_deref().or(value);
         match known_settings::find(&name) {
             Some(row) => row.check(&name, value.unwrap_or(row.factory)).or_else(|error| {
                 // DEFAULT changes nothing where nothing can be changed.
@@ -173,8 +176,6 @@ impl SessionSettings {
             "lock timeout" => self.lock_timeout.map(in_seconds),
             "idle timeout" => Some(in_seconds(self.idle_timeout.unwrap_or_default())),
             "statement maxtime" => Some(in_seconds(self.statement_max_time.unwrap_or_default())),
-            "safeness" => Some(word(&Safeness::WORDS, self.safeness).to_string()),
-            "durability" => Some(word(&Durability::WORDS, self.durability).to_string()),
             _ => {
                 let factory = || known_settings::find(&lower).map(|row| row.factory.to_string());
                 self.generic.get(&lower).cloned().or_else(factory)
@@ -222,6 +223,12 @@ impl SessionSettings {
         let before = self.before.take();
         *self = SessionSettings { before, ..SessionSettings::default() };
     }
+}
+
+fn plain_name(encoding: &str) -> String {
+    let letters = encoding.chars().filter(char::is_ascii_alphanumeric);
+    let name = letters.collect::<String>().to_ascii_lowercase();
+    if name == "sqlascii" { "sql_ascii".to_owned() } else { name }
 }
 
 /// As SET LOCK TIMEOUT and its like take it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::sqlite_error::sqlite_error;
 use super::{files, functions, memory, outcomes};
 use crate::descriptors::{self, open_surely};
@@ -36,6 +36,8 @@ pub struct Database {
     writer_cache_kib: i64,
     schema_generation: AtomicU64,
     hold: Mutex<Option<Hold>>,
+    /// Why it is not held, although it should be.
+    not_held: Mutex<Option<String>>,
     /// For [`Database::ask`].
     kept: Mutex<Option<Connection>>,
     /// The server's own long reads hold a clone each.
@@ -57,6 +59,7 @@ impl Database {
             writer_cache_kib,
             schema_generation: AtomicU64::new(0),
             hold: Mutex::default(),
+            not_held: Mutex::default(),
             kept: Mutex::default(),
             long_reads: Arc::default(),
         }
@@ -195,18 +198,49 @@ impl Database {
         Ok(connection)
     }
 
-    /// Keeps other programs off the file from now on: see [`super::hold`]. An error names the one that has it open.
+    /// Keeps other programs off the file from now on: see [`super::hold`]. An error names the one that has it open;
+    /// [`Database::renew_hold`] tries again then.
     pub fn hold(&self) -> Result<(), ServerError> {
-        let keeper = self.open(KEEPER_CACHE_KIB)?;
-        read_identity(&keeper)?;
-        let hold = Hold::take(&self.path, keeper)?;
+        let hold = self.take_hold(hold::PATIENCE).inspect_err(|error| {
+            *self.problem() = Some(error.to_string());
+        })?;
         *self.held() = Some(hold);
         Ok(())
     }
 
-    /// Holds it anew: this process may have opened and closed the file by itself.
+    fn take_hold(&self, patience: Duration) -> Result<Hold, ServerError> {
+        let keeper = self.open(KEEPER_CACHE_KIB)?;
+        read_identity(&keeper)?;
+        Hold::take(&self.path, keeper, patience)
+    }
+
+    /// Holds it anew: this process may have opened and closed the file by itself, or could not hold it before. An error is
+    /// told once, and goes on to be told by [`Database::not_held`].
     pub fn renew_hold(&self) -> Result<(), ServerError> {
-        self.held().as_ref().map_or(Ok(()), Hold::renew)
+        // Locked meanwhile, so that the file is not replaced under it.
+        let mut held = self.held();
+        let before = self.not_held();
+        let outcome = match &*held {
+            Some(hold) => hold.renew(),
+            None if before.is_none() => return Ok(()),
+            None => self.take_hold(Duration::ZERO).map(|hold| *held = Some(hold)),
+        };
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        if problem.is_none() && before.is_some() {
+            log::info!("{} is held: no other program can open it any more", self.path.display());
+        }
+        let is_known = problem == before;
+        *self.problem() = problem;
+        if is_known { Ok(()) } else { outcome }
+    }
+
+    /// Why other programs are not kept off the file, although they should be.
+    pub fn not_held(&self) -> Option<String> {
+        self.problem().clone()
+    }
+
+    fn problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.not_held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the file that is held is still the database under its name; an error says what became of it.
@@ -216,8 +250,11 @@ impl Database {
 
     /// Lets go of the file: it is about to be replaced, or the server ends.
     pub fn release(&self) {
-        let held = self.held().take();
+        let mut held = self.held();
+        let hold = held.take();
+        *self.problem() = None;
         drop(held);
+        drop(hold);
     }
 
     fn held(&self) -> MutexGuard<'_, Option<Hold>> {

@@ -35,7 +35,7 @@ const SHARED_BYTES: i64 = 510;
 /// What every database file begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How long a program that is about to leave is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// See the module. Ends with the value.
@@ -56,13 +56,13 @@ enum Unheld {
 }
 
 impl Hold {
-    /// `keeper` must have read in the database. Waits for a while for programs that have it open.
-    pub(super) fn take(path: &Path, keeper: Connection) -> Result<Hold, ServerError> {
+    /// `keeper` must have read in the database. Waits so long for programs that have it open.
+    pub(super) fn take(path: &Path, keeper: Connection, patience: Duration) -> Result<Hold, ServerError> {
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.map_err(|error| {
             ServerError::with(Code::OPERATION_FAILED, format!("({}: {error})", path.display()))
         })?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match lock_out(&file) {
                 Ok(()) => return Ok(Hold { _keeper: keeper, file, path: path.to_path_buf() }),

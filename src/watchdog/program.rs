@@ -142,11 +142,15 @@ impl Program {
     fn run(mut self, interval: Duration, notes: &Receiver<Note>) -> Result<(), ServerError> {
         loop {
             self.begin_round();
-            let next = Instant::now() + interval;
+            let mut next = Instant::now() + interval;
             loop {
                 let pause = self.pace.next_end(self.started.elapsed()).map(|end| self.started + end);
                 match notes.recv_deadline(pause.map_or(next, |end| end.min(next))) {
-                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Timeout) if known(self.seen_by_round(), self.round).is_some() => {
+                        break;
+                    }
+                    // Where an answer takes longer than the interval, no round would ever be complete.
+                    Err(RecvTimeoutError::Timeout) => next = Instant::now() + interval,
                     Err(RecvTimeoutError::Disconnected) => return Err(invalid("The observers have ended.")),
                     Ok(Note::Event) => self.begin_round(),
                     Ok(Note::LogIn { node, refusal }) => self.tell_of_log_in(node, refusal),
@@ -170,10 +174,13 @@ impl Program {
         }
     }
 
+    fn seen_by_round(&self) -> [Option<(u64, &Sight)>; 2] {
+        self.seen.each_ref().map(|seen| seen.as_ref().map(|(round, sight, _)| (*round, sight)))
+    }
+
     /// Decides if both nodes are known well enough; true if something was done, so that it is time to look again.
     fn decide(&mut self) -> bool {
-        let seen = self.seen.each_ref().map(|seen| seen.as_ref().map(|(round, sight, _)| (*round, sight)));
-        let Some(sights) = known(seen, self.round) else { return false };
+        let Some(sights) = known(self.seen_by_round(), self.round) else { return false };
         let finding = Finding::of(&sights);
         let mode = self.watchdog.mode();
         let wanted = self.watchdog.look(finding);

@@ -1,6 +1,6 @@
 //! The decider against a table of cases.
 
-use super::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog};
+use super::decision::{Finding, Mode, Policy, Reply, Report, Sight, Watchdog, known};
 use crate::hsb::advice::{Premise, Step, View};
 use crate::hsb::cause::Cause;
 use crate::hsb::codes::Code;
@@ -280,4 +280,40 @@ fn a_promotion_that_was_refused_for_good_is_not_repeated() {
     assert_eq!(watchdog.look(finding), None);
     watchdog.look(Finding::Nobody);
     assert_eq!(watchdog.look(finding), Some(order), "the nodes were away: things may be different");
+}
+
+/// In virtual time: each node answers so long after it was asked, and then what was asked last.
+#[test]
+fn a_round_is_complete_however_short_the_interval_is() {
+    let complete_by = |answer_ms: [u64; 2], interval_ms: u64| {
+        let gone = Sight::Gone;
+        let here =
+            Sight::Here(Report { view: View::new(State::PrimaryActive, (1, 1), None), connected: true });
+        let (mut round, mut next) = (0, 0);
+        let mut seen: [Option<(u64, &Sight)>; 2] = [Some((0, &gone)), Some((0, &here))];
+        let mut busy: [Option<(u64, u64)>; 2] = [None, None];
+        for now in 0..10_000 {
+            if now >= next {
+                if known(seen, round).is_some() {
+                    round += 1;
+                }
+                next = now + interval_ms;
+            }
+            for node in 0..2 {
+                if let Some((_, asked)) = busy[node].take_if(|(at, _)| *at <= now) {
+                    seen[node] = Some((asked, &here));
+                }
+                if busy[node].is_none() && seen[node].is_none_or(|(at, _)| at < round) {
+                    busy[node] = Some((now + answer_ms[node], round));
+                }
+            }
+            if round > 1 && known(seen, round).is_some() {
+                return now;
+            }
+        }
+        panic!("no round is complete: {answer_ms:?}, {interval_ms}");
+    };
+    assert!(complete_by([25, 40], 10) < 200);
+    assert!(complete_by([1, 40], 10) < 200);
+    assert!(complete_by([1, 1], 1000) < 2100);
 }

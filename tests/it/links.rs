@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use hotstandby::demo::pair::{Pair, Server};
 
-use crate::common::{connected_pair, program, state, wait_until};
+use crate::common::{connected_pair, program, signal, sql, state, wait_until};
 
 /// TCP connects, and nobody ever says anything.
 fn silent_peer(server: &Server) -> TcpListener {
@@ -126,4 +126,78 @@ fn the_previous_role_and_the_last_switch_survive_a_restart_and_a_netcopy() {
     pair.second.stop().unwrap();
     pair.second.start(&[]).unwrap();
     assert_eq!(role(&pair.second), "PRIMARY", "it was one before the switch");
+}
+
+/// What comes of a dial that the other server answers only when this one has begun to end.
+#[test]
+fn a_shutdown_ends_an_attempt_to_connect_and_leaves_the_primary_as_it_was() {
+    for by_signal in [false, true] {
+        let (_root, mut pair) = connected_pair("PingTimeout=0\n");
+        pair.first.expect("hsb disconnect").unwrap();
+        pair.second.wait_for("hsb state", "SECONDARY ALONE").unwrap();
+        // It keeps the server from ending at once.
+        let mut client = sql(&pair.second);
+        client.batch_execute("BEGIN; SELECT 1").unwrap();
+        signal(&pair.first, "-STOP");
+        pair.second.expect("hsb connect").unwrap();
+        assert_eq!(pair.second.ask("hsb status connect").unwrap().0, 14007);
+        let events = pair.second.console().unwrap().watch("watch SYS_EVENT_HSBCONNECTFAILED").unwrap();
+        match by_signal {
+            true => signal(&pair.second, "-TERM"),
+            false => pair.second.expect("shutdown").map(drop).unwrap(),
+        }
+        let failed = events.into_iter().next().unwrap();
+        assert!(failed.contains("14711"), "{failed}");
+        signal(&pair.first, "-CONT");
+        pair.second.wait_for_end().unwrap();
+        // Whatever arrives from it has arrived when it is gone.
+        wait_until("the primary has nothing under way", || {
+            pair.first.ask("hsb status connect").unwrap().0 == 14537
+        });
+        assert_eq!(state(&pair.first), "PRIMARY ALONE");
+        let log = crate::common::settled_messages(&pair.first);
+        assert!(!log.contains("PRIMARY UNCERTAIN"), "{log}");
+        pair.second.start(&[]).unwrap();
+        pair.connect().unwrap();
+    }
+}
+
+#[test]
+fn the_connect_string_stays_while_anything_is_under_way_between_the_servers() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "PingTimeout=0\n").unwrap();
+    pair.first.start(&[]).unwrap();
+    let server = &pair.first;
+    let _silent = silent_peer(server);
+    let connect = server.expect("hsb cominfo").unwrap();
+    let refused = |what: &str| {
+        let (code, text) = server.ask("parameter HotStandby.Connect=tcp 127.0.0.1 1").unwrap();
+        assert!(code == 14550 && text.contains(what), "{code} {text}");
+        assert_eq!(server.expect("hsb cominfo").unwrap(), connect);
+    };
+    server.expect("hsb connect").unwrap();
+    refused("CONNECTING. 'hsb disconnect' ends it");
+    server.expect("hsb disconnect").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.ask("hsb switch primary").unwrap());
+        wait_until("it asks", || server.expect("hsb status json").unwrap().contains("SWITCHING TO PRIMARY"));
+        refused("'hsb disconnect' ends it");
+        server.expect("hsb disconnect").unwrap();
+    });
+    server.expect("hsb set primary alone").unwrap();
+    server.expect("hsb netcopy").unwrap();
+    refused("COPYING. Wait until 'hsb status copy'");
+    assert_eq!(server.ask("hsb disconnect").unwrap().0, 14703, "nothing ends a copy but its end");
+}
+
+#[test]
+fn a_switch_that_leaves_no_primary_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let mut pair = Pair::prepare(program(), root.path(), "").unwrap();
+    pair.first.start(&[]).unwrap();
+    pair.first.expect("hsb set primary alone").unwrap();
+    let text = pair.first.expect("hsb switch secondary").unwrap();
+    assert!(text.contains("SECONDARY ALONE") && text.contains("no primary now"), "{text}");
+    pair.first.expect("hsb switch primary").unwrap();
+    assert_eq!(state(&pair.first), "PRIMARY ALONE");
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::fixture::{fixture, insert};
@@ -173,4 +174,40 @@ fn a_database_file_that_was_copied_alone_is_warned_of() {
     pair.second.start(&[]).unwrap();
     let said = crate::common::settled_messages(&pair.second);
     assert_eq!(said.matches("without its log files").count(), 1);
+}
+
+/// A netcopy replaces the file; whoever opens the new one before the server has locked it keeps the server from doing so.
+#[test]
+fn a_file_that_could_not_be_locked_is_shown_and_locked_as_soon_as_it_can_be() {
+    let (_root, mut pair) = one_server("");
+    pair.second.start(&["-x", "backupserver"]).unwrap();
+    let file = pair.second.database_file();
+    let copied = AtomicBool::new(false);
+    let other = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            loop {
+                let opened = file.exists().then(|| rusqlite::Connection::open(&file).ok()).flatten();
+                let reads = |other: &rusqlite::Connection| {
+                    other.busy_timeout(Duration::ZERO).is_ok()
+                        && other.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").is_ok()
+                };
+                let other = opened.filter(reads);
+                if other.is_some() || copied.load(Ordering::Relaxed) {
+                    return other;
+                }
+            }
+        });
+        let done = pair.copy();
+        copied.store(true, Ordering::Relaxed);
+        done.unwrap();
+        other.join().unwrap()
+    });
+    // It has to be quick.
+    let Some(other) = other else { return };
+    wait_until("it is said", || status(&pair.second)["this"]["not_held"].is_string());
+    let text = status(&pair.second)["this"]["not_held"].as_str().unwrap().to_owned();
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+    drop(other);
+    wait_until("it is locked", || status(&pair.second)["this"]["not_held"].is_null());
+    assert!(open(&file).execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").is_err());
 }

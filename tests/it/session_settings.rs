@@ -195,3 +195,54 @@ fn settings_md_is_generated() {
         "docs/settings.md is out of date: UPDATE_DOCS=1 cargo test --test it settings_md"
     );
 }
+
+#[test]
+fn show_tells_what_holds_for_the_transaction_at_hand() {
+    let server = server_with("");
+    let mut client = server.connect();
+    client.batch_execute("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
+    client.batch_execute("SET SAFENESS 1SAFE; BEGIN").unwrap();
+    assert_eq!(shown(&mut client, "SAFENESS"), "1safe");
+    client.batch_execute("SET TRANSACTION SAFENESS 2SAFE; SET TRANSACTION DURABILITY STRICT").unwrap();
+    assert_eq!(
+        (shown(&mut client, "SAFENESS"), shown(&mut client, "DURABILITY")),
+        ("2safe".into(), "strict".into())
+    );
+    // What it commits by is fixed with its first write.
+    client.batch_execute("INSERT INTO t VALUES (1); SET SAFENESS DEFAULT; SET DURABILITY RELAXED").unwrap();
+    assert_eq!(
+        (shown(&mut client, "SAFENESS"), shown(&mut client, "DURABILITY")),
+        ("2safe".into(), "strict".into())
+    );
+    client.batch_execute("COMMIT").unwrap();
+    assert_eq!(
+        (shown(&mut client, "SAFENESS"), shown(&mut client, "DURABILITY")),
+        ("default".into(), "relaxed".into())
+    );
+}
+
+#[test]
+fn the_time_limit_of_a_statement_holds_while_it_is_prepared() {
+    let server = server_with("");
+    let mut client = server.connect();
+    let chain: String = (1..300).map(|number| format!(", c{number} AS (c{} + 1)", number - 1)).collect();
+    client.batch_execute(&format!("CREATE TABLE g (x, c0 AS (x + 1){chain})")).unwrap();
+    client.batch_execute("SET statement_timeout = '1ms'").unwrap();
+    let error = client.prepare("SELECT * FROM g").map(drop).unwrap_err();
+    assert_eq!(server_error(&error).unwrap().0, "57014");
+    client.batch_execute("SET statement_timeout = 0").unwrap();
+    client.prepare("SELECT * FROM g").unwrap();
+}
+
+/// asyncpg says it with quotes.
+#[test]
+fn an_encoding_may_be_spelled_in_any_way_that_postgresql_takes() {
+    let server = server_with("");
+    let mut client = server.connect();
+    for name in ["'utf-8'", "UTF_8", "Unicode", "SQL-ASCII"] {
+        client.batch_execute(&format!("SET client_encoding = '{}'", name.replace('\'', "''"))).unwrap();
+        assert_eq!(shown(&mut client, "client_encoding"), "UTF8");
+    }
+    let error = client.batch_execute("SET client_encoding = 'latin1'").unwrap_err();
+    assert_eq!(server_error(&error).unwrap().0, "0A000");
+}

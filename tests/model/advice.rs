@@ -4,7 +4,7 @@
 //! servers in sight, and with each of them out of sight, whatever the watchdog remembers. So are those that the code
 //! table names.
 
-use hotstandby::hsb::advice::{Advice, Premise, Step, View, advise};
+use hotstandby::hsb::advice::{Advice, Premise, Remedy, Step, View, advise};
 use hotstandby::hsb::cause::Cause;
 use hotstandby::hsb::codes::{self, Code};
 use hotstandby::hsb::event::Command::{self, *};
@@ -12,7 +12,7 @@ use hotstandby::hsb::state::State::{self, *};
 use hotstandby::hsb::table::{TABLE, Transition, Trigger};
 use hotstandby::watchdog::decision::{Finding, Policy, Report, Sight, Watchdog};
 
-use crate::matrix::{MINE, Peer, STATES, arrange, connected, peers};
+use crate::matrix::{AHEAD, DIVERGED as DIVERGED_PEER, MINE, Peer, STATES, arrange, connected, peers};
 use crate::network::{Action, Network};
 
 /// What the node may be known by: it does not remember how it came into its state, so every way counts.
@@ -27,7 +27,8 @@ fn views(network: &Network, at: usize) -> Vec<View> {
     if heart.state() == SecondaryAlone && !knows(0) && !knows(1) {
         causes.push(Some(Cause::Change(Trigger::Diverged)));
     }
-    causes.into_iter().map(|cause| View::new(heart.state(), heart.log_end().progress(), cause)).collect()
+    let view = |cause| View::new(heart.state(), heart.log_end().progress(), cause);
+    causes.into_iter().map(|cause| View { remedy: heart.remedy(), ..view(cause) }).collect()
 }
 
 /// All that may be advised in this situation.
@@ -269,6 +270,38 @@ fn a_refusal_that_names_commands_names_such_as_are_accepted() {
                 }
             }
         }
+    }
+}
+
+/// After a refusal because of the histories, connecting again is no advice.
+#[test]
+fn after_a_refused_connect_the_advice_is_what_helps() {
+    for (peer, remedy, advised) in [
+        (Peer::There(SecondaryAlone, DIVERGED_PEER), Remedy::Rewind, Rewind),
+        (Peer::There(SecondaryAlone, AHEAD), Remedy::Rewind, Rewind),
+    ] {
+        let mut network = arrange(PrimaryAlone, peer);
+        assert_eq!(network.ask(0, Connect, TABLE), 14525, "{peer:?}");
+        assert_eq!(network.nodes[1].heart.remedy(), remedy, "{peer:?}");
+        let advice = advices(&network);
+        let with_both =
+            advice.iter().filter(|advice| advice.steps.iter().any(|step| step.command == Connect));
+        let mut found = 0;
+        for advice in with_both {
+            assert_eq!(advice.steps[0], Step { node: 1, command: advised }, "{advice:?}");
+            found += 1;
+        }
+        assert!(found > 0);
+        follow_all(&network, TABLE).unwrap();
+    }
+    // The model keeps all of its log, and no operator gives up anything in it.
+    let view = |state, remedy| Some(View { remedy, ..View::new(state, (1, 1), None) });
+    for (primary, steps) in
+        [(PrimaryAlone, &[Netcopy, Connect][..]), (Standalone, &[SetPrimaryAlone, Netcopy, Connect][..])]
+    {
+        let advice = advise([view(SecondaryAlone, Remedy::Netcopy), view(primary, Remedy::Connect)], None);
+        assert!(advice.steps.iter().all(|step| step.node == 1), "{advice:?}");
+        assert_eq!(advice.steps.iter().map(|step| step.command).collect::<Vec<_>>(), steps);
     }
 }
 

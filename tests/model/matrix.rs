@@ -41,8 +41,8 @@ pub enum Peer {
 /// This node has batches 1 and 2.
 pub const MINE: &[u8] = &[1, 2];
 const BEHIND: &[u8] = &[1];
-const AHEAD: &[u8] = &[1, 2, 3];
-const DIVERGED: &[u8] = &[1, 4];
+pub const AHEAD: &[u8] = &[1, 2, 3];
+pub const DIVERGED: &[u8] = &[1, 4];
 
 pub fn peers() -> Vec<Peer> {
     let mut peers = vec![Peer::Unreachable];

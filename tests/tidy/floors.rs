@@ -19,6 +19,7 @@ const FLOORS: [&str; 28] = [
     "progress",
     "calendar",
     "threads",
+    "signals",
     "logging",
     "descriptors",
     "config",
@@ -35,7 +36,6 @@ const FLOORS: [&str; 28] = [
     "command_line",
     "demo",
     "watchdog",
-    "signals",
     "program",
 ];
 const BEGIN: &str = "<!-- floors: made by UPDATE_DOCS=1 cargo test --test tidy -->\n";

@@ -101,7 +101,7 @@ fn there_is_one_door_to_each() {
             &["src/threads.rs"],
         ),
         ("the end of the process", &["process::abort", "_exit("], &["src/stop.rs"]),
-        ("an exit status", &["process::exit"], &["src/signals.rs", "src/watchdog/signals.rs"]),
+        ("an exit status", &["process::exit"], &["src/program/signals.rs", "src/watchdog/signals.rs"]),
         ("a connection", &["TcpStream"], &["src/stream.rs"]),
         ("a statement that keeps its place", &["mem::forget", "ManuallyDrop"], &["src/sql/execute.rs"]),
         ("random bytes", &["getrandom"], &["src/random.rs"]),

@@ -217,7 +217,7 @@ impl Supervisor {
     ) {
         let event = match outcome {
             // The heart has given it up, and may have another connection by now: this one must not take its place.
-            Ok(_) if !self.heart.is_dialling(request) => return,
+            Ok((mut stream, _)) if !self.heart.is_dialling(request) => return handshake::leave(&mut stream),
             Ok((stream, hello)) if purpose == Purpose::Connect => {
                 let link = self.number();
                 self.peers.sender.do_send(SenderMessage::Attach { link, stream });

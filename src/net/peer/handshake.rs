@@ -25,7 +25,7 @@ use socket2::TcpKeepalive;
 
 use crate::codec::{self, FRAME_HEADER_BYTES, FrameKind};
 use crate::hsb::codes::Code;
-use crate::hsb::event::{Hello, Purpose};
+use crate::hsb::event::{Hello, PeerMessage, Purpose};
 use crate::hsb::refusal::Refusal;
 use crate::random;
 use crate::stream::{Stream, is_timeout};
@@ -146,6 +146,13 @@ pub fn welcome(stream: &mut (impl Write + ?Sized), hello: Hello) -> Result<(), R
 /// Ends the handshake with a reason. The connection is of no use any more, so a failure to say so does not matter.
 pub fn refuse(stream: &mut (impl Write + ?Sized), refusal: impl Into<Refusal>) {
     let _ = say(stream, &Step::Refused(refusal.into()));
+}
+
+/// Tells a peer that has accepted a dial which was given up meanwhile. The connection is of no use any more, so a failure to
+/// say so does not matter.
+pub fn leave(stream: &mut (impl Write + ?Sized)) {
+    let refusal = Refusal::new(Code::PEER_COMMAND_CONFLICT, "The attempt to connect was given up.");
+    let _ = say(stream, &PeerMessage::Refused(refusal));
 }
 
 /// Whoever could not try does not know whether somebody is there.

@@ -16,6 +16,7 @@ use super::extended::Portal;
 use super::listening::Listening;
 use super::rows::{DataRows, MAX_KEPT_RESULT_BYTES, Outlet};
 use crate::error::ServerError;
+use crate::hsb::settings::{Durability, Safeness, word};
 use crate::services::events::Pulse;
 use crate::services::registry::{Ticket, last_word, process_id};
 use crate::sql::execute::Prepared;
@@ -268,6 +269,8 @@ impl Client<'_> {
                 let token = self.session.settings.next_transaction.token.as_ref();
                 Some(token.map(|token| token.text().to_string()).unwrap_or_default())
             }
+            "safeness" => Some(word(&Safeness::WORDS, self.session.commit_options().0).to_string()),
+            "durability" => Some(word(&Durability::WORDS, self.session.commit_options().1).to_string()),
             "is_superuser" => on_off(self.session.role == crate::sql::users::Role::Admin),
             "session_authorization" => Some(self.session.identity.user.clone()),
             "role" => Some("none".to_string()),

@@ -15,7 +15,7 @@ use super::simple::{Completion, work_of};
 use crate::error::ServerError;
 use crate::pgtypes::{self, oid};
 use crate::sql::access::ClientScope;
-use crate::sql::describe::ResultColumn;
+use crate::sql::describe::{Metadata, ResultColumn};
 use crate::sql::errors::from_sqlite;
 use crate::sql::execute::{self, Prepared, Work};
 use crate::sql::rows::give_row;
@@ -113,7 +113,7 @@ impl<'r> Client<'r> {
             ));
         }
         self.session.check_usable(&statement)?;
-        let metadata = self.session.describe(&statement, &declared)?;
+        let metadata = self.describe_in_time(&statement, &declared)?;
         let described = AtomicBool::new(false);
         let prepared = Arc::new(Prepared {
             statement,
@@ -129,6 +129,19 @@ impl<'r> Client<'r> {
             self.known_texts.insert(text.to_string(), prepared.clone());
         }
         Ok(prepared)
+    }
+
+    /// Preparing counts as running. SQLite looks at the limit now and then while it prepares, and not at all in some of what takes
+    /// long (chains of generated columns): what is late is told to be so when it comes back.
+    fn describe_in_time(&mut self, statement: &Statement, declared: &[u32]) -> Result<Metadata, ServerError> {
+        self.session.deadline.set(self.session.settings.statement_max_time);
+        let described = self.session.describe(statement, declared);
+        let is_late = self.session.deadline.has_passed();
+        self.session.deadline.set(None);
+        if is_late {
+            return Err(ServerError::sql("57014", "canceling statement due to statement timeout"));
+        }
+        described
     }
 
     /// A message between an error and Sync. Clients that cut a CREATE TRIGGER send all the pieces before they wait.
