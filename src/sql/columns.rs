@@ -1,10 +1,19 @@
-//! Definitions of columns as PostgreSQL writes them: types that SQLite would take for numbers, and defaults that it would
-//! not parse.
+//! Definitions of columns as PostgreSQL writes them: types that SQLite would take for numbers, keys that it has to number, and
+//! defaults that it would not parse.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, Row};
 
 use super::function_types::{is_called_as_a_word, may_stand_in_default};
 use super::lexer::{Token, TokenKind};
 use super::rewrite::{Edit, type_name};
-use crate::pgtypes;
+use crate::pgtypes::{self, PgType, oid};
+use crate::storage::memory;
+
+/// The default of what was declared as bigserial. SQLite numbers a key that is called INTEGER and nothing else, so the size
+/// cannot be in its type. This default means none; SQLite keeps it with the column, comment and all, whatever is renamed.
+const BIG_SERIAL_DEFAULT: &str = "NULL /*bigserial*/";
 
 /// Words that end the expression of a DEFAULT.
 const CONSTRAINTS: [&str; 12] = [
@@ -57,13 +66,41 @@ pub fn edits(sql: &str, part: &[Token]) -> Vec<Edit> {
     edits
 }
 
+/// The type of a column that the schema declares so, with this default.
+pub fn declared_type(declaration: &str, default: Option<&str>) -> &'static PgType {
+    let bare = |default: &str| default.trim_matches(['(', ')', ' ']) == BIG_SERIAL_DEFAULT;
+    if may_be_big_serial(declaration) && default.is_some_and(bare) {
+        return pgtypes::of_oid(oid::INT8);
+    }
+    pgtypes::of_declaration(declaration)
+}
+
+/// False where SQLite need not be asked for the default to know the type.
+pub fn may_be_big_serial(declaration: &str) -> bool {
+    declaration == "INTEGER"
+}
+
+/// The columns of a table that are bigserial. SQLite answers from the schema that the connection sees now, in a transaction
+/// that has changed it as well; it finds the table by its name and reads nothing.
+pub fn big_serials(connection: &Connection, schema: &str, table: &str) -> HashSet<String> {
+    let _fetching = memory::fetching();
+    let query = "SELECT name, type, dflt_value FROM pragma_table_info(?1, ?2) WHERE dflt_value IS NOT NULL";
+    let Ok(mut asked) = connection.prepare_cached(query) else { return HashSet::new() };
+    let of = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
+    let Ok(rows) = asked.query_map([table, schema], of) else { return HashSet::new() };
+    let is_big = |declaration: &str, default: &str| {
+        may_be_big_serial(declaration) && declared_type(declaration, Some(default)).oid == oid::INT8
+    };
+    rows.flatten().filter(|(_, kind, default)| is_big(kind, default)).map(|(name, ..)| name).collect()
+}
+
 /// A column with its type and constraints, or a constraint of the table, which has neither.
 fn definition(sql: &str, part: &[Token], edits: &mut Vec<Edit>) {
     let constraint = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "LIKE", "EXCLUDE"];
     if part.first().is_none_or(|first| constraint.iter().any(|word| first.is(sql, word))) {
         return;
     }
-    edits.extend(text_type(sql, part));
+    edits.extend(text_type(sql, part).or_else(|| numbered_type(sql, part)));
     let mut depth = 0usize;
     for (at, token) in part.iter().enumerate().skip(1) {
         match token.text(sql) {
@@ -101,6 +138,20 @@ fn text_type(sql: &str, part: &[Token]) -> Option<Edit> {
     text.push_str(" text");
     text.push_str(&text_of(&part[open..close]).replace(' ', ""));
     Some(Edit { start: first.start, end: part[end - 1].end, text })
+}
+
+/// A serial is what SQLite numbers if it is the key.
+fn numbered_type(sql: &str, part: &[Token]) -> Option<Edit> {
+    let kind = part.get(1)?;
+    let is = |names: [&str; 2]| names.iter().any(|name| kind.is(sql, name));
+    let text = if is(["serial", "serial4"]) {
+        "INTEGER".to_string()
+    } else if is(["bigserial", "serial8"]) {
+        format!("INTEGER DEFAULT ({BIG_SERIAL_DEFAULT})")
+    } else {
+        return None;
+    };
+    Some(Edit { start: kind.start, end: kind.end, text })
 }
 
 /// SQLite wants parentheses around whatever is more than a literal.
@@ -144,6 +195,8 @@ fn is_sized_type(sql: &str, expression: &[Token], name: Token) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
     use crate::sql::statement::parse;
 
     fn sql_of(text: &str) -> String {
@@ -167,6 +220,51 @@ mod tests {
             assert_eq!(sql_of(same), same);
         }
         assert_eq!(sql_of("alter table t add column a json"), "alter table t add column a json text");
+    }
+
+    #[test]
+    fn serials_are_what_sqlite_numbers() {
+        assert_eq!(
+            sql_of("create table t (a serial primary key, b BIGSERIAL not null, c serial8, d serial4)"),
+            "create table t (a INTEGER primary key, b INTEGER DEFAULT (NULL /*bigserial*/) not null, \
+             c INTEGER DEFAULT (NULL /*bigserial*/), d INTEGER)"
+        );
+        for same in [
+            "create table t (serial text, bigserial int, constraint serial unique (serial))",
+            "create table t (a text default 'bigserial', b bigint /* bigserial */)",
+        ] {
+            assert_eq!(sql_of(same), same);
+        }
+    }
+
+    #[test]
+    fn a_big_serial_is_told_from_other_integers() {
+        let connection = Connection::open_in_memory().unwrap();
+        let is_big =
+            |table: &str, column: &str| super::big_serials(&connection, "main", table).contains(column);
+        let run = |text: &str| connection.execute_batch(&sql_of(text)).unwrap();
+        run("create table t (a bigserial primary key, b serial, c integer default 'NULL /*bigserial*/', \
+             d integer /*bigserial*/, e integer default (1 /*bigserial*/), f serial8)");
+        let big = |table: &str, names: [&str; 6]| names.map(|name| is_big(table, name));
+        let wanted = [true, false, false, false, false, true];
+        assert_eq!(big("t", ["a", "b", "c", "d", "e", "f"]), wanted);
+        run("alter table t rename column a to z");
+        run("alter table t rename to \"it's\"");
+        run("alter table \"it's\" drop column b");
+        run("alter table \"it's\" rename column d to a");
+        run("alter table \"it's\" add column b bigserial");
+        assert_eq!(big("it's", ["z", "a", "c", "e", "f", "b"]), [true, false, false, false, true, true]);
+        assert!(!is_big("t", "z"));
+        // The key is numbered, and what a dump holds means the same again.
+        connection.execute_batch("insert into \"it's\" (c) values (1)").unwrap();
+        let z: i64 = connection.query_row("select z from \"it's\"", [], |row| row.get(0)).unwrap();
+        assert_eq!(z, 1);
+        let dumped: String = connection
+            .query_row("select sql from sqlite_schema where name = 'it''s'", [], |row| row.get(0))
+            .unwrap();
+        connection.execute_batch("drop table \"it's\"").unwrap();
+        run(&dumped);
+        assert_eq!(big("it's", ["z", "a", "c", "e", "f", "b"]), [true, false, false, false, true, true]);
     }
 
     #[test]

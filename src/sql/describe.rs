@@ -1,7 +1,10 @@
 //! What is known of a statement once it is prepared, computed once and used at every execution.
 
-use rusqlite::{Connection, Statement as Compiled};
+use std::collections::HashMap;
 
+use rusqlite::{Column, Connection, Statement as Compiled};
+
+use super::columns::{big_serials, may_be_big_serial};
 use super::errors;
 use super::infer::Inference;
 use super::lexer;
@@ -110,6 +113,7 @@ pub fn describe_compiled(
             certain: column.decl_type().is_some(),
         })
         .collect();
+    enlarge_serials(connection, compiled, &mut columns);
     let mut operands = vec![false; parameters.len()];
     let asked = |oid: &u32| *oid == 0 || *oid == oid::NUMERIC;
     if parameters.iter().any(asked) || columns.iter().any(|column| !column.certain) {
@@ -133,6 +137,27 @@ pub fn describe_compiled(
         .collect();
     metadata.parameter_places = parameter_places;
     Ok(metadata)
+}
+
+/// What stands for a bigserial is INTEGER to SQLite, and larger than that.
+fn enlarge_serials(connection: &Connection, compiled: &Compiled<'_>, columns: &mut [ResultColumn]) {
+    let may_be = |column: &Column<'_>| column.decl_type().is_some_and(may_be_big_serial);
+    if !compiled.columns().any(|column| may_be(&column)) {
+        return;
+    }
+    let origins: Vec<_> = compiled.columns_with_metadata().collect();
+    let mut known = HashMap::new();
+    for ((column, declared), origin) in columns.iter_mut().zip(compiled.columns()).zip(&origins) {
+        let (true, Some(schema), Some(table), Some(name)) =
+            (may_be(&declared), origin.database_name(), origin.table_name(), origin.origin_name())
+        else {
+            continue;
+        };
+        let big = known.entry((schema, table)).or_insert_with(|| big_serials(connection, schema, table));
+        if big.contains(name) {
+            column.kind = pgtypes::of_oid(oid::INT8);
+        }
+    }
 }
 
 /// For each of SQLite's parameters, which `$n` it is, from 0. Other spellings are refused: what drivers of other

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use rusqlite::Connection;
 
 use super::arithmetic::{Expression, is_text, number_of};
+use super::columns::declared_type;
 use super::function_types::{Gives, gives};
 use super::lexer::{Token, TokenKind, tokens, unquoted};
 use super::operands::{Layout, Place};
@@ -155,16 +156,15 @@ impl<'a> Inference<'a> {
         self.count += 1;
         let mut declared: Vec<(String, u32)> = {
             let _fetching = memory::fetching();
-            let of = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-            let statement = connection.prepare("SELECT name, type FROM pragma_table_info(?1)");
+            let of = |row: &rusqlite::Row<'_>| {
+                let (declaration, default) = (row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?);
+                let kind = declared_type(&declaration, default.as_deref());
+                Ok((row.get::<_, String>(0)?, if declaration.is_empty() { 0 } else { kind.oid }))
+            };
+            let statement = connection.prepare("SELECT name, type, dflt_value FROM pragma_table_info(?1)");
             let Ok(mut statement) = statement else { return place };
             let Ok(rows) = statement.query_map([table], of) else { return place };
-            rows.flatten()
-                .map(|(name, declaration)| match declaration.as_str() {
-                    "" => (name, 0),
-                    declaration => (name, pgtypes::of_declaration(declaration).oid),
-                })
-                .collect()
+            rows.flatten().collect()
         };
         if declared.iter().any(|(_, oid)| *oid == 0) {
             let types = view_types(connection, table, declared.len(), depth);

@@ -357,9 +357,6 @@ fn create_edits(sql: &str, part: &[Token]) -> Vec<Edit> {
             "using" if next.is_some_and(|next| next.is(sql, "btree")) => {
                 cut(token.start, next.map_or(token.end, |next| next.end), "");
             }
-            "serial" | "bigserial" if !part[index - 1].is_symbol(sql, ",") => {
-                cut(token.start, token.end, "INTEGER")
-            }
             "now" if part[index - 1].is(sql, "default") && next_is("(") => {
                 let end = part.get(index + 2).map_or(token.end, |token| token.end);
                 cut(token.start, end, "CURRENT_TIMESTAMP");

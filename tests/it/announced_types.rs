@@ -3,8 +3,8 @@
 
 use std::error::Error;
 
-use crate::common::embedded::server;
-use crate::common::server_error;
+use crate::common::embedded::{connected_pair, server};
+use crate::common::{server_error, wait_until};
 use postgres::types::private::BytesMut;
 use postgres::types::{Format, FromSql, IsNull, ToSql, Type};
 use postgres::{Client, SimpleQueryMessage};
@@ -203,4 +203,46 @@ fn expressions_have_the_types_that_sqlite_calculates_with() {
         let statement = client.prepare(&format!("SELECT {expression} FROM k")).unwrap();
         assert_eq!(statement.columns()[0].type_(), &oid, "{expression}");
     }
+}
+
+/// SQLite calls both keys INTEGER.
+#[test]
+fn a_key_is_as_large_as_it_was_declared() {
+    const LARGE: i64 = 3_000_000_000;
+    let (first, second) = connected_pair("");
+    let mut client = first.connect();
+    client.batch_execute("CREATE TABLE k (id bigserial PRIMARY KEY, v text)").unwrap();
+    client.batch_execute("CREATE TABLE s (id serial PRIMARY KEY, i integer)").unwrap();
+    client.batch_execute("CREATE VIEW w AS SELECT id AS number FROM k").unwrap();
+    let small = client.query_one("INSERT INTO s (i) VALUES (7) RETURNING id, i", &[]).unwrap();
+    assert_eq!((small.get::<_, i32>(0), small.get::<_, i32>(1)), (1, 7));
+    let numbered = client.query_one("INSERT INTO k (v) VALUES ('a') RETURNING id", &[]).unwrap();
+    assert_eq!(numbered.get::<_, i64>(0), 1);
+    client.execute("INSERT INTO k (id, v) VALUES ($1, 'b')", &[&LARGE]).unwrap();
+    let get = |client: &mut Client, sql: &str| client.query_one(sql, &[&LARGE]).unwrap().get::<_, i64>(0);
+    assert_eq!(get(&mut client, "SELECT id FROM k WHERE id = $1"), LARGE);
+    assert_eq!(get(&mut client, "SELECT x.id AS y FROM k x JOIN s ON s.id < x.id WHERE x.id = $1"), LARGE);
+    let seen = client.query_one("SELECT number FROM w WHERE number = 3000000000", &[]).unwrap();
+    assert_eq!(seen.get::<_, i64>(0), LARGE);
+    assert_eq!(shown(&mut client, "SELECT id FROM k WHERE v = 'b'").unwrap(), LARGE.to_string());
+
+    let prepared = client.prepare("SELECT id FROM s").unwrap();
+    assert_eq!(prepared.columns()[0].type_(), &Type::INT4);
+    client.batch_execute("ALTER TABLE k RENAME COLUMN id TO number").unwrap();
+    client.batch_execute("ALTER TABLE k RENAME TO l").unwrap();
+    assert_eq!(get(&mut client, "SELECT number FROM l WHERE number = $1"), LARGE);
+    let mut transaction = client.transaction().unwrap();
+    transaction.batch_execute("CREATE TABLE own (id bigserial PRIMARY KEY)").unwrap();
+    let own = transaction.query_one("INSERT INTO own VALUES ($1) RETURNING id", &[&LARGE]).unwrap();
+    assert_eq!(own.get::<_, i64>(0), LARGE);
+    transaction.commit().unwrap();
+
+    let mut reader = second.connect();
+    wait_until("the secondary has them", || {
+        reader.query("SELECT id FROM own", &[]).is_ok_and(|rows| rows.len() == 1)
+    });
+    for sql in ["SELECT id FROM own WHERE id = $1", "SELECT number FROM l WHERE number = $1"] {
+        assert_eq!(get(&mut reader, sql), LARGE, "{sql}");
+    }
+    assert_eq!(reader.query_one("SELECT id FROM s", &[]).unwrap().get::<_, i32>(0), 1);
 }
