@@ -1,6 +1,6 @@
 //! Catchup at the primary: a thread that finds the secondary's position in the log and sends what comes after it.
 //!
-//! The log is read in place; so many bytes are in flight at most ([`WINDOW_BYTES`]). The thread never decides
+//! The log is read in place; so many bytes are in flight at most (`WINDOW_BYTES`). The thread never decides
 //! anything: it reports, and the heart closes the last gap. It works in steps that never wait, so that a simulation can
 //! take them one by one.
 
@@ -127,7 +127,7 @@ enum Stage {
 /// Why the position is not on this node's log, for the operator at either server.
 pub type Explain = dyn Fn(Position, &LogReadError) -> Refusal + Send;
 
-/// The thread's body. It finds `from` in the log, reports, and waits for [`Catchup::begin`].
+/// The thread's body. It finds `from` in the log, reports, and waits for `Catchup::begin`.
 pub struct CatchupThread {
     log: LogConfiguration,
     from: Position,

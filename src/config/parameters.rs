@@ -169,7 +169,7 @@ impl Parameters {
         &self.directory
     }
 
-    /// True if solid.ini has a [HotStandby] section (a database of a pair must not start without one, 14543).
+    /// True if solid.ini has a \[HotStandby\] section (a database of a pair must not start without one, 14543).
     pub fn has_hotstandby_section(&self) -> bool {
         self.has_hotstandby_section
     }

@@ -17,7 +17,8 @@ impl From<u32> for Code {
 macro_rules! codes {
     ($($name:ident = $number:literal, $sqlstate:literal, $text:literal;)*) => {
         impl Code {
-            $(#[doc = $text] pub const $name: Code = Code($number);)*
+            // The sections of solid.ini in the texts are no links.
+            $(#[allow(rustdoc::broken_intra_doc_links)] #[doc = $text] pub const $name: Code = Code($number);)*
         }
         /// Every code: number, name, SQLSTATE (empty where it never reaches an SQL client as an error), text.
         pub const TABLE: &[(u32, &str, &str, &str)] = &[$(($number, stringify!($name), $sqlstate, $text)),*];

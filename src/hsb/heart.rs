@@ -5,7 +5,7 @@
 //! catchup), `switch` (switchover, leaving, promotion, copies).
 //!
 //! Invariants:
-//! * The state changes in [`Heart::go`] alone, along a row of the transition table.
+//! * The state changes in `Heart::go` alone, along a row of the transition table.
 //! * At most one batch is in flight, and at most one more is held (nobody else has it).
 //! * `decided` never passes `log_end`; they differ while a batch is in flight or pending.
 //! * The last two are looked at after every event, with others: `invariants`.

@@ -2,7 +2,7 @@
 //!
 //! One shape for what the heart decides, what a copy or a rewind ends with and what the other server says. What a client
 //! or an operator is told of it is a [`ServerError`](crate::error::ServerError), into which it turns and from which it
-//! comes there. Invariant: `detail` never repeats the code's sentence; both are put together by [`in_words`] alone.
+//! comes there. Invariant: `detail` never repeats the code's sentence; both are put together by `in_words` alone.
 
 use std::fmt::{Display, Formatter};
 

@@ -44,7 +44,7 @@ impl ParameterChanges {
         }
     }
 
-    /// Changes a parameter as [`Parameters::set`] does, puts it in force and, unless `temporary`, into solid.ini.
+    /// Changes a parameter as `Parameters::set` does, puts it in force and, unless `temporary`, into solid.ini.
     pub fn set(
         &self,
         section: &str,

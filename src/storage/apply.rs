@@ -21,6 +21,7 @@ use self::statements::TableStatements;
 use super::batch::Batch;
 use super::change::{Change, ColumnChange, RowKey, Value, changes};
 use super::database::{USERS_TABLE, read_identity, write_position};
+use super::write_behind;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::position::Position;
@@ -73,7 +74,7 @@ impl From<rusqlite::Error> for Failure {
 
 impl Applier {
     /// Takes over a connection to a database that has its `_hsb_meta`.
-    pub fn new(connection: Connection) -> Result<Applier, ServerError> {
+    pub fn new(mut connection: Connection) -> Result<Applier, ServerError> {
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)
             .map_err(ServerError::from)?;
@@ -81,6 +82,7 @@ impl Applier {
             .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;")
             .map_err(ServerError::from)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+        write_behind::begin(&mut connection)?;
         let position = read_identity(&connection)?.position;
         let tables = HashMap::new();
         Ok(Applier { connection, position, committed: position, tables, schema_changed: false })

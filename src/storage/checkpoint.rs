@@ -19,7 +19,7 @@ use super::files;
 const WAL_BYTES: u64 = 32 << 20;
 
 /// Bytes of the head of a page in SQLite's log.
-const WAL_FRAME_HEAD_BYTES: u64 = 24;
+pub(super) const WAL_FRAME_HEAD_BYTES: u64 = 24;
 
 /// Whether there is enough to move; `limit_bytes`: what SQLite's log may hold for the sake of readers, 0: as much as it
 /// takes.

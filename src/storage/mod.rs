@@ -21,4 +21,5 @@ pub mod recovery;
 pub mod rewind;
 pub mod sqlite_error;
 pub mod table;
+mod write_behind;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! The supervisor: owns the heart, enforces the state transitions, turns its effects into messages.
 //!
-//! Nothing here decides. Every message becomes one event of the heart; [`Supervisor::carry_out`] is the reverse. Invariant:
+//! Nothing here decides. Every message becomes one event of the heart; `Supervisor::carry_out` is the reverse. Invariant:
 //! what a message or an effect is about is matched exhaustively here, group by group; nothing falls through.
 
 mod messages;
