@@ -198,7 +198,7 @@ impl Database {
         Ok(connection)
     }
 
-    /// Keeps other programs off the file from now on: see [`super::hold`]. An error names the one that has it open;
+    /// Keeps other programs off the file from now on: see `super::hold`. An error names the one that has it open;
     /// [`Database::renew_hold`] tries again then.
     pub fn hold(&self) -> Result<(), ServerError> {
         let hold = self.take_hold(hold::PATIENCE).inspect_err(|error| {
