@@ -61,9 +61,12 @@ pub fn microsecond_of(text: &str) -> Option<i64> {
 
 /// Microseconds since 2000-01-01 in UTC of a text that is a date, perhaps with a time; without a zone it is UTC.
 pub fn microsecond_in_utc(text: &str) -> Option<i64> {
-    match text.trim().parse::<Timestamp>() {
-        Ok(at) => microseconds(Offset::UTC.to_datetime(at)),
-        Err(_) => microsecond_of(text),
+    // What the server writes itself has no zone; only behind the day can a sign be one.
+    let has_zone = |rest: &str| rest.contains(['Z', 'z', '+', '-']);
+    let at = text.get(10..).filter(|rest| has_zone(rest)).and_then(|_| text.trim().parse::<Timestamp>().ok());
+    match at {
+        Some(at) => microseconds(Offset::UTC.to_datetime(at)),
+        None => microsecond_of(text),
     }
 }
 

@@ -5,7 +5,7 @@
 //! what is said. Invariant: one thread may read, another one write and any end it at the same time, without a lock.
 
 use std::io::{self, ErrorKind, PipeReader, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,16 @@ impl Stream {
         // An error of a kind of its own: it is not the other side's.
         let addresses = name.to_socket_addrs().map_err(io::Error::other)?;
         let deadline = limit.map(|limit| Instant::now() + limit);
-        for address in addresses {
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        for (tried, address) in addresses.iter().enumerate() {
             let connected = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
             {
-                // What the earlier addresses have left of the time.
                 Some(Duration::ZERO) => break,
-                Some(left) => TcpStream::connect_timeout(&address, left),
+                // Its share of what is left: an address that swallows everything leaves some to the next one.
+                Some(left) => {
+                    let still_to_try = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+                    TcpStream::connect_timeout(address, (left / still_to_try).max(Duration::from_millis(1)))
+                }
                 None => TcpStream::connect(address),
             };
             match connected {

@@ -12,7 +12,7 @@ use super::{Cast, Category, Misfit, PgType, Storage, oid};
 pub static FLOAT8: PgType = PgType {
     oid: oid::FLOAT8,
     array_oid: 1022,
-    names: &["double precision", "double", "float8", "float"],
+    names: &["real", "double precision", "double", "float8", "float"],
     size: 8,
     storage: Storage::Real,
     category: Category::Floating,
@@ -27,11 +27,12 @@ pub static FLOAT8: PgType = PgType {
     binary_in: |bytes| exactly(bytes).map(|bytes| Value::Real(f64::from_be_bytes(bytes))),
 };
 
-/// SQLite calculates with 64 bits, so a cast gives float8.
+/// SQLite calculates with 64 bits, so a cast gives float8. REAL is SQLite's own word for a number of 64 bits, which it also writes
+/// into tables that are made from queries: as a float4 it would lose digits without a word.
 pub static FLOAT4: PgType = PgType {
     oid: oid::FLOAT4,
     array_oid: 1021,
-    names: &["real", "float4"],
+    names: &["float4"],
     size: 4,
     text_out: |out, value| {
         let number = single(real(value)?)?;

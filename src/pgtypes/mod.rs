@@ -180,6 +180,9 @@ pub fn is_text_unknown_to_sqlite(word: &str) -> bool {
 
 /// The type that a column declared so is announced as. Of the hot path where statements are not prepared.
 pub fn of_declaration(declaration: &str) -> &'static PgType {
+    if declaration.is_empty() {
+        return &text::TEXT;
+    }
     // Without a length, and without the word that CREATE TABLE puts behind what SQLite does not know.
     let (name, rest) = declaration.split_once('(').unwrap_or((declaration, ""));
     let behind = rest.split_once(')').map_or("", |(_, behind)| behind);

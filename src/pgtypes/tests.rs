@@ -84,7 +84,7 @@ fn declarations_by_their_names() {
         ("bigint", oid::INT8),
         ("INTEGER", oid::INT4),
         ("smallint", oid::INT2),
-        ("real", oid::FLOAT4),
+        ("real", oid::FLOAT8),
         ("char(3)", oid::BPCHAR),
         ("date text", oid::DATE),
         ("timestamp with time zone text(3)", oid::TIMESTAMPTZ),

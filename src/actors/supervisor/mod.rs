@@ -132,7 +132,10 @@ impl Supervisor {
                 self.answer(effect);
             }
             Effect::Node(effect) => {
-                self.outside.publish(&self.heart);
+                // What contradicts itself is told nobody.
+                if !matches!(effect, NodeEffect::Stop { .. }) {
+                    self.outside.publish(&self.heart);
+                }
                 self.outside.carry_out(effect);
             }
             Effect::WriteCopy(kind) => {
