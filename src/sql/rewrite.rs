@@ -42,7 +42,15 @@ pub fn expressions(sql: &str, part: &[Token]) -> String {
             TokenKind::EscapeText | TokenKind::DollarText => {
                 edits.push(Edit { start: token.start, end: token.end, text: plain_string(text) });
             }
-            TokenKind::Word => word_edit(sql, part, index, &mut edits),
+            TokenKind::Word => {
+                if opened.is_empty() && token.is(sql, "CAST") {
+                    opened = opening_places(sql, part);
+                }
+                word_edit(sql, part, index, &mut edits);
+            }
+            TokenKind::Symbol if text == ")" && !opened.is_empty() => {
+                edits.extend(cast_to_text(sql, part, index, opened[index]));
+            }
             TokenKind::Symbol if text == "::" => {
                 let operand = match cast {
                     Some((end, operand)) if end == index => operand,
@@ -129,6 +137,19 @@ fn operand_start(sql: &str, part: &[Token], index: usize, opened: &[usize]) -> u
 }
 
 /// Rewrites `operand::type`; tells the token after the type.
+/// SQLite would make a number of the operand of `CAST(… AS date)`, because it does not know the name.
+fn cast_to_text(sql: &str, part: &[Token], closing: usize, opening: usize) -> Option<Edit> {
+    if opening == 0 || !part[opening - 1].is(sql, "CAST") {
+        return None;
+    }
+    // The longest is `timestamp(3) without time zone`.
+    let from = closing.saturating_sub(8).max(opening);
+    let keyword = (from..closing).rev().find(|at| part[*at].is(sql, "AS"))?;
+    let (name, end) = type_name(sql, part, keyword + 1);
+    let is_text = end == closing && pgtypes::is_text_unknown_to_sqlite(&name);
+    is_text.then(|| Edit { start: part[keyword + 1].start, end: part[end - 1].end, text: "TEXT".into() })
+}
+
 fn cast_edit(sql: &str, part: &[Token], index: usize, operand: usize, edits: &mut Vec<Edit>) -> usize {
     let (name, end) = type_name(sql, part, index + 1);
     let colon = part[index].start;
@@ -377,6 +398,16 @@ mod tests {
 
     #[test]
     fn casts_names_and_strings() {
+        assert_eq!(
+            sql_of(
+                "select cast('2024-02-29' as date), CAST(f(x) AS timestamp(3) without time zone), cast(a as uuid) as date"
+            ),
+            "select cast('2024-02-29' as TEXT), CAST(f(x) AS TEXT), cast(a as TEXT) as date"
+        );
+        assert_eq!(
+            sql_of("select cast(1 as int8), cast(b as bytea)"),
+            "select cast(1 as int8), cast(b as bytea)"
+        );
         assert_eq!(sql_of("select '12'::int8, a.b::text"), "select CAST('12' AS int8), CAST(a.b AS text)");
         assert_eq!(sql_of("select '\\x00ff'::bytea, $1::timestamp"), "select X'00ff', $1");
         assert_eq!(sql_of("select count(x)::float8 from t"), "select CAST(count(x) AS float8) from t");
