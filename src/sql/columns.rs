@@ -143,10 +143,10 @@ fn text_type(sql: &str, part: &[Token]) -> Option<Edit> {
 /// A serial is what SQLite numbers if it is the key.
 fn numbered_type(sql: &str, part: &[Token]) -> Option<Edit> {
     let kind = part.get(1)?;
-    let is = |names: [&str; 2]| names.iter().any(|name| kind.is(sql, name));
-    let text = if is(["serial", "serial4"]) {
+    let is = |names: &[&str]| names.iter().any(|name| kind.is(sql, name));
+    let text = if is(&["serial", "serial4", "smallserial", "serial2"]) {
         "INTEGER".to_string()
-    } else if is(["bigserial", "serial8"]) {
+    } else if is(&["bigserial", "serial8"]) {
         format!("INTEGER DEFAULT ({BIG_SERIAL_DEFAULT})")
     } else {
         return None;
