@@ -16,27 +16,6 @@ pub enum Cause {
     ShuttingDown,
 }
 
-const CHANGES: [Trigger; 15] = {
-    use Trigger::*;
-    [
-        SetPrimaryAlone,
-        SetSecondaryAlone,
-        SetStandalone,
-        Switch,
-        SwitchFailed,
-        Disconnect,
-        Connected,
-        LinkLost,
-        LinkLostAutoAlone,
-        PeerPromoted,
-        CopyArrived,
-        ApplyFailed,
-        NoRoom,
-        Diverged,
-        LogFull,
-    ]
-};
-
 impl Cause {
     /// As it is told.
     pub fn name(self) -> &'static str {
@@ -65,8 +44,8 @@ impl Cause {
 
     /// What a server means that tells this word.
     pub fn named(name: &str) -> Option<Cause> {
-        let all = [Cause::Started, Cause::ShuttingDown].into_iter().chain(CHANGES.map(Cause::Change));
-        all.into_iter().find(|cause| cause.name() == name)
+        let changes = TABLE.iter().map(|row| Cause::Change(row.trigger));
+        [Cause::Started, Cause::ShuttingDown].into_iter().chain(changes).find(|cause| cause.name() == name)
     }
 
     /// What a server means that tells its sentence alone, because it is older than these words.
@@ -81,6 +60,8 @@ impl Cause {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -96,8 +77,8 @@ mod tests {
                 (Some(cause), Some(cause))
             );
         }
-        let words: std::collections::BTreeSet<&str> =
-            CHANGES.map(|change| Cause::Change(change).name()).into();
-        assert_eq!((words.len(), Cause::named("what a newer server says")), (CHANGES.len(), None));
+        let changes: HashSet<Trigger> = TABLE.iter().map(|row| row.trigger).collect();
+        let words: HashSet<&str> = changes.iter().map(|change| Cause::Change(*change).name()).collect();
+        assert_eq!((words.len(), Cause::named("what a newer server says")), (changes.len(), None));
     }
 }

@@ -14,7 +14,6 @@ use super::storage::Storage;
 use super::{history, outside, rewind};
 use crate::actors::replication_sender::SenderMessage;
 use crate::actors::threads::{apply::ApplyJob, log::LogJob};
-use crate::config::Parameters;
 use crate::error::ServerError;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
@@ -31,12 +30,8 @@ use crate::storage::log::LogConfiguration;
 use crate::storage::rewind::open_log;
 use crate::stream::Stream;
 
-pub(crate) fn send(
-    parameters: &Parameters,
-    storage: &Storage,
-    checkpointer: &Checkpointer,
-    hello: Hello,
-) -> Result<(), Refusal> {
+pub(crate) fn send(storage: &Storage, checkpointer: &Checkpointer, hello: Hello) -> Result<(), Refusal> {
+    let parameters = &storage.node.parameters;
     let (mut stream, target) = outside::dial(parameters, Purpose::Netcopy, hello)?;
     history::compare_before_copy(&mut stream, storage, &target)?;
     handshake::read_answer(&mut stream)?;
@@ -58,14 +53,13 @@ pub(crate) fn send(
 /// Receives a copy whose handshake is done, swaps it in and opens it. An error: the old database is as it was. `common`
 /// is the newest position that both histories are known to have: what the old database has beyond it is saved first.
 pub(crate) fn receive(
-    parameters: &Parameters,
     storage: &Storage,
     stream: &mut Stream,
     common: Option<Position>,
 ) -> Result<DatabasePosition, Refusal> {
     let incoming = incoming(&storage.node.database);
     let (base, progress) = (storage.node.database.path(), &storage.node.copy_progress);
-    let (timeout, abort) = (parameters.netcopy_timeout(), &storage.abort_copies);
+    let (timeout, abort) = (storage.node.parameters.netcopy_timeout(), &storage.abort_copies);
     let received = copy::receive(stream, &incoming, base, timeout, progress, abort);
     progress.end();
     // The receiver has read, and closed, the old database file.
@@ -79,7 +73,7 @@ pub(crate) fn receive(
             received.sync()?;
             // The last moment: from here on the copy stands, and an end of the server leaves it to the next start.
             copy::go_on_unless(abort)?;
-            rewind::save_before_copy(parameters, storage, common)?;
+            rewind::save_before_copy(storage, common)?;
             Ok(swap(storage, &incoming)?)
         });
         swapped.unwrap_or_else(|| Err(Code::FAILED_UNEXPECTEDLY.into()))?;

@@ -96,6 +96,7 @@ pub fn begin(storage: &Storage, command: Command, directory: Option<&str>) -> Re
     storage.supervisor.do_send(SupervisorMessage::CopyToDirectory { command, directory, reply });
     answer.recv().map_err(|_| ServerError::new(Code::SHUTTING_DOWN))
 }
+
 /// Whether the database can be copied to this directory: an error says why not and what to do.
 pub(crate) fn check(
     parameters: &Parameters,
@@ -160,18 +161,17 @@ fn target(parameters: &Parameters, directory: &Path) -> Database {
 
 /// Makes the copy; returns the position that it is from.
 pub(crate) fn write(
-    parameters: &Parameters,
     storage: &Storage,
     what: &'static str,
     directory: &Path,
 ) -> Result<Position, ServerError> {
-    let database_id = storage.database_id()?;
+    let (parameters, database_id) = (&storage.node.parameters, storage.database_id()?);
     check(parameters, directory, database_id)?;
     let target = target(parameters, directory);
     let lock = DatabaseLock::take(target.path())
         .map_err(|error| ServerError::with(Code::COPY_DIRECTORY_ILLEGAL, error.detail()))?;
     let unfinished = target.beside("copying");
-    let written = write_image(parameters, storage, what, &unfinished);
+    let written = write_image(storage, what, &unfinished);
     storage.node.copy_progress.end();
     let outcome = written.and_then(|position| {
         files::rename_durably(&unfinished, &target.beside("arrived"))
@@ -193,13 +193,8 @@ pub(crate) fn write(
     outcome
 }
 
-fn write_image(
-    parameters: &Parameters,
-    storage: &Storage,
-    what: &'static str,
-    path: &Path,
-) -> Result<Position, ServerError> {
-    let block_bytes = parameters.backup_block_size_bytes().min(MAX_BLOCK_BYTES);
+fn write_image(storage: &Storage, what: &'static str, path: &Path) -> Result<Position, ServerError> {
+    let block_bytes = storage.node.parameters.backup_block_size_bytes().min(MAX_BLOCK_BYTES);
     let image = Image::take(&storage.node.database, block_bytes)?;
     storage.node.copy_progress.begin(what, Unit::Bytes, image.bytes());
     let mut file: File = files::create_private(path).map_err(|error| failed(path, &error))?;

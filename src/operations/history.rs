@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::outside;
 use super::storage::Storage;
 use crate::actors::catchup::{self, CatchupThread};
-use crate::config::Parameters;
 use crate::hsb::codes::Code;
 use crate::hsb::event::{Hello, Purpose};
 use crate::hsb::position::Position;
@@ -61,10 +60,10 @@ impl Comparison {
 }
 
 /// Reaches the other server and compares.
-pub(crate) fn compare(parameters: &Parameters, storage: &Storage) -> Result<Comparison, Refusal> {
+pub(crate) fn compare(storage: &Storage) -> Result<Comparison, Refusal> {
     let log = storage.log_configuration()?;
     let mine = log::turning_points(&log)?;
-    let (mut stream, peer) = outside::dial(parameters, Purpose::History, storage.hello())?;
+    let (mut stream, peer) = outside::dial(&storage.node.parameters, Purpose::History, storage.hello())?;
     if peer.database_id != log.database_id {
         return Err(Code::DIFFERENT_DATABASE.into());
     }
@@ -140,7 +139,7 @@ pub(crate) fn run_catchup(storage: &Arc<Storage>) -> Box<dyn Fn(CatchupThread)> 
     let storage = Arc::clone(storage);
     Box::new(move |thread| {
         let (asked, node) = (Arc::clone(&storage), &storage.node);
-        let explain = move |position, error: &_| explain(&asked.node.parameters, &asked, position, error);
+        let explain = move |position, error: &_| explain(&asked, position, error);
         let thread = thread.explained_by(Box::new(explain));
         catchup::run_on_thread(thread, Arc::clone(&node.parameters), Arc::clone(&node.catchup_progress));
     })
@@ -152,7 +151,7 @@ const CHOOSE: &str = "Nothing is thrown away: choose the server to keep as prima
 const FOLLOW: &str = "The primary has nothing that the secondary lacks: nothing is lost if they exchange their roles. 'hsb set secondary alone' at this primary, 'hsb switch primary' at the other server, then 'hsb connect'. To keep this one as it is instead, 'hsb rewind' at the other one saves its transactions to a file and takes them back.";
 
 /// Why the other server's position is not on this server's log, with all that can be found out.
-fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &LogReadError) -> Refusal {
+fn explain(storage: &Storage, peer: Position, error: &LogReadError) -> Refusal {
     match error {
         LogReadError::NotThere => {
             let points = storage.log_configuration().and_then(|log| log::turning_points(&log));
@@ -161,7 +160,7 @@ fn explain(parameters: &Parameters, storage: &Storage, peer: Position, error: &L
             Refusal::new(Code::LOG_TOO_SHORT, detail)
         }
         LogReadError::Diverged { parted_at } => {
-            let compared = compare(parameters, storage);
+            let compared = compare(storage);
             let findings = match &compared {
                 Ok(comparison) => comparison.describe(),
                 Err(Refusal { detail: why, .. }) => format!(

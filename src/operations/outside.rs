@@ -59,16 +59,13 @@ impl Outside for NodeOutside {
     }
 
     fn write_copy(&mut self, kind: CopyKind, directory: PathBuf) {
-        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         let what = match kind {
             CopyKind::Backup => "backup",
             CopyKind::Copy => "hsb copy",
         };
         threads::run("copy", move || {
-            let written = checkpointer
-                .make()
-                .and_then(|_| directory_copy::write(&node.parameters, &storage, what, &directory));
+            let written = checkpointer.make().and_then(|_| directory_copy::write(&storage, what, &directory));
             let outcome = written.as_ref().map(|_| ()).map_err(|error| error.to_string());
             storage.ended_copies.add(what, directory, outcome);
             let result = written.map_err(Refusal::from).map(|position| {
@@ -76,7 +73,7 @@ impl Outside for NodeOutside {
                     checkpointer.backed_up(position);
                 }
             });
-            supervisor.do_send(SupervisorMessage::Event(Event::CopyEnded { result }));
+            storage.supervisor.do_send(SupervisorMessage::Event(Event::CopyEnded { result }));
         });
     }
 
@@ -118,29 +115,27 @@ impl NodeOutside {
     }
 
     fn dial(&mut self, request: RequestId, purpose: Purpose, hello: Hello) {
-        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
+        let storage = Arc::clone(&self.storage);
         threads::run("dial", move || {
-            let outcome = dial(&node.parameters, purpose, hello)
+            let outcome = dial(&storage.node.parameters, purpose, hello)
                 .map(|(stream, hello)| (Box::new(stream) as Box<dyn PeerStream>, hello));
-            supervisor.do_send(SupervisorMessage::DialEnded { request, purpose, outcome });
+            storage.supervisor.do_send(SupervisorMessage::DialEnded { request, purpose, outcome });
         });
     }
 
     fn send_copy(&mut self, hello: Hello) {
-        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let (storage, checkpointer) = (Arc::clone(&self.storage), Arc::clone(&self.checkpointer));
         threads::run("netcopy", move || {
-            let result = copy::send(&node.parameters, &storage, &checkpointer, hello);
-            supervisor.do_send(SupervisorMessage::NetcopyEnded { result });
+            let result = copy::send(&storage, &checkpointer, hello);
+            storage.supervisor.do_send(SupervisorMessage::NetcopyEnded { result });
         });
     }
 
     fn rewind(&mut self) {
-        let (node, supervisor) = (Arc::clone(&self.storage.node), self.storage.supervisor.clone());
         let storage = Arc::clone(&self.storage);
         threads::run("rewind", move || {
-            let result = rewind::rewind(&node.parameters, &storage);
-            supervisor.do_send(SupervisorMessage::Event(Event::Rewound { result }));
+            let result = rewind::rewind(&storage);
+            storage.supervisor.do_send(SupervisorMessage::Event(Event::Rewound { result }));
         });
     }
 

@@ -151,8 +151,8 @@ fn receive_copy(stream: &mut Stream, hello: Hello, port: &PeerPort) {
     storage.supervisor.do_send(SupervisorMessage::CopyArrives { hello, common, reply });
     match answer.recv() {
         Ok(Ok(mine)) => {
-            let opened = handshake::welcome(stream, mine)
-                .and_then(|()| copy::receive(&context.parameters, storage, stream, common));
+            let opened =
+                handshake::welcome(stream, mine).and_then(|()| copy::receive(storage, stream, common));
             if opened.is_ok() {
                 port.changes.database_replaced();
                 // Whoever came in just before new sessions were refused still reads the old database.

@@ -26,8 +26,9 @@ use crate::storage::recovery;
 use crate::storage::rewind::{Rewind, open_log};
 
 /// Takes back what the primary's history lacks, or saves it and gives it up.
-pub(crate) fn rewind(parameters: &Parameters, storage: &Storage) -> Result<RewindEnd, Refusal> {
-    let comparison = history::compare(parameters, storage)?;
+pub(crate) fn rewind(storage: &Storage) -> Result<RewindEnd, Refusal> {
+    let parameters = &storage.node.parameters;
+    let comparison = history::compare(storage)?;
     match comparison.peer.state {
         State::Standalone => {
             return Err(Refusal::new(Code::NOT_IN_STANDALONE, "The other server is STANDALONE."));
@@ -94,15 +95,11 @@ fn give_up_unsaved(parameters: &Parameters, code: Code, found: &str) -> Result<R
 
 /// Before a netcopy replaces this server's database: what that has beyond `common` goes to a file or, where it cannot be
 /// told apart, the database is kept whole under another name.
-pub(crate) fn save_before_copy(
-    parameters: &Parameters,
-    storage: &Storage,
-    common: Option<Position>,
-) -> Result<(), ServerError> {
+pub(crate) fn save_before_copy(storage: &Storage, common: Option<Position>) -> Result<(), ServerError> {
     if !storage.node.database.exists() {
         return Ok(());
     }
-    match save(parameters, storage, common) {
+    match save(storage, common) {
         Ok(None) => Ok(()),
         Ok(Some(path)) => {
             log::warn!("what only the database here had is saved to {}", path.display());
@@ -110,7 +107,7 @@ pub(crate) fn save_before_copy(
         }
         Err(error) if error.code == Some(Code::DISK_FULL) => Err(error),
         // One in memory would fill it up, and be gone at the end all the same.
-        Err(error) if parameters.diskless() => {
+        Err(error) if storage.node.parameters.diskless() => {
             log::warn!("what only the database here had is lost: {error}");
             Ok(())
         }
@@ -129,11 +126,7 @@ pub(crate) fn save_before_copy(
 }
 
 /// Where it was saved; none: nothing is only here.
-fn save(
-    parameters: &Parameters,
-    storage: &Storage,
-    common: Option<Position>,
-) -> Result<Option<PathBuf>, ServerError> {
+fn save(storage: &Storage, common: Option<Position>) -> Result<Option<PathBuf>, ServerError> {
     let (from, log) = if storage.node.status.state() == State::Offline {
         // Nobody has opened it yet.
         let recovered = recovery::open(&storage.node.database, storage.log.clone())?;
@@ -148,7 +141,7 @@ fn save(
     let unknown = "(the logs do not reach back to a position that both servers have)";
     let common = common.ok_or_else(|| ServerError::with(Code::LOG_TOO_SHORT, unknown))?;
     let rewind = Rewind::plan(&log, from, common)?;
-    rewind.save(&storage.node.database, &name(parameters)).map(Some)
+    rewind.save(&storage.node.database, &name(&storage.node.parameters)).map(Some)
 }
 
 /// Has the two threads that own database and log do their parts.

@@ -69,13 +69,14 @@ pub fn port(handler: Recipient<AdminCommand>) -> AdminPort {
     AdminPort::new(move |user, rights, text| {
         let (reply, answer) = bounded(1);
         handler.do_send(AdminCommand { user: user.to_owned(), rights, text: text.to_owned(), reply });
-        answer.recv().unwrap_or_else(|_| {
-            refusal(ServerError::with(
-                Code::SHUTTING_DOWN,
-                "If the command was carried out in spite of it, solmsg.out says so.",
-            ))
-        })
+        answer.recv().unwrap_or_else(|_| cut_off())
     })
+}
+
+/// Whoever was to answer has ended with the server.
+fn cut_off() -> Answer {
+    let detail = "If the command was carried out in spite of it, solmsg.out says so.";
+    refusal(ServerError::with(Code::SHUTTING_DOWN, detail))
 }
 
 /// An error as the rows of an answer.
@@ -110,13 +111,7 @@ impl Handler<AdminCommand> for AdminHandler {
                 threads::run("admin", move || {
                     let (begun, when_begun) = bounded(1);
                     supervisor.do_send(SupervisorMessage::Operator { command, reply: begun });
-                    let ends = |_| {
-                        refusal(ServerError::with(
-                            Code::SHUTTING_DOWN,
-                            "If the command was carried out in spite of it, solmsg.out says so.",
-                        ))
-                    };
-                    let _ = reply.send(when_begun.recv().map_or_else(ends, conclude));
+                    let _ = reply.send(when_begun.recv().map_or_else(|_| cut_off(), conclude));
                 });
             }
         }
